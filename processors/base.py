@@ -1,0 +1,77 @@
+"""What a stage is: the contract between a processor and whatever drives it.
+
+Three shells drive the same object: the Kafka runtime, the in-process chain of `calltide analyze`, and the in-memory
+driver of the tests. A changer must know: for every call, the outputs must depend on the records of that call alone and
+on their order, never on how they fall into batches, and they must be the same byte for byte when a record is read again.
+The runtime's exactly-once rests on it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from schemas.events import CallEvent, encode
+
+IDLE: Final = "idle"
+"""Kind of the record that the shell makes up when a call has been silent for `idle_timeout_ms` of stream time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a call as a processor sees it."""
+
+    call_id: str
+    kind: str
+    headers: Mapping[str, bytes]
+    value: bytes
+    timestamp_ms: int
+    """Wall clock of the event, Unix milliseconds: when the audio was captured. It stays the same through the chain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One record to write, to the partition of the input and under the same key."""
+
+    headers: list[tuple[str, bytes]]
+    value: bytes
+
+    @classmethod
+    def of(cls, event: CallEvent, audio: bytes | None = None) -> "Output":
+        """`audio` as in `schemas.events.encode`: None puts the event into the value, bytes put it into a header."""
+        return cls(*encode(event, audio))
+
+
+@dataclass(slots=True)
+class Step:
+    """What one record led to.
+
+    `snapshot` is the call's state after this record, small enough to be kept in the changelog: this point is a *cut*,
+    and nothing before it need be read again. b"" says the same and that there is no state to keep (a stateless stage,
+    or the call has ended). None: not a cut, the records since the last one will be read again after a crash.
+    """
+
+    outputs: list[Output] = field(default_factory=list)
+    snapshot: bytes | None = b""
+
+
+class Processor(Protocol):
+    """A stage. The state is the processor's own type; a shell only stores it and hands it back."""
+
+    idle_timeout_ms: int | None
+    """After so many milliseconds of stream time without a record of the call, the shell passes an `IDLE` record."""
+
+    def open(self, call_id: str) -> Any:
+        """The state of a call that has just appeared."""
+        ...
+
+    def restore(self, call_id: str, snapshot: bytes) -> Any:
+        """The state as it was when `snapshot` was taken."""
+        ...
+
+    def process(self, batch: Sequence[tuple[Any, Record]]) -> list[Step]:
+        """One step a record, in order. States are changed in place; a call may come several times in a batch.
+
+        Raises whatever a bad record makes it raise: the shell drops the touched states, restores them and finds the
+        record that is to blame by trying one by one.
+        """
+        ...

@@ -1,0 +1,206 @@
+"""The events of the chain, one model a kind; each stage adds its fields to what it read.
+
+Readers ignore fields they do not know and every field added later must have a default, so that old and new versions
+can read each other: tests/unit/test_schemas.py holds the committed JSON Schemas against these models.
+Times called `_ms` are media time, milliseconds from the call's start; times called `_at` are UTC wall clock.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter
+
+from schemas.audio import Codec
+
+Role = Literal["agent", "customer", "unknown"]
+EmotionLabel = Literal["neutral", "happiness", "sadness", "anger", "fear", "surprise"]
+SentimentLabel = Literal["negative", "neutral", "positive"]
+
+
+def _to_utc(moment: datetime) -> datetime:
+    if moment.tzinfo is None:
+        raise ValueError("a time needs its zone; write it in UTC with a Z")
+    return moment.astimezone(UTC)
+
+
+UtcTime = Annotated[datetime, AfterValidator(_to_utc)]
+Milliseconds = Annotated[int, Field(ge=0)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Polarity = Annotated[float, Field(ge=-1, le=1)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class CallInfo(_Model):
+    """What is known of a call from its start. It travels with every event, so that each record can be read alone."""
+
+    call_id: str = Field(min_length=1)
+    started_at: UtcTime
+    roles: tuple[Role, ...] = Field(min_length=1, description="the party on each channel, in the channels' order")
+    tenant: str = "default"
+    queue: str = ""
+    agent: str = ""
+    source: str = Field(default="", description="where the audio comes from: a file name, a protocol, a trunk")
+    metadata: dict[str, str] = Field(default_factory=dict)
+
+
+class CallEvent(_Model):
+    """What every event has."""
+
+    kind: str
+    call: CallInfo
+
+
+class CallStarted(CallEvent):
+    """The first event of a call."""
+
+    kind: Literal["call_started"] = "call_started"
+
+
+class CallEnded(CallEvent):
+    """The last event of a call: its state can be freed."""
+
+    kind: Literal["call_ended"] = "call_ended"
+    duration_ms: Milliseconds
+    ended_at: UtcTime
+    reason: Literal["hangup", "idle", "interrupted"] = Field(
+        description="hangup: the source said so; idle: no frame came for the idle timeout; interrupted: ingest was stopped"
+    )
+    missing_ms: Milliseconds = Field(default=0, description="audio that never arrived and was taken as silence, all channels")
+    dropped_packets: int = Field(default=0, ge=0, description="packets that came twice or too late")
+
+
+class Progress(CallEvent):
+    """A watermark: the call has been heard up to `at_ms` and nothing before it is still to come."""
+
+    kind: Literal["progress"] = "progress"
+    at_ms: Milliseconds
+
+
+class Segment(CallEvent):
+    """One stretch of speech on one channel. Its identity is (call, channel, start_ms)."""
+
+    kind: Literal["segment", "turn", "transcript", "emotion", "score"] = "segment"
+    channel: int = Field(ge=0)
+    start_ms: Milliseconds
+    end_ms: Milliseconds
+    cut: Literal["pause", "max_length", "end"] = Field(
+        description="why it ends: a pause, the longest length a segment may have, or the end of the call"
+    )
+    codec: Codec
+    rate: int = Field(description="samples a second of the audio that travels with it")
+    captured_at: UtcTime = Field(description="wall clock at which the last sample of the speech was captured")
+
+    @property
+    def identity(self) -> str:
+        """`call/channel/start_ms`: the same however often the work is done."""
+        return f"{self.call.call_id}/{self.channel}/{self.start_ms}"
+
+
+class Turn(Segment):
+    """A segment of one speaker."""
+
+    kind: Literal["turn", "transcript", "emotion", "score"] = "turn"
+    speaker: str
+    role: Role
+    speaker_confidence: Probability
+
+
+class Word(_Model):
+    """One word with its times in the call."""
+
+    text: str
+    start_ms: Milliseconds
+    end_ms: Milliseconds
+    confidence: Probability
+
+
+class Transcript(Turn):
+    """A turn and what was said in it. An empty text means that no words were recognised; `flags` says why."""
+
+    kind: Literal["transcript", "emotion", "score"] = "transcript"
+    text: str
+    words: tuple[Word, ...] = ()
+    language: str
+    asr_confidence: Probability
+    asr_model: str
+    flags: tuple[str, ...] = Field(default=(), description="what a reader must know: no_words, no_speech, repetition, …")
+
+
+class Emotion(_Model):
+    """How the voice sounds."""
+
+    label: EmotionLabel
+    probabilities: dict[EmotionLabel, Probability]
+    model: str
+
+
+class EmotionScored(Transcript):
+    """A transcript and how it sounded. `emotion` is absent when it was not computed; `emotion_skipped` says why."""
+
+    kind: Literal["emotion", "score"] = "emotion"
+    emotion: Emotion | None = None
+    emotion_skipped: str | None = None
+
+
+class Sentiment(_Model):
+    """The sentiment of one utterance; scores run from −1 (negative) to 1 (positive)."""
+
+    label: SentimentLabel
+    score: Polarity = Field(description="words and voice fused")
+    text_score: Polarity
+    voice_score: Polarity | None = Field(default=None, description="absent when emotion was not computed")
+    confidence: Probability
+    members: dict[str, Polarity] = Field(default_factory=dict, description="the text models' own scores")
+    model: str
+
+
+class RunningScore(_Model):
+    """The sentiment of the call so far."""
+
+    score: Polarity = Field(description="this call, all parties")
+    party_score: Polarity = Field(description="this utterance's speaker")
+    utterances: int = Field(ge=0, description="scored utterances so far, this one included")
+
+
+class Score(EmotionScored):
+    """The finished utterance: what goes to ClickHouse and to the websocket."""
+
+    kind: Literal["score"] = "score"
+    sentiment: Sentiment | None = Field(default=None, description="absent when no words were recognised")
+    running: RunningScore
+    pipeline_version: str
+
+
+Event = CallStarted | CallEnded | Progress | Segment | Turn | Transcript | EmotionScored | Score
+
+EVENTS: Final[Mapping[str, type[CallEvent]]] = {
+    "call_started": CallStarted,
+    "call_ended": CallEnded,
+    "progress": Progress,
+    "segment": Segment,
+    "turn": Turn,
+    "transcript": Transcript,
+    "emotion": EmotionScored,
+    "score": Score,
+}
+"""The model of each kind, as named in the `kind` header of every record."""
+
+_ADAPTERS: Final = {kind: TypeAdapter(model) for kind, model in EVENTS.items()}
+
+
+def encode(event: CallEvent, audio: bytes | None = None) -> tuple[list[tuple[str, bytes]], bytes]:
+    """(headers, value) of a record. With `audio` (b"" for none) the event is in the header `event`, else it is the value."""
+    body = event.model_dump_json().encode()
+    kind = ("kind", event.kind.encode())
+    if audio is None:
+        return [kind], body
+    return [kind, ("event", body)], audio
+
+
+def decode(headers: Mapping[str, bytes], value: bytes) -> CallEvent:
+    """The event of a record, wherever it is carried. Raises KeyError or pydantic.ValidationError for what is none."""
+    return _ADAPTERS[headers["kind"].decode()].validate_json(headers.get("event", value))

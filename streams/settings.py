@@ -1,0 +1,176 @@
+"""All settings, in one class. Each comes from its default, then a `.env` file, then `CALLTIDE_*` variables.
+
+A nested setting is written with two underscores: `CALLTIDE_ASR__MODEL=large-v3`. Unknown names and wrong values stop the
+program with a line that says which. A changer must know: the table of settings in the README is made from this class
+(`calltide settings --markdown`), and docker-compose.yml is tested against it.
+"""
+
+import difflib
+import os
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from processors import asr, diarization, emotion, sentiment, vad
+from schemas.errors import CalltideError
+from schemas.topics import DEFAULT_PARTITIONS, Topic, topics
+
+PREFIX = "CALLTIDE_"
+DELIMITER = "__"
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Kafka(_Section):
+    """Where Kafka is and how it is used."""
+
+    bootstrap_servers: str | None = Field(None, description="host:port,… of a cluster; none: the embedded broker")
+    client: dict[str, str] = Field({}, description="further librdkafka settings as JSON, such as SASL and TLS")
+    partitions: int = Field(DEFAULT_PARTITIONS, ge=1, le=10_000, description="partitions of every topic keyed by call")
+    retention_hours: int = Field(168, ge=1, description="how long audio and events stay in Kafka")
+    group_prefix: str = Field("calltide", min_length=1, description="prefix of consumer groups and transactional ids")
+    session_timeout_ms: int = Field(6_000, ge=1_000, description="a worker silent for so long loses its partitions")
+
+
+class Broker(_Section):
+    """The embedded Kafka broker."""
+
+    port: int = Field(9092, ge=0, le=65_535, description="port on loopback")
+    heap_mb: int = Field(384, ge=192, description="Java heap")
+
+
+class ClickHouse(_Section):
+    """Where scores are kept."""
+
+    url: str | None = Field(None, description="http(s)://user:password@host:port of a server; none: the embedded chDB")
+    port: int = Field(8123, ge=1, le=65_535, description="port of the embedded one on loopback")
+    database: str = Field("calltide", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="database")
+
+
+class Sink(_Section):
+    """Kafka to ClickHouse."""
+
+    batch_rows: int = Field(10_000, ge=1, description="most rows in one insert")
+    batch_ms: int = Field(500, ge=10, description="longest wait for a batch to fill")
+
+
+class Gateway(_Section):
+    """The websocket gateway."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8765, ge=0, le=65_535, description="port to listen on")
+    queue: int = Field(1_000, ge=1, description="messages kept for one slow client before the policy applies")
+    slow_clients: Literal["conflate", "close"] = Field(
+        "close", description="close: code 1013, resume by cursor; conflate: skip to the newest and count"
+    )
+    history_minutes: int = Field(60, ge=0, description="how far back running calls are looked for at start")
+
+
+class Web(_Section):
+    """The live page."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65_535, description="port to listen on")
+
+
+class Ingest(_Section):
+    """Files to Kafka."""
+
+    packet_ms: int = Field(100, ge=20, le=1_000, description="length of an audio packet")
+
+
+class Metrics(_Section):
+    """Prometheus metrics."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(0, ge=0, le=65_535, description="port for /metrics of a process; 0: none")
+
+
+class Settings(BaseSettings):
+    """Every setting of Calltide. Frozen: a process reads it once at its start."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter=DELIMITER, env_file=".env", extra="ignore", frozen=True
+    )
+
+    home: Path = Field(Path("~/.calltide"), description="directory for the broker's, ClickHouse's and log files")
+    pipeline_version: str = Field("v1", min_length=1, max_length=64, description="version written to every score")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least important log line shown")
+    test_data: Path = Field(Path("../shared/data"), description="recordings with truth, for tests and training")
+    kafka: Kafka = Kafka()
+    broker: Broker = Broker()
+    clickhouse: ClickHouse = ClickHouse()
+    vad: vad.Config = vad.Config()
+    diarization: diarization.Config = diarization.Config()
+    asr: asr.Config = asr.Config()
+    emotion: emotion.Config = emotion.Config()
+    sentiment: sentiment.Config = sentiment.Config()
+    sink: Sink = Sink()
+    gateway: Gateway = Gateway()
+    web: Web = Web()
+    ingest: Ingest = Ingest()
+    metrics: Metrics = Metrics()
+
+    @property
+    def directory(self) -> Path:
+        """`home`, absolute, with ~ resolved."""
+        return self.home.expanduser().absolute()
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """The cluster's address, or the embedded broker's."""
+        return self.kafka.bootstrap_servers or f"127.0.0.1:{self.broker.port}"
+
+    @property
+    def clickhouse_url(self) -> str:
+        """The server's address, or the embedded one's."""
+        return self.clickhouse.url or f"http://127.0.0.1:{self.clickhouse.port}"
+
+    @property
+    def topics(self) -> tuple[Topic, ...]:
+        """The table of topics with this installation's partition count and retention."""
+        return topics(self.kafka.partitions, self.kafka.retention_hours * 3_600_000)
+
+
+def names() -> dict[str, tuple[str, str, str]]:
+    """Each variable's name → (type, default, description), in the order of the classes."""
+    table: dict[str, tuple[str, str, str]] = {}
+
+    def walk(model: type[BaseModel], prefix: str) -> None:
+        for name, field in model.model_fields.items():
+            variable = prefix + name.upper()
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                walk(field.annotation, variable + DELIMITER)
+            else:
+                kind = getattr(field.annotation, "__name__", None) if isinstance(field.annotation, type) else None
+                default = "" if field.default is None else str(field.default)
+                table[variable] = (kind or str(field.annotation).replace("typing.", ""), default, field.description or "")
+
+    walk(Settings, PREFIX)
+    return table
+
+
+@cache
+def load() -> Settings:
+    """The settings of this process. Raises CalltideError that names every unknown variable or wrong value."""
+    known = names()
+    for variable in sorted(os.environ):
+        if variable.upper().startswith(PREFIX) and variable.upper() not in known:
+            near = difflib.get_close_matches(variable.upper(), known, n=1)
+            hint = f"did you mean {near[0]}?" if near else "`calltide settings` lists all names"
+            raise CalltideError(f"unknown setting {variable}; {hint}")
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = (
+            f"{PREFIX}{DELIMITER.join(str(part) for part in fault['loc']).upper()}: {fault['msg']}"
+            for fault in error.errors()
+        )
+        raise CalltideError(f"wrong setting {'; '.join(faults)}; `calltide settings` lists what is allowed") from None
+    except SettingsError as error:
+        raise CalltideError(f"unreadable setting: {error}; lists and tables are written as JSON") from None
