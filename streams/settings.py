@@ -14,7 +14,11 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
-from processors import asr, diarization, emotion, sentiment, vad
+from processors.asr import Config as Asr
+from processors.diarization import Config as Diarization
+from processors.emotion import Config as Emotion
+from processors.sentiment import Config as Sentiment
+from processors.vad import Config as Vad
 from schemas.errors import CalltideError
 from schemas.topics import DEFAULT_PARTITIONS, Topic, topics
 
@@ -105,11 +109,11 @@ class Settings(BaseSettings):
     kafka: Kafka = Kafka()
     broker: Broker = Broker()
     clickhouse: ClickHouse = ClickHouse()
-    vad: vad.Config = vad.Config()
-    diarization: diarization.Config = diarization.Config()
-    asr: asr.Config = asr.Config()
-    emotion: emotion.Config = emotion.Config()
-    sentiment: sentiment.Config = sentiment.Config()
+    vad: Vad = Vad()
+    diarization: Diarization = Diarization()
+    asr: Asr = Asr()
+    emotion: Emotion = Emotion()
+    sentiment: Sentiment = Sentiment()
     sink: Sink = Sink()
     gateway: Gateway = Gateway()
     web: Web = Web()
