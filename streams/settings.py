@@ -104,7 +104,9 @@ class Settings(BaseSettings):
 
     home: Path = Field(Path("~/.calltide"), description="directory for the broker's, ClickHouse's and log files")
     pipeline_version: str = Field("v1", min_length=1, max_length=64, description="version written to every score")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least important log line shown")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least important log line shown"
+    )
     test_data: Path = Field(Path("../shared/data"), description="recordings with truth, for tests and training")
     kafka: Kafka = Kafka()
     broker: Broker = Broker()
@@ -153,7 +155,11 @@ def names() -> dict[str, tuple[str, str, str]]:
             else:
                 kind = getattr(field.annotation, "__name__", None) if isinstance(field.annotation, type) else None
                 default = "" if field.default is None else str(field.default)
-                table[variable] = (kind or str(field.annotation).replace("typing.", ""), default, field.description or "")
+                table[variable] = (
+                    kind or str(field.annotation).replace("typing.", ""),
+                    default,
+                    field.description or "",
+                )
 
     walk(Settings, PREFIX)
     return table

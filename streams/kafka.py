@@ -1,0 +1,78 @@
+"""Kafka clients: the settings that every producer and consumer of Calltide shares, and errors in plain words.
+
+The same settings serve the embedded broker and any cluster; `kafka.client` is passed through last, so SASL and TLS (and
+anything else librdkafka knows) can be set from outside.
+"""
+
+import logging
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from schemas.errors import CalltideError
+from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+
+MAXIMUM_MESSAGE_BYTES = 2_097_152
+"""As in the topics' own setting: a segment of 15 s at 16 kHz in 16 bit is 480 kB."""
+
+
+def _log_event(error: KafkaError) -> None:
+    """librdkafka reports broker trouble here; it retries by itself, so this is news, not a failure."""
+    log.warning("kafka: %s", error.str())
+
+
+def client(settings: Settings, **more: Any) -> dict[str, Any]:
+    """The configuration of any client."""
+    common: dict[str, Any] = {
+        "bootstrap.servers": settings.bootstrap_servers,
+        "error_cb": _log_event,
+        "reconnect.backoff.ms": 50,
+        "reconnect.backoff.max.ms": 1_000,
+    }
+    return common | more | settings.kafka.client
+
+
+def producer(settings: Settings, **more: Any) -> dict[str, Any]:
+    """The configuration of a producer: Kafka's own murmur2 partitioner, so that Java clients co-partition."""
+    common: dict[str, Any] = {
+        "partitioner": "murmur2_random",
+        "acks": "all",
+        "enable.idempotence": True,
+        "linger.ms": 0,
+        "message.max.bytes": MAXIMUM_MESSAGE_BYTES,
+        # A transaction begun while the markers of the last one are being written is refused and asked for again after
+        # this pause: at its default of 100 ms it is the largest part of a stage's latency (docs/runtime.md).
+        "retry.backoff.ms": 5,
+        "retry.backoff.max.ms": 1_000,
+    }
+    return client(settings, **(common | more))
+
+
+def consumer(settings: Settings, **more: Any) -> dict[str, Any]:
+    """The configuration of a consumer that sees committed records only."""
+    common: dict[str, Any] = {
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "fetch.wait.max.ms": 500,
+        "fetch.queue.backoff.ms": 10,
+        # Bounded memory: what librdkafka may hold ahead of the loop.
+        "queued.max.messages.kbytes": 16_384,
+        "fetch.message.max.bytes": MAXIMUM_MESSAGE_BYTES,
+    }
+    return client(settings, **(common | more))
+
+
+def check(settings: Settings, timeout_s: float = 5.0) -> None:
+    """Raise CalltideError if no broker answers."""
+    quiet = {"error_cb": lambda _error: None, "log_level": 0}
+    try:
+        AdminClient(client(settings) | quiet).list_topics(timeout=timeout_s)
+    except KafkaException as error:
+        raise CalltideError(
+            f"no Kafka at {settings.bootstrap_servers} ({error.args[0].str()}); start it with `calltide up`, "
+            "or set CALLTIDE_KAFKA__BOOTSTRAP_SERVERS"
+        ) from None
