@@ -50,7 +50,9 @@ class AudioPacket:
             codec = headers["codec"].decode("ascii")
             numbers = [int(headers[name]) for name in ("channel", "rate", "sample", "sequence")]
         except (KeyError, ValueError, UnicodeDecodeError) as error:
-            raise CalltideError(f"audio packet with a missing or malformed header ({error}); mend the producer") from error
+            raise CalltideError(
+                f"audio packet with a missing or malformed header ({error}); mend the producer"
+            ) from error
         channel, rate, sample, sequence = numbers
         if codec not in get_args(Codec):
             raise CalltideError(f"audio packet with unknown codec {codec!r}; send one of {', '.join(get_args(Codec))}")

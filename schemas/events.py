@@ -69,7 +69,9 @@ class CallEnded(CallEvent):
     reason: Literal["hangup", "idle", "interrupted"] = Field(
         description="hangup: the source said so; idle: no frame came for the idle timeout; interrupted: ingest was stopped"
     )
-    missing_ms: Milliseconds = Field(default=0, description="audio that never arrived and was taken as silence, all channels")
+    missing_ms: Milliseconds = Field(
+        default=0, description="audio that never arrived and was taken as silence, all channels"
+    )
     dropped_packets: int = Field(default=0, ge=0, description="packets that came twice or too late")
 
 
@@ -127,7 +129,9 @@ class Transcript(Turn):
     language: str
     asr_confidence: Probability
     asr_model: str
-    flags: tuple[str, ...] = Field(default=(), description="what a reader must know: no_words, no_speech, repetition, …")
+    flags: tuple[str, ...] = Field(
+        default=(), description="what a reader must know: no_words, no_speech, repetition, …"
+    )
 
 
 class Emotion(_Model):

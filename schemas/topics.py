@@ -31,7 +31,11 @@ class Topic:
     @property
     def config(self) -> dict[str, str]:
         """Kafka's own topic settings for this row, as strings."""
-        config = {"cleanup.policy": self.cleanup, "retention.ms": str(self.retention_ms), "max.message.bytes": "2097152"}
+        config = {
+            "cleanup.policy": self.cleanup,
+            "retention.ms": str(self.retention_ms),
+            "max.message.bytes": "2097152",
+        }
         if self.cleanup == "compact":
             # State is read to its end before a partition is served: compact early and in small segments.
             config |= {"segment.bytes": "16777216", "min.cleanable.dirty.ratio": "0.1"}

@@ -5,9 +5,9 @@ anything else librdkafka knows) can be set from outside.
 """
 
 import logging
-from typing import Any
+from typing import Any, cast
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka.admin import AdminClient
 
 from schemas.errors import CalltideError
@@ -76,3 +76,15 @@ def check(settings: Settings, timeout_s: float = 5.0) -> None:
             f"no Kafka at {settings.bootstrap_servers} ({error.args[0].str()}); start it with `calltide up`, "
             "or set CALLTIDE_KAFKA__BOOTSTRAP_SERVERS"
         ) from None
+
+
+def headers_of(message: Message) -> list[tuple[str, bytes | None]]:
+    """The headers of a message as the wire has them: names and bytes."""
+    pairs = cast("list[tuple[str, bytes | None]]", message.headers() or [])
+    return list(pairs)
+
+
+def partition_of(message: Message) -> int:
+    """The partition of a message; −1 for an event that belongs to none."""
+    partition = message.partition()
+    return -1 if partition is None else partition

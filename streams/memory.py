@@ -16,9 +16,24 @@ PARTITION = 0
 
 @dataclass(slots=True)
 class Log:
-    """One partition of one topic, committed records only."""
+    """One partition of one topic, committed records only. `base` is the offset of the first one that is kept."""
 
     records: list[Record] = field(default_factory=list)
+    base: int = 0
+
+    @property
+    def end(self) -> int:
+        """The offset that the next record will have."""
+        return self.base + len(self.records)
+
+    def read(self, start: int, stop: int) -> list[Record]:
+        """The records at the offsets from `start` to before `stop`."""
+        return self.records[start - self.base : stop - self.base]
+
+    def trim(self, start: int) -> None:
+        """Forget the records before an offset."""
+        del self.records[: start - self.base]
+        self.base = start
 
 
 def record_of(produced: Produced) -> Record:
@@ -51,7 +66,7 @@ class Worker:
     @property
     def at_end(self) -> bool:
         """True when everything in the source was read."""
-        return self.position >= len(self.source.records)
+        return self.position >= self.source.end
 
     def turn(self, most: int | None = None, *, abort: bool = False, commit: bool = True, careful: bool = False) -> int:
         """Read at most so many records, process and commit them; returns how many were read.
@@ -59,10 +74,10 @@ class Worker:
         `abort` fails the transaction, so everything since the last commit is lost. `commit=False` stands for a turn
         that wrote nothing and left its commit to a later one: it is refused when there are outputs.
         """
-        end = len(self.source.records) if most is None else min(self.position + most, len(self.source.records))
+        end = self.source.end if most is None else min(self.position + most, self.source.end)
         batch = [
             Consumed(PARTITION, offset, record, record.call_id.encode(), list(record.headers.items()))
-            for offset, record in enumerate(self.source.records[self.position : end], start=self.position)
+            for offset, record in enumerate(self.source.read(self.position, end), start=self.position)
         ]
         try:
             produced = self.checkpoint.turn(batch, careful=careful)
@@ -102,9 +117,12 @@ class Chain:
     def push(self, records: Iterable[Record]) -> list[Record]:
         """Feed records to the first stage and run all stages to the end; returns the new records of the last topic."""
         self.workers[0].source.records.extend(records)
-        last = self.workers[-1].target.records
-        before = len(last)
         for worker in self.workers:
             while not worker.at_end:
                 worker.turn()
-        return last[before:]
+            # Memory stays flat however long the call: what is committed will not be read again.
+            worker.source.trim(worker.offset)
+        last = self.workers[-1].target
+        finished = list(last.records)
+        last.trim(last.end)
+        return finished

@@ -245,11 +245,11 @@ class _Life:
                 raise KafkaException(error)
             log.warning("kafka: %s", error.str(), extra={"stage": self.row.name})
             return None
-        partition, offset = message.partition(), message.offset()
-        if partition not in self.checkpoint.partitions:
+        partition, offset = kafka.partition_of(message), message.offset()
+        if offset is None or partition not in self.checkpoint.partitions:
             return None
         self.heard[partition] = time.monotonic()
-        headers = message.headers() or []
+        headers = kafka.headers_of(message)
         fields = {name: value for name, value in headers if value is not None}
         key = message.key()
         record = Record(
@@ -314,12 +314,12 @@ class _Life:
                 if time.monotonic() > deadline:
                     raise _Rejoin(f"{topic} could not be read to its end within {RESTORE_S:.0f} s")
                 for message in reader.consume(MAXIMUM_BATCH, 0.1):
-                    error, number = message.error(), message.partition()
+                    error, number, offset = message.error(), kafka.partition_of(message), message.offset()
                     if error is None:
-                        headers = {name: value or b"" for name, value in message.headers() or []}
+                        headers = {name: value or b"" for name, value in kafka.headers_of(message)}
                         changelogs[number].append(((message.key() or b"").decode(), headers, message.value()))
                     elif error.code() == KafkaError._PARTITION_EOF:
-                        if message.offset() >= left.get(number, 0):
+                        if offset is not None and offset >= left.get(number, 0):
                             left.pop(number, None)
                     elif error.fatal() or not error.retriable():
                         raise KafkaException(error)

@@ -165,6 +165,15 @@ def names() -> dict[str, tuple[str, str, str]]:
     return table
 
 
+def table() -> str:
+    """All settings as a Markdown table."""
+    rows = ["| setting | type | default | what it is |", "|---|---|---|---|"]
+    for variable, (kind, default, description) in names().items():
+        cells = (f"`{variable}`", kind.replace("|", "or"), f"`{default}`" if default else "", description)
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
 @cache
 def load() -> Settings:
     """The settings of this process. Raises CalltideError that names every unknown variable or wrong value."""

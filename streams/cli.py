@@ -1,0 +1,370 @@
+"""The command line. Every command is thin: it reads settings and arguments and calls the module that does the work.
+
+A changer must know: modules are imported inside the commands, so that `calltide --help` and the stages' processes start
+fast; and errors are for people: a CalltideError is one line and exit code 1, `--debug` shows the traceback.
+"""
+
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import click
+import typer
+
+from schemas.errors import CalltideError
+
+if TYPE_CHECKING:
+    from schemas.events import Role
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Live voice analytics for call centres: calls in, scores out, while they are spoken.",
+)
+topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics: create, compare with the table, mend.")
+samples_app = typer.Typer(no_args_is_help=True, help="Recordings to try Calltide with.")
+app.add_typer(topics_app, name="topics")
+app.add_typer(samples_app, name="samples")
+
+Files = Annotated[list[Path], typer.Argument(help="recordings: WAV, FLAC, MP3, M4A, OGG, WebM; one or two channels")]
+Roles = Annotated[
+    str | None, typer.Option(help="party on each channel: agent, customer or unknown, such as agent,customer")
+]
+Mix = Annotated[bool, typer.Option("--mix", help="add all channels up to one and tell speakers apart by voice")]
+CallId = Annotated[str | None, typer.Option(help="name of the call (default: made from the file's name)")]
+Ready = Annotated[Path | None, typer.Option(hidden=True)]
+Slot = Annotated[int, typer.Option(help="number of this worker among those of its stage, from 0")]
+
+
+@app.callback()
+def _options(debug: Annotated[bool, typer.Option("--debug", help="show tracebacks")] = False) -> None:
+    """`main` looks for --debug itself: an error may come before typer has read it."""
+
+
+def _roles(text: str | None) -> "tuple[Role, ...] | None":
+    if text is None:
+        return None
+    parts = tuple(part.strip() for part in text.split(","))
+    for part in parts:
+        if part not in ("agent", "customer", "unknown"):
+            raise CalltideError(f"unknown role {part!r}; use agent, customer or unknown, one for each channel")
+    return cast("tuple[Role, ...]", parts)
+
+
+@app.command()
+def analyze(
+    files: Files,
+    roles: Roles = None,
+    mix: Mix = False,
+    call_id: CallId = None,
+    emotion: Annotated[str | None, typer.Option(help="parties whose emotion is computed: all, or roles")] = None,
+    json: Annotated[bool, typer.Option("--json", help="print JSON (docs/analyze.md)")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="print CSV, one line an utterance")] = False,
+) -> None:
+    """Hear recordings without Kafka and print who said what, and how it sounded."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from streams import analyze as analysis_of
+    from streams.files import open_audio
+    from streams.settings import load
+
+    if json and csv:
+        raise CalltideError("--json and --csv exclude each other; choose one")
+    if call_id is not None and len(files) > 1:
+        raise CalltideError("--call-id names one call; give one file")
+    parties = _roles(roles)
+    settings = load()
+    if emotion is not None:
+        chosen = settings.emotion.model_copy(update={"roles": tuple(part.strip() for part in emotion.split(","))})
+        settings = settings.model_copy(update={"emotion": type(chosen).model_validate(chosen.model_dump())})
+    faults = []
+    good = []
+    for path in files:
+        try:
+            open_audio(path, mix)
+            good.append(path)
+        except CalltideError as error:
+            faults.append(str(error))
+    console, analyses = Console(), []
+    if good:
+        errors = Console(stderr=True)
+        with errors.status("loading models"):
+            analyzer = analysis_of.Analyzer(settings)
+        with Progress(console=errors, transient=True) as bar:
+            for path in good:
+                task = bar.add_task(path.name, total=1.0)
+                try:
+                    analysis, damage = analyzer.hear(
+                        path,
+                        roles=parties,
+                        mix=mix,
+                        call_id=call_id,
+                        progress=lambda done, _so_far, task=task: bar.update(task, completed=done),  # type: ignore[misc]
+                    )
+                except CalltideError as error:
+                    faults.append(str(error))
+                    continue
+                finally:
+                    bar.remove_task(task)
+                analyses.append(analysis)
+                if damage:
+                    faults.append(damage)
+                elif not analysis.scores:
+                    faults.append(f"no speech in {path}; is it the right recording, and loud enough?")
+    if json and analyses:
+        sys.stdout.write(analysis_of.as_json(analyses) + "\n")
+    elif csv and analyses:
+        sys.stdout.write(analysis_of.as_csv(analyses))
+    else:
+        for analysis in analyses:
+            if analysis.scores:
+                analysis_of.show(console, analysis)
+    if faults:
+        raise CalltideError("\ncalltide: ".join(faults))
+
+
+@app.command()
+def ingest(
+    files: Files,
+    speed: Annotated[
+        str, typer.Option(help="1: as it was spoken; N: N times faster; max: as fast as Kafka takes it")
+    ] = "1",
+    roles: Roles = None,
+    mix: Mix = False,
+    call_id: CallId = None,
+    queue: Annotated[str, typer.Option(help="queue the call belongs to")] = "",
+    agent: Annotated[str, typer.Option(help="agent who takes the call")] = "",
+    tenant: Annotated[str, typer.Option(help="tenant the call belongs to")] = "default",
+    stagger: Annotated[float, typer.Option(min=0, help="seconds between the starts of several calls")] = 0.0,
+) -> None:
+    """Stream recordings into Kafka as calls."""
+    import signal
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from streams import kafka
+    from streams.ingest import MAXIMUM_SPEED, Call, Ingest, prepare
+    from streams.settings import load
+
+    try:
+        factor = MAXIMUM_SPEED if speed == "max" else float(speed)
+    except ValueError:
+        factor = 0.0
+    if not factor > 0:
+        raise CalltideError(f"--speed {speed} is no speed; give a number above 0, or max")
+    settings = load()
+    calls = prepare(
+        files,
+        roles=_roles(roles),
+        mix=mix,
+        call_id=call_id,
+        stagger_s=stagger,
+        queue=queue,
+        agent=agent,
+        tenant=tenant,
+    )
+    kafka.check(settings)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        tasks = {id(call): bar.add_task(call.info.call_id, total=call.audio.duration_ms) for call in calls}
+
+        def shown(call: Call) -> None:
+            bar.update(tasks[id(call)], completed=call.sent_ms)
+
+        Ingest(settings).run(calls, factor, stop, shown)
+    for call in calls:
+        state = "sent" if call.ended and not stop.is_set() else "ended early" if call.records else "not begun"
+        typer.echo(f"{call.info.call_id}  {state}  {call.sent_ms / 1_000:.1f} s  {call.records} records")
+    if stop.is_set():
+        raise KeyboardInterrupt
+
+
+@app.command()
+def up() -> None:
+    """Start broker, stages, gateway, sink and page on this machine; Ctrl-C stops them all."""
+    from streams.settings import load
+    from streams.supervisor import Supervisor
+
+    settings = load()
+    with Supervisor(settings, typer.echo) as supervisor:
+        typer.echo(f"live page   http://{settings.web.host}:{settings.web.port}")
+        typer.echo(f"websocket   ws://{settings.gateway.host}:{settings.gateway.port}/v1/scores")
+        typer.echo(f"ClickHouse  {settings.clickhouse_url}")
+        typer.echo(f"Kafka       {settings.bootstrap_servers}")
+        typer.echo(f"logs        {settings.directory / 'logs'}")
+        typer.echo("try: calltide ingest FILE, calltide listen, calltide query 'SELECT …'; Ctrl-C stops everything")
+        supervisor.watch()
+
+
+@app.command()
+def demo(
+    calls: Annotated[Path | None, typer.Option(help="your own recordings: a file or a directory")] = None,
+) -> None:
+    """Start everything, stream real calls in real time and show them being heard."""
+    from streams import demo as demonstration
+    from streams.settings import load
+
+    demonstration.run(load(), calls)
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="vad, diarization, asr, emotion or sentiment")],
+    slot: Slot = 0,
+    ready: Ready = None,
+) -> None:
+    """Run one worker of one stage."""
+    from schemas.topics import STAGES
+    from schemas.topics import stage as row_of
+    from streams import kafka, service
+    from streams.runtime import StageWorker
+    from streams.settings import load
+    from streams.stages import build
+
+    if name not in {row.name for row in STAGES}:
+        raise CalltideError(f"no stage {name}; there are {', '.join(row.name for row in STAGES)}")
+    settings = load()
+    kafka.check(settings)
+    # The model is loaded before the group is joined: a stage that cannot work takes no records.
+    worker = StageWorker(settings, row_of(name), build(settings, row_of(name)), slot)
+    service.run(settings, ready, worker.run)
+
+
+@app.command()
+def sink(slot: Slot = 0, ready: Ready = None) -> None:
+    """Run the sink: scores to ClickHouse."""
+    from streams import kafka, service
+    from streams.settings import load
+    from streams.sink import Sink
+
+    settings = load()
+    kafka.check(settings)
+    service.run(settings, ready, Sink(settings, slot).run)
+
+
+@app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="a statement in ClickHouse's SQL")],
+    form: Annotated[str, typer.Option("--format", help="any format of ClickHouse")] = "PrettyCompactMonoBlock",
+) -> None:
+    """Ask ClickHouse."""
+    from streams.settings import load
+    from streams.sink import ask
+
+    sys.stdout.write(ask(load(), sql, form))
+
+
+@app.command()
+def migrate() -> None:
+    """Bring ClickHouse's schema up to date."""
+    from streams import sink as sinks
+    from streams.settings import load
+
+    applied = sinks.migrate(load())
+    typer.echo(f"applied {', '.join(applied)}" if applied else "the schema is up to date")
+
+
+@app.command()
+def settings(
+    markdown: Annotated[bool, typer.Option("--markdown", help="as the table of the README")] = False,
+) -> None:
+    """List all settings."""
+    from streams.settings import names, table
+
+    if markdown:
+        sys.stdout.write(table())
+        return
+    for variable, (kind, default, description) in names().items():
+        typer.echo(f"{variable} ({kind}, default {default or 'none'}): {description}")
+
+
+@topics_app.command("create")
+def topics_create() -> None:
+    """Create the topics that are missing."""
+    from deploy.topics import Topics
+    from streams.settings import load
+
+    chosen = load()
+    created = Topics(chosen.bootstrap_servers, chosen.kafka.client).create(chosen.topics)
+    typer.echo(f"created {', '.join(created)}" if created else "all topics are there")
+
+
+@topics_app.command("check")
+def topics_check() -> None:
+    """Compare the topics with the table; exit code 1 if any differs."""
+    from deploy.topics import Topics
+    from streams.settings import load
+
+    chosen = load()
+    mismatches = Topics(chosen.bootstrap_servers, chosen.kafka.client).check(chosen.topics)
+    if mismatches:
+        raise CalltideError("; ".join(mismatch.advice for mismatch in mismatches))
+    typer.echo("all topics are as the table says")
+
+
+@topics_app.command("fix")
+def topics_fix(names: Annotated[list[str] | None, typer.Argument(help="topics; none: all")] = None) -> None:
+    """Mend the topics that differ from the table. Run it when no calls run: partitions may be added."""
+    from deploy.topics import Topics
+    from streams.settings import load
+
+    chosen = load()
+    rows = [row for row in chosen.topics if not names or row.name in names]
+    for name in names or []:
+        if name not in {row.name for row in rows}:
+            raise CalltideError(
+                f"no topic {name} in the table; there are {', '.join(row.name for row in chosen.topics)}"
+            )
+    for mended in Topics(chosen.bootstrap_servers, chosen.kafka.client).fix(rows):
+        typer.echo(f"{mended.topic.name}: {mended.setting} is {mended.wanted} (was {mended.actual})")
+
+
+@samples_app.command("download")
+def samples_download(
+    directory: Annotated[Path | None, typer.Option(help="where to (default: samples in CALLTIDE_HOME)")] = None,
+) -> None:
+    """Fetch two customer calls (Apache-2.0, aws-samples/amazon-transcribe-live-call-analytics); needs internet."""
+    from streams import samples
+    from streams.settings import load
+
+    target = directory or load().directory / "samples"
+    samples.download(target, typer.echo)
+    typer.echo(f"try: make demo CALLS={target}")
+
+
+def main() -> None:
+    """Run the command line; errors are one line for people."""
+    debug = "--debug" in sys.argv
+    try:
+        app(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("calltide: stopped\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        # Whoever read our output has had enough.
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        expected = isinstance(error, CalltideError)
+        what = str(error) if expected else f"{type(error).__name__}: {error}; run again with --debug for the details"
+        sys.stderr.write(f"calltide: {what}\n")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

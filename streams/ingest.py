@@ -1,0 +1,173 @@
+"""Recordings into Kafka, paced as if they were being spoken.
+
+One thread serves all calls: it sends whatever packet is due next. A changer must know: a record's timestamp is the wall
+clock at which its last sample is captured; idle times and latencies are counted from it.
+"""
+
+import heapq
+import logging
+import re
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from schemas.errors import CalltideError
+from schemas.events import CallEnded, CallInfo, Role, encode
+from schemas.topics import FRAMES
+from streams import kafka
+from streams.files import AudioFile, open_audio
+from streams.packets import Packet, now, packets, roles_for
+from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+
+FLUSH_S: Final = 30.0
+MAXIMUM_SPEED: Final = float("inf")
+
+
+@dataclass(slots=True)
+class Call:
+    """One recording on its way into Kafka."""
+
+    info: CallInfo
+    audio: AudioFile
+    delay_s: float = 0.0
+    sent_ms: int = 0
+    """Media time sent so far."""
+    records: int = 0
+    ended: bool = False
+    error: str | None = None
+    stream: Iterator[Packet] = field(default_factory=lambda: iter(()))
+
+
+def new_call_id(path: Path) -> str:
+    """A name that tells the file and is like no other."""
+    name = re.sub(r"[^\w.-]+", "-", path.stem).strip("-")[:48]
+    return f"{name or 'call'}-{uuid.uuid4().hex[:8]}"
+
+
+def prepare(
+    paths: Sequence[Path],
+    *,
+    roles: tuple[Role, ...] | None = None,
+    mix: bool = False,
+    call_id: str | None = None,
+    stagger_s: float = 0.0,
+    **fields: Any,
+) -> list[Call]:
+    """Look at every file before the first packet is sent. Raises CalltideError for the first that cannot be a call."""
+    if call_id is not None and len(paths) > 1:
+        raise CalltideError("--call-id names one call; give one file")
+    calls = []
+    for number, path in enumerate(paths):
+        audio = open_audio(path, mix)
+        info = CallInfo(
+            call_id=call_id or new_call_id(path),
+            started_at=now(),
+            roles=roles_for(audio, roles),
+            source=path.name,
+            **fields,
+        )
+        calls.append(Call(info, audio, number * stagger_s))
+    return calls
+
+
+class Ingest:
+    """Streams calls into `audio.frames`. `run` may be called once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.producer = Producer(kafka.producer(settings, **{"linger.ms": 5, "queue.buffering.max.kbytes": 65_536}))
+        self.failures = 0
+        self.failure = ""
+
+    def run(
+        self,
+        calls: Sequence[Call],
+        speed: float = 1.0,
+        stop: threading.Event | None = None,
+        progress: Callable[[Call], None] = lambda _call: None,
+    ) -> None:
+        """Send all calls, each from its `delay_s` on, at `speed` times real time (infinity: as fast as Kafka takes it).
+
+        When `stop` is set, calls that have begun are ended properly (reason `interrupted`) and the rest is not begun.
+        Raises CalltideError if Kafka did not take every record or a file was damaged.
+        """
+        stop = stop or threading.Event()
+        start = time.monotonic()
+        due = [(start + call.delay_s, number, call) for number, call in enumerate(calls)]
+        heapq.heapify(due)
+        waiting: dict[int, tuple[Packet, float]] = {}
+        while due:
+            at, number, call = heapq.heappop(due)
+            if stop.wait(max(0.0, at - time.monotonic())):
+                self._interrupt([call, *(later for _, _, later in due)])
+                break
+            if number not in waiting:
+                # Time in the call runs from the moment its first packet is due.
+                call.info = call.info.model_copy(update={"started_at": now()})
+                call.stream = packets(call.info, call.audio, self.settings.ingest.packet_ms)
+                waiting[number] = (next(call.stream), time.monotonic())
+            packet, begun = waiting[number]
+            self._send(call, packet, speed)
+            progress(call)
+            try:
+                following = next(call.stream)
+            except StopIteration:
+                continue
+            except CalltideError as error:
+                call.error = str(error)
+                continue
+            waiting[number] = (following, begun)
+            heapq.heappush(due, (begun + following.media_ms / 1_000 / speed, number, call))
+        left = self.producer.flush(FLUSH_S)
+        if left or self.failures:
+            raise CalltideError(
+                f"{left + self.failures} records did not reach Kafka at {self.settings.bootstrap_servers}"
+                f"{f' ({self.failure})' if self.failure else ''}; see that the broker runs and ingest the calls again"
+            )
+        damaged = [call.error for call in calls if call.error]
+        if damaged:
+            raise CalltideError("; ".join(damaged))
+
+    def _send(self, call: Call, packet: Packet, speed: float) -> None:
+        captured = call.info.started_at + timedelta(milliseconds=packet.media_ms / speed)
+        while True:
+            try:
+                self.producer.produce(
+                    FRAMES,
+                    key=call.info.call_id.encode(),
+                    value=packet.value,
+                    headers=packet.headers,
+                    timestamp=round(captured.timestamp() * 1_000),
+                    on_delivery=self._delivered,
+                )
+                break
+            except BufferError:
+                # Kafka is slower than we are: wait for room rather than lose a packet.
+                self.producer.poll(0.1)
+            except KafkaException as error:
+                raise CalltideError(f"Kafka refuses the call: {error.args[0].str()}") from error
+        self.producer.poll(0)
+        call.records += 1
+        call.sent_ms = packet.media_ms
+        call.ended = dict(packet.headers)["kind"] == b"call_ended"
+
+    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None:
+            self.failures += 1
+            self.failure = error.str()
+
+    def _interrupt(self, calls: Sequence[Call]) -> None:
+        for call in calls:
+            if call.records and not call.ended:
+                ended_at = call.info.started_at + timedelta(milliseconds=call.sent_ms)
+                ended = CallEnded(call=call.info, duration_ms=call.sent_ms, ended_at=ended_at, reason="interrupted")
+                self._send(call, Packet(*encode(ended), media_ms=call.sent_ms), 1.0)

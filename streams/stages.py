@@ -1,0 +1,16 @@
+"""A row of the table of stages and its processor, found by name: `processors.<name>.build`."""
+
+import importlib
+from collections.abc import Callable
+from typing import cast
+
+from processors.base import Processor
+from schemas.topics import Stage
+from streams.settings import Settings
+
+
+def build(settings: Settings, row: Stage) -> Processor:
+    """The stage's processor with its models loaded. Raises CalltideError when a model cannot be had."""
+    module = importlib.import_module(f"processors.{row.name}")
+    make = cast("Callable[[object, str], Processor]", module.build)
+    return make(getattr(settings, row.name), settings.pipeline_version)
