@@ -79,7 +79,7 @@ class _Call:
 
     def redundant(self, watermark: int) -> bool:
         """True when reading again from the watermark would find the call as it is here without any changelog record."""
-        return not self.snapshot and not self.emitted and self.oldest is None and self.covered < watermark
+        return not self.snapshot and not self.emitted and self.covered < watermark
 
     def headers(self) -> list[tuple[str, bytes]]:
         numbers = {"covered": self.covered, "emitted": self.emitted, "timestamp": self.covered_timestamp_ms}
@@ -189,7 +189,11 @@ class Checkpoint:
             call = self.partitions[change.partition].calls[change.call_id]
             call.dirty, call.logged = False, change.value is not None
         for partition in self.partitions.values():
-            done = [call_id for call_id, call in partition.calls.items() if call.redundant(partition.watermark)]
+            done = [
+                call_id
+                for call_id, call in partition.calls.items()
+                if call.oldest is None and call.redundant(partition.watermark)
+            ]
             for call_id in done:
                 del partition.calls[call_id]
 
