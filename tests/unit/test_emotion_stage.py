@@ -1,0 +1,128 @@
+"""Whose voice is judged, whose is not, and that both are said."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from processors.base import Record
+from processors.emotion import MINIMUM_MS, Config, VoiceEmotion, build
+from schemas.events import EmotionScored, Role, Transcript
+from tests.unit.stage_records import call, event_of, marks, noise, record, run, utterance
+
+LABELS = ("neutral", "happiness", "sadness", "anger", "fear", "surprise")
+
+
+class Loudness:
+    """The louder, the angrier; counts what it was made to hear."""
+
+    id = "loudness"
+    labels = LABELS
+
+    def __init__(self) -> None:
+        self.heard = 0
+
+    def predict(self, audio: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        self.heard += len(audio)
+        anger = np.array([min(1.0, float(np.abs(samples).mean())) for samples in audio])
+        rest = (1 - anger) * 0.2
+        return np.stack([rest, rest, rest, anger, rest, rest], 1).astype(np.float32)
+
+
+def spoken(role: Role, start_ms: int = 0, length_ms: int = 1_000, text: str = "well then") -> Record:
+    return record(utterance(Transcript, call(), start_ms, length_ms, speaker=role, role=role, text=text))
+
+
+def scored(records: Sequence[Record], config: Config | None = None) -> tuple[list[EmotionScored], int]:
+    model = Loudness()
+    written, dead, changelog = run("emotion", VoiceEmotion(config or Config(), model), records)
+    assert not dead
+    assert not changelog
+    assert all("event" not in item.headers for item in written), "from here on the event is the value"
+    return [event_of(item) for item in written], model.heard
+
+
+def test_only_customers_are_heard_unless_a_setting_says_so() -> None:
+    records = [spoken(role, 2_000 * i) for i, role in enumerate(("agent", "customer", "unknown"))]
+    (agent, customer, unknown), heard = scored(records)
+    assert heard == 1
+    assert agent.emotion is None
+    assert agent.emotion_skipped == "role agent is not in emotion.roles (customer)"
+    assert unknown.emotion_skipped == "role unknown is not in emotion.roles (customer)"
+    assert customer.emotion is not None
+    assert customer.emotion_skipped is None
+    assert scored(records, Config(roles=("all",)))[1] == 3
+    (agent, customer, unknown), heard = scored(records, Config(roles=("agent", "unknown")))
+    assert heard == 2
+    assert customer.emotion_skipped == "role customer is not in emotion.roles (agent, unknown)"
+
+
+def test_switched_off_nobody_is_heard() -> None:
+    (customer,), heard = scored([spoken("customer")], Config(enabled=False))
+    assert heard == 0
+    assert customer.emotion_skipped == "emotion.enabled is false"
+
+
+def test_what_is_too_short_or_without_words_is_not_judged() -> None:
+    records = [
+        spoken("customer", 0, MINIMUM_MS - 1),
+        spoken("customer", 1_000, MINIMUM_MS),
+        spoken("customer", 2_000, text=""),
+    ]
+    (short, enough, wordless), heard = scored(records)
+    assert heard == 1
+    assert short.emotion_skipped == f"shorter than {MINIMUM_MS} ms"
+    assert enough.emotion is not None
+    assert wordless.emotion_skipped == "no words were recognised"
+
+
+def test_the_label_is_the_likeliest_and_the_transcript_stays() -> None:
+    said = utterance(Transcript, call(), flags=("repetition",))
+    for level, label in ((0.9, "anger"), (0.05, "neutral")):
+        (event,), _ = scored([record(said, np.full(16_000, level, np.float32))])
+        assert event.emotion is not None
+        assert event.emotion.label == label
+        assert tuple(event.emotion.probabilities) == LABELS
+        assert sum(event.emotion.probabilities.values()) == pytest.approx(1, abs=3e-4)
+        assert all(round(share, 4) == share for share in event.emotion.probabilities.values())
+        assert event.emotion.model == "loudness"
+        assert Transcript.model_validate(event.model_dump() | {"kind": "transcript"}) == said
+
+
+def test_an_unknown_role_in_the_settings_is_refused() -> None:
+    with pytest.raises(ValueError, match="customer"):
+        Config.model_validate({"roles": ["custommer"]})
+
+
+@given(
+    roles=st.lists(st.sampled_from(["agent", "customer", "unknown"]), max_size=8),
+    batches=st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    crash=st.booleans(),
+)
+def test_neither_batches_nor_restarts_change_a_byte(roles: list[Role], batches: list[int], crash: bool) -> None:
+    started, progress, ended = (record(mark) for mark in marks(call()))
+    records = [started, *(spoken(role, 1_000 * i) for i, role in enumerate(roles)), progress, ended]
+    stage = VoiceEmotion(Config(), Loudness())
+    whole = run("emotion", stage, records)[0]
+    assert run("emotion", stage, records, batches, crash=crash)[0] == whole
+    assert [event_of(item) for item in whole if not item.kind.startswith("emotion")] == list(marks(call()))
+
+
+@pytest.mark.models
+def test_the_real_model_in_any_batch() -> None:
+    records = [
+        record(utterance(Transcript, call(), 20_000 * i, length_ms, rate=rate, codec=codec), noise(length_ms, i))
+        for i, (length_ms, rate, codec) in enumerate(
+            [(MINIMUM_MS, 16_000, "pcm_s16le"), (3_000, 8_000, "mulaw"), (15_000, 8_000, "pcm_s16le")]
+        )
+    ]
+    stage = build(Config(), "test")
+    whole = run("emotion", stage, records)[0]
+    assert run("emotion", stage, records[::-1], [1, 2])[0][::-1] == whole
+    for item in whole:
+        emotion = event_of(item).emotion
+        assert emotion.label == max(emotion.probabilities, key=emotion.probabilities.get)
+        assert sum(emotion.probabilities.values()) == pytest.approx(1, abs=3e-4)
