@@ -39,8 +39,8 @@ class SileroVad:
     | 8 kHz | 0.093 | 0.065 | 0.047 | 0.039 | 0.038 | 0.036 | 0.035 |
     | 16 kHz | 0.117 | 0.090 | 0.073 | 0.064 | 0.062 | 0.059 | 0.057 |
 
-    `python -m benchmarks.vad` prints it. There all sizes from 1 to 64 gave the same bits, so batches need no padding; silero_vad_16k_op15.onnx and
-    silero_vad_op18_ifless.onnx of the same wheel cost the same and behave the same.
+    `python -m benchmarks.vad` prints them. All sizes from 1 to 64 gave the same bits there, so batches need no padding;
+    silero_vad_16k_op15.onnx and silero_vad_op18_ifless.onnx of the same wheel cost the same and behave the same.
     """
 
     def __init__(self, weights: Path | None = None, threads: int = 1) -> None:
