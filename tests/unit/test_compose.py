@@ -1,0 +1,223 @@
+"""The deployment files name nothing that the code does not have: settings, commands, stages, ports, topics, metrics.
+
+The files are not run here (docs/deploy.md says so), so this is what keeps them true.
+"""
+
+import importlib
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import prometheus_client
+import pytest
+import typer
+import yaml
+
+from schemas.topics import STAGES, topics
+from streams.cli import app
+from streams.settings import PREFIX, Settings, names
+
+ROOT = Path(__file__).resolve().parents[2]
+DASHBOARDS = sorted((ROOT / "dashboards").glob("*.json"))
+METRICS_PORT = "9100"
+
+
+def read_yaml(path: str) -> Any:
+    return yaml.safe_load((ROOT / path).read_text())
+
+
+COMPOSE = read_yaml("docker-compose.yml")
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+WORKERS = {name: service for name, service in OURS.items() if name != "topics"}
+
+
+def settings_of(service: dict[str, Any]) -> dict[str, str]:
+    """A service's variables that are ours."""
+    return {name: value for name, value in service.get("environment", {}).items() if name.startswith(PREFIX)}
+
+
+def published(service: dict[str, Any]) -> dict[int, tuple[str, int]]:
+    """Port in the container → (address, port) on the machine."""
+    ports = (port.split(":") for port in service.get("ports", ()))
+    return {int(inside): (address, int(outside)) for address, outside, inside in ports}
+
+
+def with_environment(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> Settings:
+    """The settings a process with these variables, and no others of ours, has."""
+    for name in names():
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return Settings(_env_file=None)
+
+
+def test_every_stage_has_a_service_and_no_other_has() -> None:
+    stages = {name: service["command"][1] for name, service in OURS.items() if service["command"][0] == "stage"}
+    assert stages == {row.name: row.name for row in STAGES}
+    assert set(WORKERS) == set(stages) | {"sink", "gateway", "web"}
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_commands_exist(name: str) -> None:
+    words = list(SERVICES[name]["command"])
+    command = typer.main.get_command(app)
+    context = typer.Context(command)
+    while words and hasattr(command, "get_command"):
+        word = words.pop(0)
+        found = command.get_command(context, word)
+        assert found is not None, f"calltide has no command {word}"
+        command, context = found, typer.Context(found, parent=context)
+    # Parses arguments and options as the command line would; raises for one that does not exist.
+    command.make_context(name, words)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_variables_exist_and_their_values_are_allowed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = settings_of(SERVICES[name])
+    assert variables.keys() <= names().keys()
+    settings = with_environment(monkeypatch, variables)
+    assert settings.bootstrap_servers == "kafka:19092"
+    assert settings.clickhouse.url is not None
+
+
+def test_containers_reach_kafka_and_clickhouse_where_they_listen(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = with_environment(monkeypatch, settings_of(SERVICES["sink"]))
+    advertised = dict(
+        listener.split("://") for listener in SERVICES["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].split(",")
+    )
+    assert advertised["INTERNAL"] == settings.bootstrap_servers
+    address, port = published(SERVICES["kafka"])[9092]
+    assert (address, advertised["EXTERNAL"]) == ("127.0.0.1", f"localhost:{port}")
+    clickhouse = SERVICES["clickhouse"]["environment"]
+    assert clickhouse["CLICKHOUSE_DB"] == settings.clickhouse.database
+    user, password = clickhouse["CLICKHOUSE_USER"], clickhouse["CLICKHOUSE_PASSWORD"]
+    assert settings.clickhouse.url == f"http://{user}:{password}@clickhouse:{settings.clickhouse.port}"
+
+
+def test_gateway_and_page_listen_on_the_published_ports(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("gateway", "web"):
+        section = getattr(with_environment(monkeypatch, settings_of(SERVICES[name])), name)
+        assert section.host == "0.0.0.0"
+        assert published(SERVICES[name]) == {section.port: ("127.0.0.1", section.port)}
+
+
+def test_nothing_is_published_beyond_this_machine() -> None:
+    for service in SERVICES.values():
+        assert all(address == "127.0.0.1" for address, _ in published(service).values())
+
+
+def test_programs_on_this_machine_find_kafka_and_clickhouse_by_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = with_environment(monkeypatch, {})
+    assert settings.broker.port in published(SERVICES["kafka"])
+    assert settings.clickhouse.port in published(SERVICES["clickhouse"])
+
+
+def test_the_broker_takes_the_largest_message_the_topics_allow() -> None:
+    largest = max(int(topic.config["max.message.bytes"]) for topic in topics())
+    assert int(SERVICES["kafka"]["environment"]["KAFKA_MESSAGE_MAX_BYTES"]) == largest
+
+
+def test_no_password_has_a_default() -> None:
+    variables = re.findall(r"\$\{[^}]*\}", (ROOT / "docker-compose.yml").read_text())
+    assert variables
+    assert all(":?" in variable for variable in variables)
+
+
+def test_images_are_named_by_tag_and_digest() -> None:
+    for name, service in SERVICES.items():
+        if name not in OURS:
+            assert re.fullmatch(r"[a-z/-]+:v?[0-9.]+@sha256:[0-9a-f]{64}", service["image"]), name
+
+
+def test_the_embedded_broker_and_the_container_are_the_same_kafka() -> None:
+    roots = json.loads((ROOT / "deploy" / "kafka" / "jars.json").read_text())["roots"]
+    version = next(root.split(":")[2] for root in roots if root.startswith("org.apache.kafka:kafka_"))
+    assert SERVICES["kafka"]["image"].startswith(f"apache/kafka:{version}@")
+
+
+def test_volumes_and_mounted_files_exist() -> None:
+    for service in SERVICES.values():
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            assert (ROOT / source).exists() if source.startswith(".") else source in COMPOSE["volumes"]
+
+
+def test_the_image_has_all_packages_and_only_existing_files() -> None:
+    dockerfile = (ROOT / "deploy" / "Dockerfile").read_text()
+    copied = [source for line in re.findall(r"^COPY (.+)$", dockerfile, re.M) for source in line.split()[:-1]]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]) <= set(copied)
+    assert f"calltide:{project['project']['version']}" == OURS["vad"]["image"]
+    ignore = (ROOT / ".dockerignore").read_text().splitlines()
+    for source in copied:
+        assert (ROOT / source).exists()
+        assert f"!{source.split('/')[0]}" in ignore
+
+
+def test_prometheus_reads_every_process_that_has_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = read_yaml("deploy/prometheus/prometheus.yml")
+    targets = [
+        target for job in config["scrape_configs"] for group in job["static_configs"] for target in group["targets"]
+    ]
+    assert sorted(targets) == sorted(f"{name}:{METRICS_PORT}" for name in WORKERS)
+    for service in WORKERS.values():
+        metrics = with_environment(monkeypatch, settings_of(service)).metrics
+        assert (metrics.host, str(metrics.port)) == ("0.0.0.0", METRICS_PORT)
+
+
+def test_grafana_knows_both_sources_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = with_environment(monkeypatch, {})
+    config = read_yaml("deploy/grafana/provisioning/datasources/calltide.yml")
+    sources = {source["type"]: source for source in config["datasources"]}
+    clickhouse = sources["grafana-clickhouse-datasource"]["jsonData"]
+    assert clickhouse["host"] in SERVICES
+    assert clickhouse["port"] == settings.clickhouse.port
+    assert clickhouse["defaultDatabase"] == settings.clickhouse.database
+    assert clickhouse["username"] == SERVICES["clickhouse"]["environment"]["CLICKHOUSE_USER"]
+    assert (
+        sources["grafana-clickhouse-datasource"]["type"]
+        == SERVICES["grafana"]["environment"]["GF_PLUGINS_PREINSTALL_SYNC"]
+    )
+    assert sources["prometheus"]["url"] == f"http://prometheus:{min(published(SERVICES['prometheus']))}"
+    provider = read_yaml("deploy/grafana/provisioning/dashboards/calltide.yml")["providers"][0]
+    assert f"./dashboards:{provider['options']['path']}:ro" in SERVICES["grafana"]["volumes"]
+
+
+@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
+def test_dashboards_ask_for_metrics_that_exist(path: Path) -> None:
+    for module in ("gateway", "runtime", "sink"):
+        importlib.import_module(f"streams.{module}")
+    known = {
+        metric.name + suffix
+        for metric in prometheus_client.REGISTRY.collect()
+        for suffix in {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(metric.type, [""])
+    }
+    dashboard = json.loads(path.read_text())
+    asked = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"calltide_\w+", target.get("expr", ""))
+    }
+    assert asked <= known
+    sources = {
+        source["uid"] for source in read_yaml("deploy/grafana/provisioning/datasources/calltide.yml")["datasources"]
+    }
+    assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} <= sources
+
+
+def test_the_topics_in_the_docs_are_the_table() -> None:
+    rows = re.findall(
+        r"^\| `([a-z.]+)` \| (\d+) \| (\w+) \| (.+?) \|$", (ROOT / "docs" / "deploy.md").read_text(), re.M
+    )
+    days = {topic.retention_ms: f"{topic.retention_ms // 86_400_000} days" for topic in topics()} | {-1: "for ever"}
+    assert rows == [(t.name, str(t.partitions), t.cleanup, days[t.retention_ms]) for t in topics()]
+
+
+def test_the_variables_in_the_docs_exist() -> None:
+    for path in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        used = set(re.findall(r"\bCALLTIDE_[A-Z0-9_]+", path.read_text()))
+        assert used <= names().keys(), path.name
