@@ -31,6 +31,11 @@ BLOCK: Final = 200
 CARRIAGE: Final = {"kind", "call", "codec", "rate", "captured_at"}
 """Fields of a score that say how it travelled, not what was heard."""
 
+CSV_COLUMNS: Final = (
+    *("call_id", "channel", "speaker", "role", "start_ms", "end_ms", "text", "language", "asr_confidence"),
+    *("emotion", "emotion_probability", "sentiment", "score", "text_score", "voice_score", "confidence"),
+)
+
 ROLE_STYLE: Final = {"agent": "cyan", "customer": "magenta", "unknown": "white"}
 SENTIMENT_STYLE: Final = {"negative": "red", "neutral": "dim", "positive": "green"}
 
@@ -152,7 +157,7 @@ def notes(analysis: Analysis) -> list[str]:
             f"no emotion for some utterances: {'; '.join(skipped)}. It is computed for customers only: say who speaks "
             "with --roles (one role a channel, such as --roles customer), or take everybody with --emotion all."
         )
-    if any("unknown" == score.role for score in analysis.scores):
+    if any(score.role == "unknown" for score in analysis.scores):
         found.append(
             "speakers are told apart by voice; nobody said who is the agent: --roles names the channels' parties."
         )
@@ -185,10 +190,7 @@ def as_csv(analyses: Sequence[Analysis]) -> str:
     """One line an utterance."""
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(
-        ("call_id", "channel", "speaker", "role", "start_ms", "end_ms", "text", "language", "asr_confidence")
-        + ("emotion", "emotion_probability", "sentiment", "score", "text_score", "voice_score", "confidence")
-    )
+    writer.writerow(CSV_COLUMNS)
     for analysis in analyses:
         for score in analysis.in_order:
             emotion, sentiment = score.emotion, score.sentiment

@@ -1,9 +1,9 @@
 """The state of the calls of a stage, and what of it the log already holds: the checkpoint protocol without Kafka.
 
-The Kafka runtime and the in-memory driver both turn records into outputs through `Checkpoint.turn` and make them durable
-with `Checkpoint.commit` and `Checkpoint.committed`; neither has a second copy of this logic. A changer must know the
-invariant: after a crash, restoring the changelog and reading again from the committed offset yields exactly the outputs
-that were not yet committed, and no other.
+The Kafka runtime and the in-memory driver both turn records into outputs through `Checkpoint.turn` and make them
+durable with `Checkpoint.commit` and `Checkpoint.committed`; neither has a second copy of this logic. A changer must
+know the invariant: after a crash, restoring the changelog and reading again from the committed offset yields exactly
+the outputs that were not yet committed, and no other.
 """
 
 import copy
@@ -241,7 +241,7 @@ class Checkpoint:
         before = copy.deepcopy(call.state)
         try:
             (step,) = self.processor.process([(self._state(call, consumed), consumed.record)])
-        except Exception as error:  # noqa: BLE001 - whatever a record does, its call must go on
+        except Exception as error:  # whatever a record does, its call must go on
             log.exception(
                 "dead letter",
                 extra={

@@ -1,7 +1,7 @@
 """Recordings as streams of audio: any container and codec PyAV reads, in constant memory whatever the length.
 
-What comes out is what the chain takes: one or two channels at 8 or 16 kHz. Telephone recordings stay as they are (8 kHz,
-and mu-law or A-law where the file has it); everything else becomes 16 kHz, 16 bit.
+What comes out is what the chain takes: one or two channels at 8 or 16 kHz. Telephone recordings stay as they are (8
+kHz, and mu-law or A-law where the file has it); everything else becomes 16 kHz, 16 bit.
 """
 
 from collections.abc import Iterator
@@ -66,7 +66,7 @@ class AudioFile:
         except (av.FFmpegError, ValueError) as error:
             reason = error.strerror if isinstance(error, av.FFmpegError) else error
             raise CalltideError(
-                f"{self.path} is damaged after {read / self.source_rate:.1f} s ({reason}); what came before it was used: "
+                f"{self.path} is damaged after {read / self.source_rate:.1f} s ({reason}); what came before was used: "
                 "convert the file again from its source"
             ) from error
         if resampler is not None:
@@ -75,8 +75,8 @@ class AudioFile:
                 yield tail.reshape(-1, self.channels)
         if self.duration_ms is not None and read * 1_000 < self.source_rate * (self.duration_ms - 1_000):
             raise CalltideError(
-                f"{self.path} is cut short: it says {self.duration_ms / 1_000:.1f} s and holds {read / self.source_rate:.1f}; "
-                "what is there was used"
+                f"{self.path} is cut short: it says {self.duration_ms / 1_000:.1f} s and holds "
+                f"{read / self.source_rate:.1f}; what is there was used, copy it again for the rest"
             )
 
 

@@ -145,7 +145,7 @@ class Ingest:
                     FRAMES,
                     key=call.info.call_id.encode(),
                     value=packet.value,
-                    headers=packet.headers,
+                    headers=[*packet.headers],
                     timestamp=round(captured.timestamp() * 1_000),
                     on_delivery=self._delivered,
                 )

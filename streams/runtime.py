@@ -27,7 +27,7 @@ MAXIMUM_BATCH: Final = 500
 POLL_S: Final = 0.05
 """How long to wait for the first record of a batch: also the longest delay of a commit that has no outputs."""
 COMMIT_INTERVAL_S: Final = 1.0
-"""Judgement: offsets and snapshots without outputs are committed so often; it bounds what is read again after a crash."""
+"""Judgement: offsets and snapshots without outputs are committed so often; bounds what a crash repeats."""
 TRANSACTION_S: Final = 30.0
 RESTORE_S: Final = 120.0
 QUIET_CHECK_S: Final = 1.0

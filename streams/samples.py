@@ -52,7 +52,7 @@ def packaged_turns() -> list[tuple[float, float, str]]:
 
 
 def two_channel(directory: Path) -> Path:
-    """The packaged conversation as a telephone call: 8 kHz mu-law, one party a channel, cut apart by the reference turns.
+    """The packaged conversation as a telephone call: 8 kHz mu-law, one party a channel, cut by the reference turns.
 
     The first to speak is on the first channel. Written once into `directory`.
     """
@@ -106,7 +106,7 @@ def _fetch(url: str, digest: str) -> bytes:
             data = bytes(answer.read())
     except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
         raise CalltideError(
-            f"cannot fetch {url} ({getattr(error, 'reason', error)}); this needs internet: `calltide demo` works without"
+            f"cannot fetch {url} ({getattr(error, 'reason', error)}); this needs internet, `calltide demo` does not"
         ) from None
     if hashlib.sha256(data).hexdigest() != digest:
         raise CalltideError(f"{url} is not the recording it should be (its sha256 differs); nothing was kept")

@@ -1,4 +1,4 @@
-"""What every long-running process of Calltide does alike: log, serve metrics, say when it is ready, stop on a signal."""
+"""What every long-running process does alike: log, serve metrics, say when it is ready, stop on a signal."""
 
 import signal
 import threading

@@ -1,8 +1,8 @@
 """All settings, in one class. Each comes from its default, then a `.env` file, then `CALLTIDE_*` variables.
 
-A nested setting is written with two underscores: `CALLTIDE_ASR__MODEL=large-v3`. Unknown names and wrong values stop the
-program with a line that says which. A changer must know: the table of settings in the README is made from this class
-(`calltide settings --markdown`), and docker-compose.yml is tested against it.
+A nested setting is written with two underscores: `CALLTIDE_ASR__MODEL=large-v3`. Unknown names and wrong values stop
+the program with a line that says which. A changer must know: the table of settings in the README is made from this
+class (`calltide settings --markdown`), and docker-compose.yml is tested against it.
 """
 
 import difflib

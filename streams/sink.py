@@ -20,10 +20,10 @@ import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from deploy.migrations import apply_migrations
 from prometheus_client import Counter, Gauge
 from pydantic import ValidationError
 
-from deploy.migrations import apply_migrations
 from schemas.errors import CalltideError
 from schemas.events import CallEnded, CallEvent, CallStarted, Score, decode
 from schemas.topics import SCORES
@@ -144,6 +144,7 @@ def utterance_row(score: Score, topic: str, partition: int, offset: int) -> dict
         "sentiment_model": sentiment.model if sentiment else "",
         "call_score": score.running.score,
         "party_score": score.running.party_score,
+        "call_utterances": score.running.utterances,
         "topic": topic,
         "partition": partition,
         "offset": offset,
@@ -245,7 +246,7 @@ class Sink:
             log.warning("offsets not committed: %s", error.args[0].str())
 
     def _insist(self, action: Callable[[], object], stop: threading.Event) -> None:
-        """Try until it works or `stop` is set: ClickHouse may be away for long, and Kafka keeps what is not inserted."""
+        """Try until it works or `stop` is set: ClickHouse may be away for long, and Kafka keeps what is not in."""
         pause_s, longest_s = RETRY_S
         while not stop.is_set():
             try:

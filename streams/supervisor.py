@@ -64,7 +64,7 @@ class Supervisor:
     def start(self) -> None:
         """Start everything; returns when all of it serves.
 
-        Raises CalltideError: the home is held by another, not writable or full; a port is taken; a part does not come up.
+        Raises CalltideError: the home is held, not writable or full; a port is taken; a part does not come up.
         """
         self._claim()
         self._check_ports()
@@ -169,13 +169,13 @@ class Supervisor:
             except Timeout:
                 who = holder.read_text().strip() if holder.exists() else "unknown"
                 raise CalltideError(
-                    f"calltide already runs in {self.home} (process {who}); stop it, or set CALLTIDE_HOME to another directory"
+                    f"calltide already runs in {self.home} (process {who}); stop it, or set CALLTIDE_HOME to another"
                 ) from None
             self.lock = lock
             holder.write_text(str(os.getpid()))
         except OSError as error:
             raise CalltideError(
-                f"cannot write to {self.home} ({error.strerror}); make it writable or set CALLTIDE_HOME to another directory"
+                f"cannot write to {self.home} ({error.strerror}); make it writable or set CALLTIDE_HOME to another"
             ) from error
 
     def _check_ports(self) -> None:

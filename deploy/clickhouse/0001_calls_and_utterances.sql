@@ -59,6 +59,7 @@ CREATE TABLE IF NOT EXISTS utterances
     sentiment_model    LowCardinality(String),
     call_score         Float64 COMMENT 'the call so far',
     party_score        Float64 COMMENT 'the speaker so far',
+    call_utterances    UInt32 COMMENT 'scored utterances of the call so far',
     topic              LowCardinality(String),
     partition          UInt32,
     offset             UInt64

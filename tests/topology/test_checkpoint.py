@@ -1,4 +1,4 @@
-"""The checkpoint protocol, step by step, in memory: whatever the batches, aborts and crashes, the log ends up the same."""
+"""The checkpoint protocol in memory: whatever the batches, aborts and crashes, the log ends up the same."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -84,7 +84,9 @@ def histories(draw: st.DrawFn) -> list[Record]:
     """Calls interleaved at random, with pauses that make some idle, ends, and calls that come back after their end."""
     at_ms, records = 0, []
     for call, value, pause_ms in draw(
-        st.lists(st.tuples(st.sampled_from("abc"), st.integers(-1, 9), st.sampled_from([0, 10, 400, 1_500])), max_size=60)
+        st.lists(
+            st.tuples(st.sampled_from("abc"), st.integers(-1, 9), st.sampled_from([0, 10, 400, 1_500])), max_size=60
+        )
     ):
         at_ms += pause_ms
         records.append(end(call, at_ms) if value < 0 else audio(call, value, at_ms))

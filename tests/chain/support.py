@@ -1,0 +1,131 @@
+"""The whole of Calltide on this machine, started by its own command, for the tests of this directory."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from websockets.sync.client import connect
+
+from deploy.broker import free_port
+from streams.settings import load
+
+ROOT = Path(__file__).parent.parent.parent
+READY_S = 120
+
+
+@dataclass
+class Stack:
+    """A running `calltide up`."""
+
+    home: Path
+    env: dict[str, str]
+    process: subprocess.Popen[str]
+    ports: dict[str, int]
+
+    @property
+    def scores_url(self) -> str:
+        return f"ws://127.0.0.1:{self.ports['GATEWAY']}/v1/scores"
+
+    def calltide(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a command of the command line against this stack."""
+        command = [sys.executable, "-m", "streams.cli", *map(str, arguments)]
+        return subprocess.run(command, cwd=ROOT, env=self.env, text=True, capture_output=True, check=check, timeout=240)
+
+    def pid(self, *command: str) -> int | None:
+        """The process that runs a subcommand, such as ("stage", "vad")."""
+        for child in psutil.Process(self.process.pid).children(recursive=True):
+            try:
+                line = child.cmdline()
+            except (psutil.NoSuchProcess, psutil.ZombieProcess):
+                continue
+            if "streams.cli" in line and line[line.index("streams.cli") + 1 :][: len(command)] == list(command):
+                return child.pid
+        return None
+
+    def kill(self, *command: str) -> None:
+        """kill -9 of the process that runs a subcommand."""
+        pid = self.pid(*command)
+        assert pid is not None, f"{command} does not run"
+        os.kill(pid, signal.SIGKILL)
+
+    def rows(self, sql: str) -> list[dict[str, Any]]:
+        """The rows of a query."""
+        return [json.loads(line) for line in self.calltide("query", sql, "--format", "JSONEachRow").stdout.splitlines()]
+
+
+class Listener:
+    """A websocket client in a thread; `events` grows while calls are heard."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.messages: list[dict[str, Any]] = []
+        self.hello = threading.Event()
+        self.stopping = False
+        self.thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self) -> None:
+        with connect(self.url, max_size=None) as socket:
+            while not self.stopping:
+                try:
+                    message = json.loads(socket.recv(timeout=0.2))
+                except TimeoutError:
+                    continue
+                self.messages.append(message)
+                self.hello.set()
+
+    def __enter__(self) -> "Listener":
+        self.thread.start()
+        assert self.hello.wait(10), "no hello from the gateway"
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stopping = True
+        self.thread.join(10)
+
+    def events(self, kind: str, call_id: str) -> list[dict[str, Any]]:
+        """The events of a kind of a call, as they came."""
+        found = [message["event"] for message in self.messages if "event" in message]
+        return [event for event in found if event["kind"] == kind and event["call"]["call_id"] == call_id]
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
+    """Wait for a condition; fail with words when it does not come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
+
+
+def start(home: Path, **more: str) -> Stack:
+    """`calltide up` in a home of its own on free ports; returns at once."""
+    (home / "kafka").mkdir(parents=True)
+    jars = load().directory / "kafka" / "jars"
+    jars.mkdir(parents=True, exist_ok=True)
+    (home / "kafka" / "jars").symlink_to(jars)
+    ports = {name: free_port() for name in ("BROKER", "CLICKHOUSE", "GATEWAY", "WEB")}
+    env = os.environ | {"CALLTIDE_HOME": str(home), "PYTHONUNBUFFERED": "1"} | more
+    env |= {f"CALLTIDE_{name}__PORT": str(port) for name, port in ports.items()}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "streams.cli", "up"], cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE
+    )
+    return Stack(home, env, process, ports)
+
+
+def wait_until_up(stack: Stack) -> list[str]:
+    """What `calltide up` printed until it said that everything runs."""
+    printed: list[str] = []
+    assert stack.process.stdout is not None
+    for line in stack.process.stdout:
+        printed.append(line)
+        if "Ctrl-C stops everything" in line:
+            return printed
+    raise AssertionError(f"calltide up ended with {stack.process.wait()}: {''.join(printed)}")
