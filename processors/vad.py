@@ -63,7 +63,7 @@ SEARCH_MS: Final = 3_000
 """How far back a too long segment is searched for its weakest window; at most a quarter of `maximum_ms`. Judgement."""
 CUT_MS: Final = 30_000
 """Longest media time without a point at which the state is small: what is read again after a crash. Judgement."""
-PAUSE_FROM_MS: Final = 27_000
+PAUSE_FROM_MS: Final = 20_000
 """From here on a pause common to all channels is taken for that cut, so that it seldom falls into a word."""
 LAG_MS: Final = 10_000
 """How far a channel may be behind the others. Judgement: network jitter and consumer lag shift all channels alike."""
@@ -352,6 +352,8 @@ class VoiceActivity:
         if 0 < packet.samples <= known:
             call.dropped += 1
             return outputs
+        # Time in which nobody sent anything is quickly read again.
+        call.cut_ms += max(at_ms - call.heard_ms, 0)
         channel.captured_ms = record.timestamp_ms - end_ms
         call.captured_ms = max(call.captured_ms or 0, record.timestamp_ms)
         outputs += yield from self._feed(info, channel, packet.value[known * BYTES_PER_SAMPLE[packet.codec] :])
