@@ -97,6 +97,9 @@ def main() -> int:
     except InstallError as error:
         print(f"calltide: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\ncalltide: installation stopped; the same command goes on with it", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -1,0 +1,83 @@
+"""The locks are whole, hashed, free of addresses, and what pyproject.toml asks for."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from deploy import install
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def pins(lock: str) -> dict[str, str]:
+    """Package → pinned version."""
+    text = (ROOT / "requirements" / f"{lock}.txt").read_text()
+    return {canonicalize_name(name): version for name, version in re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.M)}
+
+
+@pytest.mark.parametrize("path", LOCKS, ids=lambda path: path.name)
+def test_every_pin_has_hashes_and_nothing_names_a_host_or_a_path(path: Path) -> None:
+    entries = [line for line in path.read_text().splitlines() if not line.startswith("#")]
+    pinned = [number for number, line in enumerate(entries) if not line.startswith(" ")]
+    assert pinned
+    for number in pinned:
+        assert re.match(r"[a-z0-9][a-z0-9._-]*==\S+", entries[number])
+        assert entries[number + 1].startswith("    --hash=sha256:")
+    assert "/" not in path.read_text()
+
+
+def test_what_runs_the_tests_also_runs_the_demo() -> None:
+    assert pins("base").items() <= pins("dev").items()
+
+
+@pytest.mark.parametrize(
+    ("lock", "wanted"),
+    [
+        ("base", PROJECT["project"]["dependencies"]),
+        ("base", PROJECT["build-system"]["requires"]),
+        ("dev", PROJECT["project"]["optional-dependencies"]["dev"]),
+    ],
+    ids=["dependencies", "build", "dev"],
+)
+def test_the_lock_has_what_the_project_asks_for(lock: str, wanted: list[str]) -> None:
+    pinned = pins(lock)
+    for requirement in map(Requirement, wanted):
+        version = pinned[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"{requirement} is locked at {version}: run `make lock`"
+
+
+@pytest.mark.parametrize("name", ["weights", "train-weights", "examples-faust"])
+def test_the_lock_has_what_its_list_asks_for(name: str) -> None:
+    lines = (ROOT / "requirements" / f"{name}.in").read_text().splitlines()
+    for requirement in (Requirement(line) for line in lines if not line.startswith("#")):
+        assert requirement.specifier.contains(pins(name)[canonicalize_name(requirement.name)])
+
+
+def test_an_environment_is_current_only_for_the_locks_it_was_made_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    venv, requirements = tmp_path / ".venv", tmp_path / "requirements"
+    (venv / "bin").mkdir(parents=True)
+    requirements.mkdir()
+    for file in (venv / "bin" / "python", venv / "pyvenv.cfg", tmp_path / "pyproject.toml"):
+        file.touch()
+    for lock in ("base", "weights"):
+        (requirements / f"{lock}.txt").write_text("first==1\n")
+    monkeypatch.setattr(install, "ROOT", tmp_path)
+    monkeypatch.setattr(install, "VENV", venv)
+    monkeypatch.setattr(install, "PYTHON", venv / "bin" / "python")
+    monkeypatch.setattr(install, "REQUIREMENTS", requirements)
+    assert not install.is_current("base")
+    install.stamp("base").write_text(install.lock_hash("base"))
+    assert install.is_current("base")
+    (requirements / "weights.txt").write_text("first==2\n")
+    assert not install.is_current("base")
+    (requirements / "weights.txt").write_text("first==1\n")
+    (venv / "bin" / "python").unlink()
+    assert not install.is_current("base")
