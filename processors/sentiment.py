@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,11 +23,10 @@ from schemas.events import (
     RunningScore,
     Score,
     Sentiment,
-    SentimentLabel,
 )
 
 if TYPE_CHECKING:
-    from processors.models.sentiment import TextSentiment
+    from processors.models.sentiment import SentimentModel, TextSentiment
 
 VALENCE: Final[dict[EmotionLabel, float]] = {
     "neutral": 0.0,
@@ -50,16 +49,6 @@ class Config(BaseModel):
     voice_weight: float = Field(
         0.3, ge=0, le=1, description="most that the voice counts in an utterance's score; 0: words only"
     )
-
-
-class TextModel(Protocol):
-    """What is needed of a text model (see `processors.models.sentiment.SentimentModel`)."""
-
-    id: str
-    thresholds: tuple[float, float]
-    """Below the first a score is negative, above the second positive."""
-
-    def score(self, texts: Sequence[str]) -> list["TextSentiment"]: ...
 
 
 @dataclass(slots=True)
@@ -85,7 +74,7 @@ class FusedSentiment:
 
     idle_timeout_ms: int | None = None
 
-    def __init__(self, config: Config, pipeline_version: str, model: TextModel) -> None:
+    def __init__(self, config: Config, pipeline_version: str, model: "SentimentModel") -> None:
         self._config = config
         self._pipeline_version = pipeline_version
         self._model = model
@@ -127,6 +116,8 @@ class FusedSentiment:
         return promote(event, Score, sentiment=sentiment, running=running, pipeline_version=self._pipeline_version)
 
     def _fuse(self, text: "TextSentiment", emotion: Emotion | None) -> Sentiment:
+        from processors.models.sentiment import label_of  # settings read Config without loading ONNX Runtime
+
         score, confidence, voice = text.score, text.confidence, None
         if emotion is not None:
             voice = sum(VALENCE[label] * probability for label, probability in emotion.probabilities.items())
@@ -136,7 +127,7 @@ class FusedSentiment:
         score = rounded(score)
         return Sentiment.model_validate(
             {
-                "label": self._label(score),
+                "label": label_of(score, self._model.thresholds),
                 "score": score,
                 "text_score": text.score,
                 "voice_score": None if voice is None else rounded(voice),
@@ -145,12 +136,6 @@ class FusedSentiment:
                 "model": self._model.id,
             }
         )
-
-    def _label(self, score: float) -> SentimentLabel:
-        negative, positive = self._model.thresholds
-        if score < negative:
-            return "negative"
-        return "positive" if score > positive else "neutral"
 
 
 def _certainty(emotion: Emotion) -> float:

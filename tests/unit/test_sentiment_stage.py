@@ -167,7 +167,7 @@ def test_neither_batches_nor_restarts_change_a_byte(
 def test_the_real_model_in_any_batch() -> None:
     lines = [
         "I am so angry, this is the third time that you have lost my order!",
-        "Okay, let me look at your account number.",
+        "Let me pull up your account.",
         "Oh, that's wonderful, thank you so much for your help.",
     ]
     records = [said(text, 5_000 * i) for i, text in enumerate(lines)]
