@@ -536,34 +536,35 @@ def test_the_stage_and_the_model_agree_on_sizes() -> None:
 def test_real_speech_gives_the_same_segments_in_any_batches_and_after_restarts(
     silero: SileroVad, codec: Codec, rate: int
 ) -> None:
-    stage, value, rng = VoiceActivity(Config(hangover_ms=160), silero), sample(codec, rate), np.random.default_rng(11)
+    stage, value, rng = VoiceActivity(Config(), silero), sample(codec, rate), np.random.default_rng(11)
     width = BYTES_PER_SAMPLE[codec] * rate // 1000
     lines = []
     for number in range(5):
-        turned = value[number * 4_000 * width :] + value[: number * 4_000 * width]
-        quiet = bytes(audio.silence(9_000 * rate // 1000, codec)) + turned[: 15_000 * width]
-        lines.append(
-            call_of(
-                by_time(packets(turned, 0, codec, rate), packets(quiet, 1, codec, rate)), call_info(f"call-{number}")
-            )
-        )
+        # The parties take turns of 3 s, with a second of silence after each.
+        channels = [bytearray(audio.silence(30_000 * rate // 1000, codec)) for _ in range(2)]
+        for turn, at_ms in enumerate(range(0, 30_000, 4_000)):
+            said = slice(at_ms * width, min(at_ms + 3_000, 30_000) * width)
+            channels[turn % 2][said] = value[number * 300 * width :][said]
+        both = [packets(bytes(channel), i, codec, rate) for i, channel in enumerate(channels)]
+        lines.append(call_of(by_time(*both), call_info(f"call-{number}")))
     alone = {line[0].call_id: feed(stage, line) for line in lines}
-    assert all(len(times(steps)) > 5 for steps in alone.values())
+    for steps in alone.values():
+        assert len(times(steps)) >= 6
+        assert sum(bool(step.snapshot) for step in steps) >= 10
 
     for largest in (7, 60, 400):
         states = {line[0].call_id: stage.open(line[0].call_id) for line in lines}
         mixed: dict[str, list[Step]] = {call_id: [] for call_id in states}
         left = [iter(line) for line in lines]
-        order = [record for i in rng.permutation(np.repeat(range(5), len(lines[0]))) for record in [next(left[i])]]
-        while order:
-            batch, order = (parts := int(rng.integers(1, largest))) and order[:parts], order[parts:]
-            for record, step in zip(
-                batch, stage.process([(states[record.call_id], record) for record in batch]), strict=True
-            ):
+        waiting = [next(left[i]) for i in rng.permutation([i for i, line in enumerate(lines) for _ in line])]
+        while waiting:
+            size = int(rng.integers(1, largest))
+            batch, waiting = [(states[record.call_id], record) for record in waiting[:size]], waiting[size:]
+            for (_, record), step in zip(batch, stage.process(batch), strict=True):
                 mixed[record.call_id].append(step)
             call_id = f"call-{rng.integers(5)}"
-            if mixed[call_id] and mixed[call_id][-1].snapshot:
-                states[call_id] = stage.restore(call_id, mixed[call_id][-1].snapshot or b"")
+            if mixed[call_id] and (snapshot := mixed[call_id][-1].snapshot):
+                states[call_id] = stage.restore(call_id, snapshot)
         assert mixed == alone
 
     snapshots = [step.snapshot for steps in alone.values() for step in steps if step.snapshot]
