@@ -1,0 +1,657 @@
+"""The websocket gateway: pushes what is committed to the topic `scores`, live or from a cursor (docs/gateway.md).
+
+One thread reads Kafka and hands each batch to the event loop, waiting until it is dispatched. One task a client sends
+from its bounded backlog, so a stalled client delays nobody. A client with a cursor is first served by a reader of its
+own, up to the live position.
+
+A changer must know: `_dispatch` runs in the event loop, and a client joins there with no await between reading the live
+position and joining. That is why what it reads by itself and what is pushed to it fit without a hole or an overlap.
+"""
+
+import asyncio
+import json
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+from urllib.parse import parse_qs, urlsplit
+
+import pydantic
+import uvloop
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
+from prometheus_client import Counter, Gauge, Histogram
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode
+from websockets.http11 import Request, Response
+
+from schemas.errors import CalltideError
+from schemas.events import Score, decode
+from schemas.topics import SCORES
+from streams import kafka
+from streams.settings import Settings
+from streams.subscriptions import Backlog, Cursor, Positions, Record, RunningCalls, Subscription, event_message, notice
+
+PROTOCOL: Final = 1
+PATH: Final = "/v1/scores"
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
+
+FIRST_MESSAGE_SECONDS: Final = 1.0
+"""How long a client without a query may take to send its subscription. Judgement: round trips round the world."""
+
+IDLE_SECONDS: Final = 15.0
+"""A client to which nothing was pushed for so long is told the position: a page sees no pings, a cursor stays young."""
+
+STALL_SECONDS: Final = 60.0
+"""A client that takes no byte for so long is cut off. Judgement: longer than a phone's change of network."""
+
+CLOSE_SECONDS: Final = 15.0
+"""How long a client may take to answer the closing handshake."""
+
+STOP_SECONDS: Final = 1.0
+"""The same when the gateway stops."""
+
+KAFKA_SECONDS: Final = 5.0
+"""Longest wait for an answer of Kafka's before it counts as unreachable."""
+
+LEADERLESS: Final = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
+
+BATCH: Final = 500
+"""Records read at once. Judgement: dispatching so many takes milliseconds, no client waits longer for its turn."""
+
+READERS: Final = 4
+"""Clients that are served from a cursor at one time; more wait. Judgement: enough to fill two cores after a restart."""
+
+log = logging.getLogger(__name__)
+
+CLIENTS = Gauge("calltide_gateway_clients", "Websocket clients that are live now")
+PUSHED = Counter("calltide_gateway_events_pushed", "Events put into clients' backlogs")
+SLOW = Counter("calltide_gateway_slow_clients", "Clients closed because they were too slow")
+UNREADABLE = Counter("calltide_gateway_unreadable_records", "Records of the topic that are no event")
+LATENCY = Histogram(
+    "calltide_end_to_end_seconds",
+    "From the capture of an utterance's last sample to the push of its score",
+    buckets=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1, 1.5, 2, 3, 5, 10, 30),
+)
+
+
+class _Refused(CalltideError):
+    """What a client asked for cannot be: it is told, and closed with 1008."""
+
+
+class _TopicLog:
+    """The topic in Kafka, read without a group. Every call blocks, so it is for threads.
+
+    Raises CalltideError when Kafka does not answer or the topic is not there.
+    """
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        self._settings = settings
+        self._topic = topic
+        # What goes wrong is raised where it was asked for.
+        self._admin = AdminClient(kafka.client(settings, error_cb=lambda error: None))
+
+    def partitions(self) -> int:
+        """How many the topic has."""
+        try:
+            found = self._admin.list_topics(self._topic, timeout=KAFKA_SECONDS).topics[self._topic]
+        except KafkaException as error:
+            raise self._unreachable(error) from None
+        if found.error:
+            raise CalltideError(
+                f"no topic {self._topic} on Kafka at {self._settings.bootstrap_servers} ({found.error.str()}); "
+                "`calltide topics create` makes it"
+            )
+        return len(found.partitions)
+
+    def offsets(self, partitions: Iterable[int], spec: OffsetSpec) -> Positions:
+        """Offset by partition, of committed records only; −1 where none fits."""
+        wanted = {TopicPartition(self._topic, partition): spec for partition in partitions}
+        deadline = time.monotonic() + KAFKA_SECONDS
+        while True:
+            futures = self._admin.list_offsets(
+                wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=KAFKA_SECONDS
+            )
+            try:
+                return {place.partition: future.result().offset for place, future in futures.items()}
+            except KafkaException as error:
+                # A partition changes its leader, or has none yet: unlike reading, asking is not repeated by the client.
+                if error.args[0].code() not in LEADERLESS or time.monotonic() > deadline:
+                    raise self._unreachable(error) from None
+            time.sleep(0.05)
+
+    def consumer(self, positions: Mapping[int, int], on_error: Callable[[KafkaError], None] | None = None) -> Consumer:
+        """A consumer of committed records from `positions` on; it also tells when it reaches a partition's end."""
+        more: dict[str, Any] = {
+            # Never joined and never committed to: the client library insists on a name.
+            "group.id": f"{self._settings.kafka.group_prefix}.gateway",
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+        }
+        consumer = Consumer(kafka.consumer(self._settings, **more | ({"error_cb": on_error} if on_error else {})))
+        self.assign(consumer, positions)
+        return consumer
+
+    def assign(self, consumer: Consumer, positions: Mapping[int, int]) -> None:
+        """Read on from `positions`."""
+        consumer.assign([TopicPartition(self._topic, partition, offset) for partition, offset in positions.items()])
+
+    def _unreachable(self, error: KafkaException) -> CalltideError:
+        return CalltideError(
+            f"no Kafka at {self._settings.bootstrap_servers} ({error.args[0].str()}); start it with `calltide up`, or "
+            "set CALLTIDE_KAFKA__BOOTSTRAP_SERVERS"
+        )
+
+
+def _read(consumer: Consumer, timeout: float) -> list[Message]:
+    """What is there; waits for the first only. Messages with an error are among it."""
+    first = consumer.poll(timeout)
+    return [] if first is None else [first, *consumer.consume(BATCH - 1, 0)]
+
+
+def _at_end(message: Message) -> bool:
+    error = message.error()
+    return error is not None and error.code() == KafkaError._PARTITION_EOF
+
+
+def _is_gone(message: Message) -> bool:
+    """Whether the offset asked for is not, or no more, in the topic."""
+    error = message.error()
+    return error is not None and error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE)
+
+
+def _record(message: Message) -> Record | None:
+    """The event of a message. What is none is counted and logged, and not pushed: no subscription can ask for it."""
+    partition, offset, value = kafka.partition_of(message), message.offset() or 0, message.value() or b""
+    try:
+        headers = {name: content for name, content in kafka.headers_of(message) if content is not None}
+        return Record(partition, offset, decode(headers, value), value.decode())
+    except (KeyError, UnicodeDecodeError, pydantic.ValidationError) as error:
+        UNREADABLE.inc()
+        log.warning("record is no event", extra={"partition": partition, "offset": offset, "reason": repr(error)[:200]})
+        return None
+
+
+async def _end(connection: ServerConnection, code: CloseCode, reason: str, last: str | None = None) -> None:
+    """Close, after one `last` message; a client that does not answer in time is cut off."""
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
+            if last:
+                await connection.send(last)
+            # A close frame has room for 123 bytes.
+            await connection.close(code, reason.encode()[:120].decode(errors="ignore"))
+    except TimeoutError:
+        connection.transport.abort()
+    except ConnectionClosed:
+        pass
+
+
+def _fields(message: str | bytes) -> dict[str, list[str]]:
+    """A subscription sent as JSON: each field a text or a list of texts. Raises CalltideError for anything else."""
+    try:
+        fields = json.loads(message)
+        lists = {name: [value] if isinstance(value, str) else value for name, value in fields.items()}
+        if all(isinstance(value, list) and all(isinstance(one, str) for one in value) for value in lists.values()):
+            return lists
+    except (ValueError, AttributeError):
+        pass
+    raise CalltideError('the first message must be a subscription in JSON, such as {"queue": ["billing", "sales"]}')
+
+
+class _Client:
+    """A subscribed connection."""
+
+    def __init__(self, connection: ServerConnection, wanted: Subscription, backlog: Backlog) -> None:
+        self.connection = connection
+        self.wanted = wanted
+        self.backlog = backlog
+        self.filled = asyncio.Event()
+        # Where its cursor was ahead of this gateway, having come from another one: what lies below was pushed there.
+        self.ahead: Positions = {}
+        self.gone = threading.Event()
+
+    def positions(self, live: Positions) -> Positions:
+        """Its own position while the gateway's is `live`."""
+        return {partition: max(offset, self.ahead.get(partition, 0)) for partition, offset in live.items()}
+
+    def cursor(self, whole: str) -> str:
+        """What to send with a record: a client of one call needs the place in its partition only."""
+        return whole.partition("~")[0] if self.wanted.one_call else whole
+
+    def put(self, text: str, key: tuple[str, str] | None = None) -> bool:
+        """Let it wait its turn. False: too much waits already."""
+        self.filled.set()
+        return self.backlog.put(text, key)
+
+    async def send(self, text: str) -> None:
+        """Send now. Raises TimeoutError when the client takes nothing for too long."""
+        async with asyncio.timeout(STALL_SECONDS):
+            await self.connection.send(text)
+
+
+class Gateway:
+    """One gateway on `settings.gateway.host:port` (port 0: a free one; `address` says which) that reads `topic`.
+
+    It serves while `run()` runs, until `stop` is set.
+    """
+
+    def __init__(self, settings: Settings, topic: str = SCORES, stop: threading.Event | None = None) -> None:
+        self.stop = stop or threading.Event()
+        self.address = ""
+        self._settings = settings
+        self._topic = topic
+        self._log = _TopicLog(settings, topic)
+        self._positions: Positions = {}
+        self._unread: Positions = {}
+        self._calls = RunningCalls()
+        self._clients: set[_Client] = set()
+        self._endings: set[asyncio.Task[None]] = set()
+        self._readers = asyncio.Semaphore(READERS)
+        self._reachable = True
+        self._live = asyncio.Event()
+
+    async def run(self, ready: Callable[[], None] = lambda: None) -> None:
+        """Serve; `ready` is called when the calls running now are known and clients are let in.
+
+        Raises CalltideError: port taken, Kafka out of reach at the start, topic not there.
+        """
+        server = await self._bind()
+        host, port = server.sockets[0].getsockname()[:2]
+        self.address = f"ws://{f'[{host}]' if ':' in host else host}:{port}{PATH}"
+        reader = asyncio.create_task(asyncio.to_thread(self._follow, asyncio.get_running_loop()))
+        live = asyncio.create_task(self._live.wait())
+        try:
+            await asyncio.wait({reader, live}, return_when=asyncio.FIRST_COMPLETED)
+            if not reader.done():
+                await server.start_serving()
+                log.info("ready", extra={"address": self.address, "running_calls": len(self._calls)})
+                ready()
+            await asyncio.shield(reader)
+        finally:
+            live.cancel()
+            self.stop.set()
+            await self._close(server)
+            # A cancelled run still waits for its thread, which ends within a poll.
+            await asyncio.wait({reader})
+
+    async def _bind(self) -> Server:
+        gateway = self._settings.gateway
+        try:
+            # Bound, not yet listening: a taken port is told at once, and no client is let in before history is read.
+            return await serve(
+                self._serve,
+                gateway.host,
+                gateway.port,
+                process_request=self._admit,
+                max_size=2**16,
+                close_timeout=CLOSE_SECONDS,
+                start_serving=False,
+            )
+        except OSError as error:
+            raise CalltideError(
+                f"cannot listen on {gateway.host}:{gateway.port} ({error.strerror or error}); stop the program that "
+                "does, or set CALLTIDE_GATEWAY__PORT or CALLTIDE_GATEWAY__HOST"
+            ) from None
+
+    async def _close(self, server: Server) -> None:
+        server.close(code=CloseCode.GOING_AWAY, reason="the gateway stops; resume with from=<cursor>")
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await asyncio.shield(server.wait_closed())
+        except TimeoutError:
+            for connection in tuple(server.all_connections):
+                connection.transport.abort()
+            await server.wait_closed()
+
+    # From Kafka: in the reader's thread, but what `in_loop` is given runs in the event loop.
+
+    def _follow(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Read from `history_minutes` ago on until stopped."""
+
+        def in_loop(function: Callable[..., None], *arguments: Any) -> None:
+            async def call() -> None:
+                function(*arguments)
+
+            # Waiting for it is the backpressure: the thread is one batch ahead at most.
+            asyncio.run_coroutine_threadsafe(call(), loop).result()
+
+        partitions = range(self._log.partitions())
+        # The end is asked first, so that a record that comes between the two answers is not passed over.
+        ends = self._log.offsets(partitions, OffsetSpec.latest())
+        since = time.time() - self._settings.gateway.history_minutes * 60
+        begins = self._log.offsets(partitions, OffsetSpec.for_timestamp(int(since * 1000)))
+        start = {at: begins[at] if 0 <= begins[at] < ends[at] else ends[at] for at in partitions}
+        in_loop(self._begin, start, ends)
+
+        down = threading.Event()
+
+        def on_error(error: KafkaError) -> None:
+            # Every attempt to connect is one of these: the log has the first and the last, by `_tell_reachable`.
+            log.debug("kafka: %s", error.str())
+            if error.code() == KafkaError._ALL_BROKERS_DOWN:
+                down.set()
+
+        consumer = self._log.consumer(start, on_error)
+        try:
+            while not self.stop.is_set():
+                messages = _read(consumer, 0.2)
+                for message in messages:
+                    if (error := message.error()) and not _at_end(message):
+                        log.warning("kafka: %s", error.str(), extra={"partition": kafka.partition_of(message)})
+                records = [record for message in messages if not message.error() and (record := _record(message))]
+                ended = [kafka.partition_of(message) for message in messages if _at_end(message)]
+                if records or ended:
+                    in_loop(self._dispatch, records, ended)
+                gone = [kafka.partition_of(message) for message in messages if _is_gone(message)]
+                if gone:
+                    in_loop(self._skip, self._log.offsets(gone, OffsetSpec.earliest()))
+                    self._log.assign(consumer, self._positions)
+                if down.is_set():
+                    answers = self._answers(consumer)
+                    if answers:
+                        down.clear()
+                    if answers != self._reachable:
+                        in_loop(self._tell_reachable, answers)
+        finally:
+            consumer.close()
+
+    def _answers(self, consumer: Consumer) -> bool:
+        try:
+            consumer.list_topics(self._topic, timeout=1.0)
+        except KafkaException:
+            return False
+        return True
+
+    # In the event loop
+
+    def _begin(self, start: Positions, ends: Positions) -> None:
+        self._positions = start
+        self._unread = {partition: end for partition, end in ends.items() if start[partition] < end}
+        self._dispatch([], [])
+
+    def _dispatch(self, records: Sequence[Record], ended: Sequence[int]) -> None:
+        """Offer records to all clients. `ended`: partitions of which the last record has been read."""
+        now = datetime.now(UTC)
+        for record in records:
+            self._positions[record.partition] = record.offset + 1
+            cursor = str(Cursor(self._topic, self._positions, record.partition))
+            self._calls.add(record, cursor, time.monotonic())
+            self._offer(record, cursor, now)
+            if self._unread.get(record.partition, record.offset + 2) <= record.offset + 1:
+                del self._unread[record.partition]
+            if self._live.is_set() and isinstance(record.event, Score):
+                LATENCY.observe((now - record.event.captured_at).total_seconds())
+        for partition in ended:
+            self._unread.pop(partition, None)
+        if not self._unread:
+            self._live.set()
+
+    def _offer(self, record: Record, whole: str, now: datetime) -> None:
+        event = record.event
+        texts: dict[str, str] = {}
+        slow = []
+        for client in self._clients:
+            if not client.wanted.wants(event) or record.offset < client.ahead.get(record.partition, 0):
+                continue
+            cursor = client.cursor(whole)
+            if client.ahead:
+                client.ahead = {at: offset for at, offset in client.ahead.items() if offset > self._positions[at]}
+                cursor = client.cursor(str(Cursor(self._topic, client.positions(self._positions), record.partition)))
+            if cursor not in texts:
+                texts[cursor] = event_message(record, cursor, now)
+            PUSHED.inc()
+            if not client.put(texts[cursor], (event.call.call_id, event.kind)):
+                slow.append(client)
+        self._end_slow(slow)
+
+    def _tell(self, kind: str, **fields: Any) -> None:
+        """A message of the gateway's own to all clients."""
+        slow = []
+        for client in self._clients:
+            cursor = Cursor(self._topic, client.positions(self._positions))
+            if not client.put(notice(kind, cursor, **fields)):
+                slow.append(client)
+        self._end_slow(slow)
+
+    def _tell_reachable(self, answers: bool) -> None:
+        self._reachable = answers
+        if answers:
+            self._tell("status", kafka="ok", message="Kafka answers again")
+        else:
+            self._tell("status", kafka="unreachable", message="Kafka does not answer; events come when it does")
+        log.warning("Kafka answers again" if answers else "Kafka does not answer")
+
+    def _skip(self, firsts: Positions) -> None:
+        """Records were deleted before they could be read."""
+        for partition, first in firsts.items():
+            gap = self._gap(partition, self._positions[partition], first)
+            log.warning("%s", gap["message"])
+            self._positions[partition] = first
+            self._tell("gap", **gap)
+
+    def _gap(self, partition: int, old: int, new: int) -> dict[str, Any]:
+        text = f"offsets {old} to {new - 1} of partition {partition} are no longer in the topic: they were not pushed"
+        return {"partition": partition, "from_offset": old, "to_offset": new, "message": text}
+
+    def _end_slow(self, slow: Iterable[_Client]) -> None:
+        for client in slow:
+            SLOW.inc()
+            self._leave(client)
+            ending = asyncio.create_task(
+                _end(client.connection, CloseCode.TRY_AGAIN_LATER, "too slow; resume with from=<cursor>")
+            )
+            self._endings.add(ending)
+            ending.add_done_callback(self._endings.discard)
+
+    def _join(self, client: _Client, positions: Positions) -> None:
+        client.ahead = {at: offset for at, offset in positions.items() if offset > self._positions[at]}
+        self._clients.add(client)
+        CLIENTS.set(len(self._clients))
+
+    def _leave(self, client: _Client) -> None:
+        self._clients.discard(client)
+        CLIENTS.set(len(self._clients))
+
+    # One connection
+
+    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        """The opening handshake: the path, and which pages may read it.
+
+        A browser lets any page of the web open a websocket to loopback, so its Origin is checked: loopback, or the host
+        by which the gateway itself is addressed. Programs send no Origin.
+        """
+        path = urlsplit(request.path).path
+        if path == "/healthz":
+            return connection.respond(HTTPStatus.OK, json.dumps({"kafka": self._kafka, "clients": len(self._clients)}))
+        if path != PATH:
+            return connection.respond(HTTPStatus.NOT_FOUND, f"the scores are at {PATH}\n")
+        origin = request.headers.get("Origin")
+        if origin is not None:
+            page = urlsplit(origin).hostname
+            here = urlsplit("//" + request.headers.get("Host", "")).hostname
+            if page not in LOOPBACK and (page != here or self._settings.gateway.host in LOOPBACK):
+                return connection.respond(HTTPStatus.FORBIDDEN, "pages of this origin may not read the scores\n")
+        return None
+
+    @property
+    def _kafka(self) -> str:
+        return "ok" if self._reachable else "unreachable"
+
+    async def _serve(self, connection: ServerConnection) -> None:
+        try:
+            await self._converse(connection)
+        except ConnectionClosed:
+            pass
+        except TimeoutError:
+            log.info("client stalled and was cut off", extra={"seconds": STALL_SECONDS})
+            connection.transport.abort()
+        except CalltideError as error:
+            code = CloseCode.POLICY_VIOLATION if isinstance(error, _Refused) else CloseCode.TRY_AGAIN_LATER
+            await _end(connection, code, str(error), json.dumps({"type": "error", "message": str(error)}))
+
+    async def _converse(self, connection: ServerConnection) -> None:
+        gateway = self._settings.gateway
+        wanted = await self._subscription(connection)
+        client = _Client(connection, wanted, Backlog(gateway.queue, conflate=gateway.slow_clients == "conflate"))
+        tasks = {asyncio.create_task(self._push(client)), asyncio.create_task(self._listen(connection))}
+        try:
+            for task in (await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))[0]:
+                task.result()
+        finally:
+            self._leave(client)
+            client.gone.set()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _subscription(self, connection: ServerConnection) -> Subscription:
+        """From the query; without one from the first message, if it comes in time."""
+        assert connection.request
+        fields: dict[str, list[str]] = parse_qs(urlsplit(connection.request.path).query, keep_blank_values=True)
+        try:
+            if not fields:
+                try:
+                    async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
+                        fields = _fields(await connection.recv())
+                except TimeoutError:
+                    pass
+            return Subscription.parse(fields, self._topic, len(self._positions))
+        except CalltideError as error:
+            raise _Refused(str(error)) from None
+
+    async def _listen(self, connection: ServerConnection) -> None:
+        await connection.recv()
+        raise _Refused("a subscription cannot be changed; connect again with another one")
+
+    async def _push(self, client: _Client) -> None:
+        """All that one client gets."""
+        wanted = client.wanted
+        start = dict(wanted.start.positions) if wanted.start else {}
+        positions = self._positions | start
+        running = self._calls.events(wanted) if wanted.history else []
+        await self._refuse_future(positions)
+        # Without a cursor while history is to come: who is cut off before it has none of it, and starts anew.
+        hello = {} if running else {"cursor": str(Cursor(self._topic, positions))}
+        await client.send(json.dumps({"type": "hello", **hello, **self._versions(), "subscription": wanted.describe()}))
+        now = datetime.now(UTC)
+        for record, whole in running:
+            await client.send(event_message(record, client.cursor(whole), now, history=True))
+        near = False
+        while not near:
+            live = dict(self._positions)
+            # Close to it: what comes from now on waits in the backlog while the last stretch is read.
+            near = sum(max(0, live[at] - positions[at]) for at in live) <= self._settings.gateway.queue // 2
+            if near:
+                self._join(client, positions)
+            await self._catch_up(client, positions, live)
+        if wanted.start or wanted.history:
+            await client.send(notice("position", Cursor(self._topic, positions)))
+        while True:
+            client.filled.clear()
+            for text in client.backlog:
+                await client.send(text)
+            try:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    await client.filled.wait()
+            except TimeoutError:
+                if not len(client.backlog):
+                    await client.send(notice("position", Cursor(self._topic, client.positions(self._positions))))
+
+    async def _refuse_future(self, positions: Positions) -> None:
+        ahead = [at for at, offset in positions.items() if offset > self._positions[at]]
+        if ahead:  # of this gateway: is it ahead of the topic, too?
+            ends = await asyncio.to_thread(self._log.offsets, ahead, OffsetSpec.latest())
+            for at, end in ends.items():
+                if positions[at] > end:
+                    raise _Refused(
+                        f"the cursor is ahead of {self._topic}: partition {at} ends before offset {end}; the topic was "
+                        "made anew or the cursor is from elsewhere, subscribe without 'from'"
+                    )
+
+    async def _catch_up(self, client: _Client, positions: Positions, live: Positions) -> None:
+        """Push what lies between `positions`, which moves along, and `live`; events of one call keep their order."""
+        while todo := {at: end for at, end in live.items() if positions[at] < end}:
+            if not self._reachable:
+                raise CalltideError("Kafka does not answer; connect again with the same cursor")
+            async with self._readers:
+                firsts = await asyncio.to_thread(self._log.offsets, todo, OffsetSpec.earliest())
+                for at, first in firsts.items():
+                    if positions[at] < first:
+                        gap = self._gap(at, positions[at], first)
+                        positions[at] = first
+                        await client.send(notice("gap", Cursor(self._topic, positions), **gap))
+                todo = {at: end for at, end in todo.items() if positions[at] < end}
+                if todo:
+                    loop = asyncio.get_running_loop()
+                    await asyncio.to_thread(self._read_range, client, positions, todo, loop)
+
+    def _read_range(
+        self, client: _Client, positions: Positions, todo: Positions, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """In a thread: read each partition up to `todo`, or until the client or a record has gone."""
+        consumer = self._log.consumer({at: positions[at] for at in todo})
+        try:
+            heard = time.monotonic()
+            while todo and not client.gone.is_set():
+                messages = _read(consumer, 0.2)
+                if messages:
+                    heard = time.monotonic()
+                elif time.monotonic() > heard + KAFKA_SECONDS:
+                    raise CalltideError("Kafka does not answer; connect again with the same cursor")
+                records, finished = [], {}
+                for message in messages:
+                    at, offset = kafka.partition_of(message), message.offset() or 0
+                    if _is_gone(message):
+                        return
+                    if at not in todo or (message.error() and not _at_end(message)):
+                        continue
+                    if not message.error() and offset < todo[at] and (record := _record(message)):
+                        records.append(record)
+                    if _at_end(message) or offset + 1 >= todo[at]:
+                        finished[at] = todo.pop(at)
+                push = self._push_range(client, positions, records, finished)
+                asyncio.run_coroutine_threadsafe(push, loop).result()
+        finally:
+            consumer.close()
+
+    async def _push_range(
+        self, client: _Client, positions: Positions, records: Sequence[Record], finished: Positions
+    ) -> None:
+        for record in records:
+            positions[record.partition] = record.offset + 1
+            if client.wanted.wants(record.event):
+                cursor = client.cursor(str(Cursor(self._topic, positions, record.partition)))
+                await client.send(event_message(record, cursor, datetime.now(UTC), history=True))
+        positions.update(finished)
+
+    def _versions(self) -> dict[str, Any]:
+        gateway = self._settings.gateway
+        try:
+            calltide = version("calltide")
+        except PackageNotFoundError:
+            calltide = "not installed"
+        return {
+            "protocol": PROTOCOL,
+            "calltide": calltide,
+            "pipeline": self._settings.pipeline_version,
+            "topic": self._topic,
+            "partitions": len(self._positions),
+            "kafka": self._kafka,
+            "queue": gateway.queue,
+            "slow_clients": gateway.slow_clients,
+        }
+
+
+def serve_until(settings: Settings, stop: threading.Event, ready: Callable[[], None]) -> None:
+    """Serve until `stop` is set; `ready` is called when clients are let in. Raises CalltideError as `Gateway.run`."""
+    uvloop.run(Gateway(settings, stop=stop).run(ready))

@@ -1,0 +1,251 @@
+"""Scores as they come from the gateway: `subscribe` for programs, `View` and `listen` for people at a terminal.
+
+A changer must know: `subscribe` goes on after a lost connection with the cursor of the last message it yielded, so its
+caller sees every event once; nothing else may decide where to resume.
+"""
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Literal
+from urllib.parse import urlencode, urlsplit
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+from websockets.frames import CloseCode
+
+from schemas.errors import CalltideError
+from schemas.events import CallEnded, CallEvent, CallInfo, CallStarted, Score, decode
+from streams.analyze import clock, line
+
+RETRY_SECONDS: Final = (0.1, 5.0)
+"""First and longest pause before connecting again; each is twice the one before."""
+
+KEPT_UTTERANCES: Final = 200
+ENDED_SECONDS: Final = 20.0
+"""How long an ended call stays in the table."""
+
+REFRESH: Final = 8
+"""Redraws a second at most."""
+
+
+async def subscribe(url: str, **fields: str | Sequence[str]) -> AsyncGenerator[dict[str, Any], None]:
+    """Messages of the gateway at `url` (docs/gateway.md), for ever; connects again by itself.
+
+    `fields`: call, queue, agent, tenant, kinds, history, from (`**{"from": cursor}`). Between two connections it yields
+    `{"type": "disconnected", "reason": …}` once. Raises CalltideError when the first connection fails, or the gateway
+    refuses the subscription.
+    """
+    # With a query the subscription begins at once; without one the gateway would wait for a first message.
+    fields = {"kinds": "score,call_started,call_ended", **fields}
+    first, longest = RETRY_SECONDS
+    connected, pause, refusal = False, first, ""
+    proxy: Literal[True] | None = None if urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1") else True
+    while True:
+        try:
+            address = f"{url}?{urlencode(fields, doseq=True)}"
+            async with connect(address, max_size=None, proxy=proxy, close_timeout=1) as connection:
+                connected, pause = True, first
+                async for text in connection:
+                    message = json.loads(text)
+                    if message["type"] == "error":
+                        refusal = message["message"]
+                        continue
+                    if "cursor" in message:
+                        fields = {name: value for name, value in fields.items() if name != "history"}
+                        fields["from"] = message["cursor"]
+                    yield message
+            reason = connection.close_reason or "the gateway closed the connection"
+        except ConnectionClosed as error:
+            if error.rcvd and error.rcvd.code == CloseCode.POLICY_VIOLATION:
+                raise CalltideError(refusal or error.rcvd.reason) from None
+            reason = error.rcvd.reason if error.rcvd else "the connection broke"
+        except (OSError, InvalidHandshake, InvalidURI) as error:
+            if not connected:
+                raise CalltideError(f"no gateway at {url} ({error}); start it with `calltide up`") from None
+            reason = str(error)
+        if pause == first:
+            yield {"type": "disconnected", "reason": reason}
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, longest)
+
+
+def latency_s(message: dict[str, Any]) -> float | None:
+    """Seconds from the capture of an utterance's last sample to the push of its score; None for other messages.
+
+    What is pushed from history is not counted: it was pushed late on purpose.
+    """
+    if message["type"] != "score" or message.get("history"):
+        return None
+    captured = datetime.fromisoformat(message["event"]["captured_at"])
+    return (datetime.fromisoformat(message["pushed_at"]) - captured).total_seconds()
+
+
+def bar(score: float, cells: int = 5) -> Text:
+    """A sentiment from −1 to 1 as a bar left (negative) or right (positive) of a middle line."""
+    filled = round(abs(score) * cells)
+    left, right = (filled, 0) if score < 0 else (0, filled)
+    return Text.assemble(
+        ("·" * (cells - left), "dim"), ("█" * left, "red"), "│", ("█" * right, "green"), ("·" * (cells - right), "dim")
+    )
+
+
+def _printable(value: Any) -> Any:
+    """The same JSON without control characters: a call's name must not command the terminal."""
+    if isinstance(value, str):
+        return "".join(character if character.isprintable() else " " for character in value)
+    if isinstance(value, list):
+        return [_printable(one) for one in value]
+    if isinstance(value, dict):
+        return {_printable(name): _printable(one) for name, one in value.items()}
+    return value
+
+
+@dataclass(slots=True)
+class _Call:
+    call: CallInfo
+    last: Score | None = None
+    customer: Score | None = None
+    duration_ms: int = 0
+    ended: float | None = None
+
+
+class View:
+    """What is said now, for people: a live picture at a terminal, one line an event where there is none.
+
+    Use as a context manager and `add` each message.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._calls: dict[str, _Call] = {}
+        self._scores: deque[Score] = deque(maxlen=KEPT_UTTERANCES)
+        self._state = ""
+        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=REFRESH, screen=False)
+        self._is_live = console.is_terminal
+
+    def __enter__(self) -> "View":
+        if self._is_live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_live:
+            self._live.stop()
+
+    def add(self, message: dict[str, Any]) -> None:
+        """Take one message of `subscribe`."""
+        kind = message["type"]
+        if "event" in message:
+            self._add_event(decode({"kind": kind.encode()}, json.dumps(_printable(message["event"])).encode()))
+        elif kind == "hello":
+            self._tell("" if message["kafka"] == "ok" else "Kafka does not answer; events come when it does")
+        elif kind == "disconnected":
+            self._tell(f"connection lost ({message['reason']}), connecting again")
+        elif kind in ("status", "gap"):
+            self._tell("" if message.get("kafka") == "ok" else message["message"])
+        if skipped := message.get("skipped"):
+            self._tell(f"{skipped} events were skipped: this terminal was too slow")
+
+    def _tell(self, state: str) -> None:
+        if state and state != self._state and not self._is_live:
+            self._console.print(Text(f"-- {state}", style="yellow"))
+        self._state = state
+
+    def _add_event(self, event: CallEvent) -> None:
+        state = self._calls.setdefault(event.call.call_id, _Call(event.call))
+        said: Text | None = None
+        if isinstance(event, Score):
+            state.last = event
+            state.duration_ms = max(state.duration_ms, event.end_ms)
+            if event.role != "agent":
+                state.customer = event
+            self._scores.append(event)
+            said = line(event)
+        elif isinstance(event, CallStarted):
+            said = Text(f"-- call begins ({', '.join(event.call.roles)})", style="bold")
+        elif isinstance(event, CallEnded):
+            state.ended = time.monotonic()
+            state.duration_ms = event.duration_ms
+            self._forget_ended()
+            said = Text(f"-- call ends after {clock(event.duration_ms)} ({event.reason})", style="bold")
+        if said and not self._is_live:
+            self._console.print(Text.assemble((f"{event.call.call_id}  ", "dim"), said), soft_wrap=True)
+
+    def _forget_ended(self) -> dict[str, _Call]:
+        since = time.monotonic() - ENDED_SECONDS
+        self._calls = {name: state for name, state in self._calls.items() if state.ended is None or state.ended > since}
+        return self._calls
+
+    def _render(self) -> RenderableType:
+        shown = self._forget_ended()
+        height = self._console.height
+        rows = min(len(shown), max(1, height // 2 - 4))
+        lines = max(3, height - rows - 7)
+        parts: list[RenderableType] = [
+            self._table(list(shown.values())[-rows:], len(shown) - rows) if shown else Text()
+        ]
+        recent = list(self._scores)[-lines:]
+        width = min(20, max((len(score.call.call_id) for score in recent), default=0))
+        for score in recent:
+            name = score.call.call_id[-width:]
+            parts.append(Text.assemble((f"{name:<{width}} ", "dim"), line(score), no_wrap=True, overflow="ellipsis"))
+        if not shown and not recent:
+            parts.append(Text("no calls yet: calltide ingest FILE", style="dim"))
+        if self._state:
+            parts.append(Text(self._state, style="yellow"))
+        return Group(*parts)
+
+    def _table(self, calls: Sequence[_Call], more: int) -> Table:
+        table = Table(expand=True, pad_edge=False, caption=f"and {more} more calls" if more else None)
+        table.add_column("call", no_wrap=True, ratio=3)
+        table.add_column("agent / queue", no_wrap=True, ratio=2, style="dim")
+        table.add_column("time", justify="right", no_wrap=True)
+        table.add_column("said", justify="right")
+        table.add_column("call so far", no_wrap=True, min_width=11)
+        table.add_column("customer now", no_wrap=True, min_width=11)
+        table.add_column("sounds", no_wrap=True, min_width=13)
+        for state in calls:
+            call, last, customer = state.call, state.last, state.customer
+            emotion = customer.emotion if customer else None
+            table.add_row(
+                Text(call.call_id, style="dim" if state.ended else "bold"),
+                " / ".join(part for part in (call.agent, call.queue) if part),
+                clock(state.duration_ms).rpartition(".")[0] + (" ended" if state.ended else ""),
+                str(last.running.utterances if last else 0),
+                bar(last.running.score) if last else "",
+                bar(customer.running.party_score) if customer else "",
+                f"{emotion.label} {emotion.probabilities[emotion.label]:.0%}" if emotion else "",
+            )
+        return table
+
+
+def listen(url: str, console: Console, **fields: str | Sequence[str]) -> None:
+    """Show what is said until Ctrl-C, then how much that was. Raises CalltideError as `subscribe`."""
+    heard: list[float] = []
+    scores = 0
+
+    async def show() -> None:
+        nonlocal scores
+        with View(console) as view:
+            async for message in subscribe(url, **({"history": "live"} | fields)):
+                view.add(message)
+                scores += message["type"] == "score"
+                if (latency := latency_s(message)) is not None:
+                    heard.append(latency)
+
+    try:
+        asyncio.run(show())
+    except KeyboardInterrupt:
+        pass
+    console.print(
+        f"{scores} utterances" + (f", half of them within {sorted(heard)[len(heard) // 2]:.2f} s" if heard else "")
+    )
