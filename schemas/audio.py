@@ -45,7 +45,7 @@ class AudioPacket:
 
     @classmethod
     def decode(cls, headers: Mapping[str, bytes], value: bytes) -> "AudioPacket":
-        """Read a packet back. Raises CalltideError when a header is absent or wrong, or the value is cut in a sample."""
+        """Read a packet back. Raises CalltideError for an absent or wrong header, or a value that ends in a sample."""
         try:
             codec = headers["codec"].decode("ascii")
             numbers = [int(headers[name]) for name in ("channel", "rate", "sample", "sequence")]

@@ -67,7 +67,7 @@ class CallEnded(CallEvent):
     duration_ms: Milliseconds
     ended_at: UtcTime
     reason: Literal["hangup", "idle", "interrupted"] = Field(
-        description="hangup: the source said so; idle: no frame came for the idle timeout; interrupted: ingest was stopped"
+        description="hangup: the source said so; idle: no frame came for the idle timeout; interrupted: ingest stopped"
     )
     missing_ms: Milliseconds = Field(
         default=0, description="audio that never arrived and was taken as silence, all channels"
@@ -197,7 +197,7 @@ _ADAPTERS: Final = {kind: TypeAdapter(model) for kind, model in EVENTS.items()}
 
 
 def encode(event: CallEvent, audio: bytes | None = None) -> tuple[list[tuple[str, bytes]], bytes]:
-    """(headers, value) of a record. With `audio` (b"" for none) the event is in the header `event`, else it is the value."""
+    """(headers, value) of a record. With `audio` (b"" for none) the event is in the header `event`, else in the value."""
     body = event.model_dump_json().encode()
     kind = ("kind", event.kind.encode())
     if audio is None:

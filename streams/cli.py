@@ -249,6 +249,60 @@ def sink(slot: Slot = 0, ready: Ready = None) -> None:
 
 
 @app.command()
+def gateway(ready: Ready = None) -> None:
+    """Run the websocket gateway: pushes scores live."""
+    from streams import gateway as gateways
+    from streams import service
+    from streams.settings import load
+
+    settings = load()
+    service.run(settings, ready, lambda stop, tell: gateways.serve_until(settings, stop, tell))
+
+
+@app.command()
+def web(ready: Ready = None) -> None:
+    """Serve the live page."""
+    from streams import service
+    from streams import web as pages
+    from streams.settings import load
+
+    settings = load()
+    service.run(settings, ready, lambda stop, tell: pages.serve_until(settings, stop, tell))
+
+
+@app.command()
+def clickhouse(ready: Ready = None) -> None:
+    """Run the embedded ClickHouse."""
+    from deploy import clickhouse as servers
+    from streams import service
+    from streams.settings import load
+
+    settings = load()
+    path, port = settings.directory / "clickhouse", settings.clickhouse.port
+    service.run(settings, ready, lambda stop, tell: servers.serve_until(path, port, stop, tell))
+
+
+@app.command()
+def listen(
+    call: Annotated[list[str] | None, typer.Option(help="only this call (may be given again)")] = None,
+    queue: Annotated[list[str] | None, typer.Option(help="only this queue (may be given again)")] = None,
+    agent: Annotated[list[str] | None, typer.Option(help="only this agent (may be given again)")] = None,
+    tenant: Annotated[list[str] | None, typer.Option(help="only this tenant (may be given again)")] = None,
+) -> None:
+    """Watch calls being heard, here in the terminal, until Ctrl-C."""
+    from rich.console import Console
+
+    from streams import listen as listening
+    from streams.settings import load
+
+    settings = load()
+    url = f"ws://{settings.gateway.host}:{settings.gateway.port}/v1/scores"
+    wanted = {"call": call, "queue": queue, "agent": agent, "tenant": tenant}
+    fields = {name: values for name, values in wanted.items() if values}
+    listening.listen(url, Console(), history="live", **fields)
+
+
+@app.command()
 def query(
     sql: Annotated[str, typer.Argument(help="a statement in ClickHouse's SQL")],
     form: Annotated[str, typer.Option("--format", help="any format of ClickHouse")] = "PrettyCompactMonoBlock",

@@ -107,10 +107,11 @@ def until(condition: Callable[[], object], what: str, seconds: float = 120) -> N
 
 def start(home: Path, **more: str) -> Stack:
     """`calltide up` in a home of its own on free ports; returns at once."""
-    (home / "kafka").mkdir(parents=True)
+    (home / "kafka").mkdir(parents=True, exist_ok=True)
     jars = load().directory / "kafka" / "jars"
     jars.mkdir(parents=True, exist_ok=True)
-    (home / "kafka" / "jars").symlink_to(jars)
+    if not (home / "kafka" / "jars").exists():
+        (home / "kafka" / "jars").symlink_to(jars)
     ports = {name: free_port() for name in ("BROKER", "CLICKHOUSE", "GATEWAY", "WEB")}
     env = os.environ | {"CALLTIDE_HOME": str(home), "PYTHONUNBUFFERED": "1"} | more
     env |= {f"CALLTIDE_{name}__PORT": str(port) for name, port in ports.items()}

@@ -1,0 +1,180 @@
+"""What people will do to the command line: each time one clear line, an exit code that is not 0, and nothing lost."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import soundfile
+
+from streams import samples
+from tests.chain.support import ROOT, Stack, start, until, wait_until_up
+
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+
+
+def calltide(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "streams.cli", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, env=os.environ | env, text=True, capture_output=True, timeout=120)
+
+
+def said(result: subprocess.CompletedProcess[str]) -> str:
+    """The one line on stderr; fails for a traceback, several lines or success."""
+    assert result.returncode != 0, result.stdout
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, result.stderr
+    assert lines[0].startswith("calltide: ")
+    assert "Traceback" not in result.stderr
+    return lines[0]
+
+
+@pytest.mark.parametrize("command", ["analyze", "ingest"])
+def test_what_is_no_recording(command: str, tmp_path: Path) -> None:
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "text file ünïcödé.wav").write_text("no audio\n" * 1_000)
+    soundfile.write(tmp_path / "one.wav", np.zeros(1), 16_000)
+    soundfile.write(tmp_path / "six.wav", np.zeros((16_000, 6)), 16_000)
+    assert "no file" in said(calltide(command, tmp_path / "absent.wav"))
+    assert "is a directory" in said(calltide(command, tmp_path))
+    assert "is empty" in said(calltide(command, tmp_path / "empty.wav"))
+    assert "not audio" in said(calltide(command, tmp_path / "text file ünïcödé.wav"))
+    assert "nothing to hear" in said(calltide(command, tmp_path / "one.wav"))
+    assert "6 channels" in said(calltide(command, tmp_path / "six.wav"))
+
+
+@pytest.mark.models
+def test_silence_only(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "silence.wav", np.zeros(48_000), 16_000)
+    assert "no speech" in said(calltide("analyze", tmp_path / "silence.wav"))
+
+
+@pytest.mark.models
+def test_a_damaged_recording_is_heard_up_to_the_damage_and_the_others_whole(tmp_path: Path) -> None:
+    mono, rate = soundfile.read(samples.packaged(), dtype="float32")
+    whole = tmp_path / "whole and ünïcödé.flac"
+    soundfile.write(whole, mono, rate, subtype="PCM_24")
+    cut = tmp_path / "cut.flac"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 2 // 3])
+    result = calltide("analyze", cut, whole)
+    assert "cut.flac" in said(result)
+    first, second = result.stdout.split("whole and ünïcödé.flac")
+    assert "Hello" in first, "what came before the damage was heard"
+    assert "New Jersey" in second
+
+
+def test_wrong_options_and_settings() -> None:
+    path = samples.packaged()
+    assert "unknown role 'boss'" in said(calltide("analyze", path, "--roles", "boss"))
+    assert "one channel and --roles names 2" in said(calltide("analyze", path, "--roles", "agent,customer"))
+    assert "--speed fast is no speed" in said(calltide("ingest", path, "--speed", "fast"))
+    assert "did you mean CALLTIDE_ASR__MODEL?" in said(calltide("analyze", path, CALLTIDE_ASR__MODLE="base"))
+    assert "CALLTIDE_ASR__BEAM_SIZE" in said(calltide("analyze", path, CALLTIDE_ASR__BEAM_SIZE="wide"))
+    assert "no stage hearing" in said(calltide("stage", "hearing"))
+
+
+def test_a_model_that_cannot_be_had() -> None:
+    line = said(calltide("analyze", samples.packaged(), CALLTIDE_ASR__MODEL="no/such-model", HF_HUB_OFFLINE="1"))
+    assert "no/such-model" in line
+
+
+def test_kafka_and_clickhouse_out_of_reach() -> None:
+    nowhere = {"CALLTIDE_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9", "CALLTIDE_CLICKHOUSE__URL": "http://127.0.0.1:9"}
+    assert "no Kafka at 127.0.0.1:9" in said(calltide("ingest", samples.packaged(), **nowhere))
+    assert "no Kafka at 127.0.0.1:9" in said(calltide("stage", "vad", **nowhere))
+    assert "no ClickHouse at 127.0.0.1:9" in said(calltide("query", "SELECT 1", **nowhere))
+    assert "127.0.0.1:9" in said(calltide("topics", "check", **nowhere))
+    line = said(calltide("listen", CALLTIDE_GATEWAY__PORT="9"))
+    assert "no gateway" in line
+
+
+@pytest.mark.parametrize("part", ["BROKER", "CLICKHOUSE", "GATEWAY", "WEB"])
+def test_a_port_that_is_taken(part: str, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        result = calltide("up", CALLTIDE_HOME=str(tmp_path), **{f"CALLTIDE_{part}__PORT": port})
+    line = said(result)
+    assert f"port {port} is taken" in line
+    assert f"CALLTIDE_{part}__PORT" in line
+
+
+def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "CALLTIDE_HOME" in said(calltide("up", CALLTIDE_HOME=str(tmp_path / "file" / "home")))
+
+
+def test_a_disk_that_is_full(tmp_path: Path) -> None:
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", tmp_path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a full disk can be made only by root with the right to mount")
+    try:
+        assert "make room or set CALLTIDE_HOME" in said(calltide("up", CALLTIDE_HOME=str(tmp_path / "home")))
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_two_on_one_home(stack: Stack) -> None:
+    line = said(stack.calltide("up", check=False))
+    assert f"already runs in {stack.home} (process {stack.process.pid})" in line
+
+
+def test_a_wrong_statement(stack: Stack) -> None:
+    assert "ClickHouse refuses" in said(stack.calltide("query", "SELEC 1", check=False))
+
+
+def test_ctrl_c_in_an_ingest_ends_the_call(stack: Stack) -> None:
+    ingest = subprocess.Popen(
+        [sys.executable, "-m", "streams.cli", "ingest", samples.packaged(), "--call-id", "stopped"],
+        cwd=ROOT,
+        env=stack.env,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    until(
+        lambda: stack.rows("SELECT count() AS n FROM calls WHERE call_id = 'stopped'") == [{"n": 1}], "the call began"
+    )
+    ingest.send_signal(signal.SIGINT)
+    output, errors = ingest.communicate(timeout=30)
+    assert ingest.returncode == 130
+    assert "ended early" in output
+    assert errors.strip().splitlines()[-1] == "calltide: stopped"
+    sql = "SELECT end_reason, duration_ms FROM calls FINAL WHERE call_id = 'stopped' AND ended_at IS NOT NULL"
+    until(lambda: stack.rows(sql), "the call was ended")
+    (row,) = stack.rows(sql)
+    assert row["end_reason"] == "interrupted"
+    assert 0 < row["duration_ms"] < 30_000
+
+
+@pytest.mark.parametrize("seconds", [0.5, 3.0, 8.0])
+def test_ctrl_c_while_everything_starts_leaves_nothing_behind(seconds: float, tmp_path: Path) -> None:
+    running = start(tmp_path / "home")
+    time.sleep(seconds)  # the moment is the point of the test: any will do
+    children = psutil.Process(running.process.pid).children(recursive=True)
+    running.process.send_signal(signal.SIGINT)
+    assert running.process.wait(30) == 130
+    assert [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.mark.models
+def test_ctrl_c_stops_everything_within_15_seconds_and_a_second_start_goes_on(tmp_path: Path) -> None:
+    running = start(tmp_path / "home")
+    wait_until_up(running)
+    children = psutil.Process(running.process.pid).children(recursive=True)
+    begun = time.monotonic()
+    running.process.send_signal(signal.SIGINT)
+    assert running.process.wait(30) == 130
+    assert time.monotonic() - begun < 15
+    assert [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
+    again = start(tmp_path / "home")
+    wait_until_up(again)
+    assert again.rows("SELECT count() AS n FROM utterances") == [{"n": 0}], "the tables are those of the first start"
+    again.process.send_signal(signal.SIGINT)
+    assert again.process.wait(30) == 130
