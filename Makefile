@@ -1,7 +1,8 @@
 # Two commands: `make demo` and `make test`. `make help` lists the rest.
 # A changer must know: everything started here keeps its files in ./.calltide unless CALLTIDE_HOME says otherwise.
 
-PYTHON ?= python3
+# The Python that .venv is made with; once it is there, its own.
+PYTHON ?= $(shell test -x .venv/bin/python && echo .venv/bin/python || echo python3)
 CALLTIDE_HOME ?= $(CURDIR)/.calltide
 export CALLTIDE_HOME
 export CALLS

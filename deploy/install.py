@@ -6,6 +6,7 @@ that hash. dev.txt holds all of base.txt (a test says so), so an environment for
 """
 
 import hashlib
+import re
 import subprocess
 import sys
 import time
@@ -38,9 +39,17 @@ def stamp(level: str) -> Path:
     return VENV / f"installed-{level}.sha256"
 
 
+def is_usable() -> bool:
+    """Whether .venv is whole and of the Python that runs this."""
+    if not (PYTHON.exists() and (VENV / "bin" / "pip").exists()):
+        return False
+    made_with = re.search(r"^version(?:_info)?\s*=\s*(\d+)\.(\d+)", (VENV / "pyvenv.cfg").read_text(), re.M)
+    return made_with is not None and tuple(map(int, made_with.groups())) == sys.version_info[:2]
+
+
 def is_current(level: str) -> bool:
     """Whether .venv already holds what the locks of `level` say."""
-    return PYTHON.exists() and stamp(level).exists() and stamp(level).read_text() == lock_hash(level)
+    return is_usable() and stamp(level).exists() and stamp(level).read_text() == lock_hash(level)
 
 
 def run(what: str, command: Sequence[str | Path], remedy: str) -> None:
@@ -65,15 +74,12 @@ def install(level: str) -> None:
     if is_current(level):
         return
     begun = time.monotonic()
-    print(f"Installing into {VENV.name} with Python {sys.version.split()[0]}", flush=True)
+    print(f"Installing into {VENV.name}", flush=True)
     if sys.version_info[:2] > NEWEST_LOCKED:
-        print(
-            "  some packages may have no wheels for a Python this new; make PYTHON=python3.13 would choose another",
-            flush=True,
-        )
-    if not PYTHON.exists() or not (VENV / "bin" / "pip").exists():
+        print("  some packages may have no wheels for a Python this new; make PYTHON=python3.13 would choose another")
+    if not is_usable():
         run(
-            "virtual environment",
+            f"virtual environment of Python {sys.version.split()[0]}",
             [sys.executable, "-m", "venv", "--clear", VENV],
             "Python's venv and ensurepip are needed (on Debian and Ubuntu: apt install python3-venv)",
         )

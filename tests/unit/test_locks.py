@@ -1,6 +1,7 @@
 """The locks are whole, hashed, free of addresses, and what pyproject.toml asks for."""
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -65,8 +66,9 @@ def test_an_environment_is_current_only_for_the_locks_it_was_made_from(
     venv, requirements = tmp_path / ".venv", tmp_path / "requirements"
     (venv / "bin").mkdir(parents=True)
     requirements.mkdir()
-    for file in (venv / "bin" / "python", venv / "pyvenv.cfg", tmp_path / "pyproject.toml"):
+    for file in (venv / "bin" / "python", venv / "bin" / "pip", tmp_path / "pyproject.toml"):
         file.touch()
+    (venv / "pyvenv.cfg").write_text(f"home = /usr/bin\nversion = {sys.version.split()[0]}\n")
     for lock in ("base", "weights"):
         (requirements / f"{lock}.txt").write_text("first==1\n")
     monkeypatch.setattr(install, "ROOT", tmp_path)
@@ -79,5 +81,6 @@ def test_an_environment_is_current_only_for_the_locks_it_was_made_from(
     (requirements / "weights.txt").write_text("first==2\n")
     assert not install.is_current("base")
     (requirements / "weights.txt").write_text("first==1\n")
-    (venv / "bin" / "python").unlink()
+    (venv / "pyvenv.cfg").write_text("version = 3.9.1\n")
+    install.stamp("base").write_text(install.lock_hash("base"))
     assert not install.is_current("base")
