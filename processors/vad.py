@@ -558,7 +558,7 @@ class VoiceActivity:
         return b"".join([bytes([_VERSION]), len(text).to_bytes(4, "big"), text, *arrays])
 
 
-def build(config: Config) -> Processor:
+def build(config: Config, pipeline_version: str) -> Processor:
     """The stage with the packaged Silero model. Raises CalltideError when its weights are not installed."""
     from processors.models.silero import SileroVad  # settings read Config without loading ONNX Runtime
 

@@ -9,7 +9,6 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
-import click
 import typer
 
 from schemas.errors import CalltideError
@@ -396,17 +395,13 @@ def main() -> None:
     """Run the command line; errors are one line for people."""
     debug = "--debug" in sys.argv
     try:
-        app(standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
-    except KeyboardInterrupt:
+        sys.exit(app(standalone_mode=False) or 0)
+    except typer.Abort:
         sys.stderr.write("calltide: stopped\n")
         sys.exit(130)
+    except typer.TyperException as error:
+        error.show()
+        sys.exit(error.exit_code)
     except BrokenPipeError:
         # Whoever read our output has had enough.
         sys.stderr.close()
