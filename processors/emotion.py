@@ -42,7 +42,7 @@ class VoiceEmotion:
 
     idle_timeout_ms: int | None = None
 
-    def __init__(self, config: Config, model: "EmotionModel") -> None:
+    def __init__(self, config: Config, model: "EmotionModel | None") -> None:
         self._config = config
         self._model = model
 
@@ -59,7 +59,9 @@ class VoiceEmotion:
             for event, (_, record) in zip(events, batch, strict=True)
             if isinstance(event, Transcript) and self._skipped(event) is None
         ]
-        probabilities = iter(self._model.predict(heard)) if heard else iter(())
+        model = self._model
+        found = [self._emotion(model, row) for row in model.predict(heard)] if model and heard else []
+        emotions = iter(found)
         scored: list[CallEvent] = []
         for event in events:
             if not isinstance(event, Transcript):
@@ -67,7 +69,7 @@ class VoiceEmotion:
             elif skipped := self._skipped(event):
                 scored.append(promote(event, EmotionScored, emotion_skipped=skipped))
             else:
-                scored.append(promote(event, EmotionScored, emotion=self._emotion(next(probabilities))))
+                scored.append(promote(event, EmotionScored, emotion=next(emotions)))
         return [Step([Output.of(event)]) for event in scored]
 
     def _skipped(self, event: Transcript) -> str | None:
@@ -83,19 +85,22 @@ class VoiceEmotion:
             return "no words were recognised"
         return None
 
-    def _emotion(self, probabilities: NDArray[np.float32]) -> Emotion:
-        labels = self._model.labels
+    @staticmethod
+    def _emotion(model: "EmotionModel", probabilities: NDArray[np.float32]) -> Emotion:
+        labels = model.labels
         return Emotion.model_validate(
             {
                 "label": labels[int(np.argmax(probabilities))],
                 "probabilities": dict(zip(labels, map(rounded, probabilities), strict=True)),
-                "model": self._model.id,
+                "model": model.id,
             }
         )
 
 
 def build(config: Config, pipeline_version: str) -> Processor:
-    """The stage with its real model."""
+    """The stage with its real model; switched off, it needs none and its weights may be absent."""
+    if not config.enabled:
+        return VoiceEmotion(config, None)
     from processors.models.emotion import WhisperStatsEmotion
 
     return VoiceEmotion(config, WhisperStatsEmotion())

@@ -278,7 +278,7 @@ def clickhouse(ready: Ready = None) -> None:
 
     settings = load()
     path, port = settings.directory / "clickhouse", settings.clickhouse.port
-    service.run(settings, ready, lambda stop, tell: servers.serve_until(path, port, stop, tell))
+    service.run(settings, ready, lambda stop, tell: servers.serve(path, port, stop, tell))
 
 
 @app.command()
