@@ -1,5 +1,6 @@
 """The locks are whole, hashed, free of addresses, and what pyproject.toml asks for."""
 
+import ast
 import re
 import sys
 import tomllib
@@ -51,6 +52,22 @@ def test_the_lock_has_what_the_project_asks_for(lock: str, wanted: list[str]) ->
     for requirement in map(Requirement, wanted):
         version = pinned[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), f"{requirement} is locked at {version}: run `make lock`"
+
+
+def test_what_is_imported_is_what_is_declared() -> None:
+    own = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    imported = set()
+    for file in (file for package in own for file in (ROOT / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                imported.add(node.module.partition(".")[0])
+    others = {canonicalize_name(name) for name in imported - set(own) - sys.stdlib_module_names}
+    declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["project"]["dependencies"]}
+    extras = PROJECT["project"]["optional-dependencies"]
+    optional = {canonicalize_name(Requirement(line).name) for name in ("torch", "s3") for line in extras[name]}
+    assert others - optional == declared
 
 
 @pytest.mark.parametrize("name", ["weights", "train-weights", "examples-faust"])
