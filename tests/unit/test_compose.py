@@ -9,6 +9,7 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import prometheus_client
 import pytest
@@ -18,6 +19,7 @@ import yaml
 from schemas.topics import STAGES, topics
 from streams.cli import app
 from streams.settings import PREFIX, Settings, names
+from streams.web import gateway_address
 
 ROOT = Path(__file__).resolve().parents[2]
 DASHBOARDS = sorted((ROOT / "dashboards").glob("*.json"))
@@ -102,6 +104,12 @@ def test_gateway_and_page_listen_on_the_published_ports(monkeypatch: pytest.Monk
         section = getattr(with_environment(monkeypatch, settings_of(SERVICES[name])), name)
         assert section.host == "0.0.0.0"
         assert published(SERVICES[name]) == {section.port: ("127.0.0.1", section.port)}
+
+
+def test_the_page_sends_browsers_to_the_published_gateway(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = gateway_address(with_environment(monkeypatch, settings_of(SERVICES["web"])), "localhost")
+    (outside,) = published(SERVICES["gateway"]).values()
+    assert urlsplit(address).netloc == f"localhost:{outside[1]}"
 
 
 def test_nothing_is_published_beyond_this_machine() -> None:
