@@ -41,7 +41,7 @@ from filelock import FileLock, Timeout
 from jgo.config import GlobalSettings
 from jgo.maven import MavenContext
 
-from deploy.process import end_orphan, holder_of_port, last_lines, spawn, stop
+from deploy.process import end_orphan, free_port, holder_of_port, last_lines, spawn, stop
 from schemas.errors import CalltideError
 
 KAFKA_VERSION = "4.3.1"
@@ -197,13 +197,6 @@ def fetch_jars(directory: Path, report: Report = print) -> list[Path]:
     return paths
 
 
-def free_port() -> int:
-    """A port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Broker:
     """One Kafka node on 127.0.0.1, a child of this process, that ends with it at the latest.
 
@@ -327,8 +320,8 @@ class Broker:
         ]
         if not (data / "meta.properties").exists():
             cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            format_storage: list[str | Path] = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", self._properties]
-            formatting = spawn([*java, *format_storage], output=self._output, cwd=self.directory)
+            command = [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", self._properties]
+            formatting = spawn(command, output=self._output, cwd=self.directory)
             if formatting.wait() != 0:
                 raise CalltideError(f"cannot format the broker's storage at {data}: {self.failure()}")
         self._process = spawn([*java, "kafka.Kafka", self._properties], output=self._output, cwd=self.directory)

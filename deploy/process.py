@@ -13,6 +13,7 @@ has a thread of its own here that starts it and waits for it.
 """
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -97,6 +98,13 @@ def end_orphan(pid_file: Path, mark: str, grace: float) -> None:
             orphan.wait(grace)
     except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
         return
+
+
+def free_port() -> int:
+    """A port on loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def holder_of_port(port: int) -> str:

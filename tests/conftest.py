@@ -1,7 +1,7 @@
-"""What every test may use: the running broker and the recordings.
+"""What every test may use: the running broker, the running ClickHouse, and the recordings.
 
-The broker runs once a session, on a free port and in a fresh home; tests tell their work apart by topic names. Its jars
-are kept in the user's home between runs.
+Both servers run once a session, on free ports and in fresh homes; tests tell their work apart by topic and database
+names. The broker's jars are kept in the user's home between runs.
 """
 
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from deploy.broker import Broker
+from deploy.clickhouse import ClickHouse
 from streams.settings import load
 
 JARS = load().directory / "kafka" / "jars"
@@ -26,6 +27,13 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 def kafka_bootstrap(broker: Broker) -> str:
     """`host:port` of the running broker."""
     return broker.bootstrap_servers
+
+
+@pytest.fixture(scope="session")
+def clickhouse_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """`http://host:port` of a running embedded ClickHouse without tables."""
+    with ClickHouse(tmp_path_factory.mktemp("clickhouse"), port=0) as running:
+        yield running.url
 
 
 @pytest.fixture(scope="session")
