@@ -1,0 +1,140 @@
+"""Sentiment of an utterance's words: MiniLM with a trained head, VADER and TextBlob, weighed into one score.
+
+The one thing a changer must know: each text runs through the network alone and unpadded. That is what makes a score the
+same bit for bit however records are batched; padded batches change the last digits.
+
+Member weights, label thresholds and the confidence curve live in `sentiment-head.json` beside the network's weights.
+They were chosen with it on held-out texts by `training/train_sentiment.py`, and go stale when any of the three members
+changes.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+from textblob.en import polarity
+from tokenizers import Tokenizer
+from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+from processors.models.onnx_session import WEIGHTS, open_session
+from schemas.errors import CalltideError
+
+SENTIMENTS = ("negative", "neutral", "positive")
+MEMBERS = ("minilm", "vader", "textblob")
+ENCODER_FILE, TOKENIZER_FILE, HEAD_FILE = "minilm.onnx", "minilm-tokenizer.json", "sentiment-head.json"
+# About 100 spoken words. A segment ends after 15 s, in which people say about 40; training cut its texts at 64 tokens.
+MAX_TOKENS = 128
+DIGITS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class TextSentiment:
+    """What one text says. Numbers are rounded to 4 digits.
+
+    `label` is one of SENTIMENTS; `score` runs from −1 (negative) to 1 (positive); `confidence`, 0 to 1, estimates how
+    often such a label is right; `members` holds each member's own score, −1 to 1, by the names in MEMBERS.
+    """
+
+    label: str
+    score: float
+    confidence: float
+    members: dict[str, float]
+
+
+class SentimentModel(Protocol):
+    """Judges texts, each for itself: the result for one must not depend on the others."""
+
+    id: str
+    thresholds: tuple[float, float]
+    """Below the first a score is negative, above the second positive."""
+
+    def score(self, texts: Sequence[str]) -> list[TextSentiment]:
+        """One result a text, in order."""
+        ...
+
+
+def label_of(score: float, thresholds: tuple[float, float]) -> str:
+    """Negative below the lower threshold, positive above the upper one, neutral between them and on them."""
+    if score < thresholds[0]:
+        return "negative"
+    return "positive" if score > thresholds[1] else "neutral"
+
+
+class EnsembleSentiment:
+    """MiniLM, VADER and TextBlob for English text, on the CPU, with nothing loaded from outside `weights_dir`.
+
+    * `minilm`: the head's P(positive) − P(negative), calibrated by a temperature on held-out texts.
+    * `vader`: VADER's compound score (Hutto & Gilbert 2014).
+    * `textblob`: the polarity of TextBlob's pattern lexicon, which comes inside the package: no NLTK corpus is read.
+
+    The score is their weighted mean and the label follows from two thresholds; weights and thresholds are those with
+    the best macro-F1 on held-out texts (docs/sentiment.md). Confidence is a logistic curve, fitted on the same texts,
+    over the members' agreement (1 − half the distance between the highest and the lowest) and MiniLM's probability of
+    the label. A text without a letter or digit is neutral with confidence 0. Tokens beyond MAX_TOKENS are not seen by
+    MiniLM.
+
+    Raises CalltideError when a file is missing from `weights_dir`.
+    """
+
+    def __init__(self, weights_dir: Path | None = None, threads: int = 1) -> None:
+        folder = weights_dir or WEIGHTS
+        for name in (ENCODER_FILE, TOKENIZER_FILE, HEAD_FILE):
+            if not (folder / name).is_file():
+                raise CalltideError(
+                    f"sentiment: {folder / name} is missing; restore it with `git checkout -- {folder}`"
+                    " or make it with `python -m training.train_sentiment`"
+                )
+        head = json.loads((folder / HEAD_FILE).read_text("utf-8"))
+        self.id: str = head["id"]
+        self.shares: dict[str, float] = {name: head["members"][name] for name in MEMBERS}
+        self.thresholds: tuple[float, float] = (head["thresholds"][0], head["thresholds"][1])
+        self._curve: dict[str, float] = head["confidence"]
+        self._weight = np.array(head["weight"], np.float64)
+        self._bias = np.array(head["bias"], np.float64)
+        self._encoder = open_session(folder / ENCODER_FILE, threads)
+        self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER_FILE))
+        self._tokenizer.enable_truncation(MAX_TOKENS)
+        self._vader = SentimentIntensityAnalyzer()
+        polarity("good")  # TextBlob reads its lexicon at the first use: let that be now
+
+    def score(self, texts: Sequence[str]) -> list[TextSentiment]:
+        return [self._score(text) for text in texts]
+
+    def embed(self, text: str) -> npt.NDArray[np.float32]:
+        """The network's mean token vector, float32 [384]: the head's input, tuned to sentiment, not to likeness."""
+        ids = np.array([self._tokenizer.encode(text).ids], np.int64)
+        vector: npt.NDArray[np.float32] = self._encoder.run(None, {"ids": ids})[0][0]
+        return vector
+
+    def members(self, text: str) -> tuple[dict[str, float], list[float]]:
+        """Each member's score, −1 to 1, and MiniLM's probabilities in the order of SENTIMENTS; unrounded."""
+        text = text.replace("’", "'")  # the lexicons know "don't" only in this spelling
+        logits = self._weight @ self.embed(text).astype(np.float64) + self._bias
+        powers = np.exp(logits - logits.max())
+        probabilities: list[float] = (powers / powers.sum()).tolist()
+        scores = {
+            "minilm": probabilities[2] - probabilities[0],
+            "vader": float(self._vader.polarity_scores(text)["compound"]),
+            "textblob": float(polarity(text)),
+        }
+        return scores, probabilities
+
+    def _score(self, text: str) -> TextSentiment:
+        if not any(character.isalnum() for character in text):
+            return TextSentiment("neutral", 0.0, 0.0, dict.fromkeys(MEMBERS, 0.0))
+        members, probabilities = self.members(text)
+        score = sum(self.shares[name] * members[name] for name in MEMBERS)
+        label = label_of(score, self.thresholds)
+        confidence = self._confidence(members, probabilities[SENTIMENTS.index(label)])
+        rounded = {name: round(value, DIGITS) for name, value in members.items()}
+        return TextSentiment(label, round(score, DIGITS), round(confidence, DIGITS), rounded)
+
+    def _confidence(self, members: Mapping[str, float], probability: float) -> float:
+        agreement = 1 - (max(members.values()) - min(members.values())) / 2
+        c = self._curve
+        return 1 / (1 + math.exp(-(c["bias"] + c["agreement"] * agreement + c["probability"] * probability)))
