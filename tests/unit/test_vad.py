@@ -45,11 +45,13 @@ class Loudness:
 
 
 class Fading(Loudness):
-    """Also hears the context, and what it heard before fades slowly: lost state shows."""
+    """What it heard fades slowly, and the contexts leave a trace in the state: whatever is lost shows."""
 
     def step(self, rate: int, windows: Floats, states: Floats, contexts: Floats) -> tuple[Floats, Floats, Floats]:
-        loudness, states, contexts = super().step(rate, np.array(windows), states.copy(), contexts)
-        states[:, 1, 5] = np.maximum(states[:, 1, 5] * np.float32(0.7), np.maximum(loudness, np.abs(contexts).mean(1)))
+        states = states.copy()
+        states[:, 0, 7] = states[:, 0, 7] / 2 + contexts.mean(1)
+        loudness, states, contexts = super().step(rate, windows, states, contexts)
+        states[:, 1, 5] = np.maximum(states[:, 1, 5] * np.float32(0.7), loudness)
         return states[:, 1, 5].copy(), states, contexts
 
 
@@ -291,6 +293,11 @@ def test_channels_that_talk_across_each_other_are_cut_after_thirty_seconds() -> 
         assert covered[(at >= 0) & (at < 48_000) & (at % 4_000 < 3_200)].all()
 
 
+def test_a_call_with_pauses_is_never_cut_for_its_length() -> None:
+    value = sound(*[(3_200, 0.9), (800, 0)] * 20)
+    assert {cut for *_, cut in times(feed(plain(), call_of(packets(value))))} == {"pause"}
+
+
 # Audio that is not as it should be
 
 
@@ -346,6 +353,9 @@ def test_a_change_of_codec_ends_the_segment_and_starts_anew() -> None:
     assert (second.start_ms, second.end_ms, second.cut, second.rate) == (1_010, 3_000, "end", 16_000)
     assert len(old) == 1_010 * 16 and len(new) == 1_990 * 32
     assert end_of(steps).missing_ms == 0
+    steps = feed(plain(), call_of([*before, *(replace(packet, sequence=packet.sequence + 1) for packet in after[2:])]))
+    assert times(steps) == [(0, 0, 1_010, "pause"), (0, 1_200, 3_000, "end")]
+    assert end_of(steps).missing_ms == 190
 
 
 def test_frames_without_a_start_marker_make_up_their_call() -> None:
