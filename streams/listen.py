@@ -6,6 +6,7 @@ caller sees every event once; nothing else may decide where to resume.
 
 import asyncio
 import json
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
@@ -14,6 +15,7 @@ from datetime import datetime
 from typing import Any, Final, Literal
 from urllib.parse import urlencode, urlsplit
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
@@ -24,7 +26,7 @@ from websockets.frames import CloseCode
 
 from schemas.errors import CalltideError
 from schemas.events import CallEnded, CallEvent, CallInfo, CallStarted, Score, decode
-from streams.analyze import clock, line
+from streams.analyze import ROLE_STYLE, clock, line
 
 RETRY_SECONDS: Final = (0.1, 5.0)
 """First and longest pause before connecting again; each is twice the one before."""
@@ -109,6 +111,15 @@ def _printable(value: Any) -> Any:
     return value
 
 
+def _row(score: Score) -> Text:
+    """An utterance for columns: what was said comes last, where it may be cut off."""
+    row = Text.assemble((f"{clock(score.start_ms):>7} ", "dim"), (f"{score.speaker:<10.10} ", ROLE_STYLE[score.role]))
+    row.append_text(bar(score.sentiment.score, 3) if score.sentiment else Text(" " * 7))
+    row.append(f" {score.emotion.label if score.emotion else '':<9} ", "yellow")
+    row.append(score.text or f"({', '.join(score.flags) or 'no words'})", "" if score.text else "dim italic")
+    return row
+
+
 @dataclass(slots=True)
 class _Call:
     call: CallInfo
@@ -129,6 +140,7 @@ class View:
         self._calls: dict[str, _Call] = {}
         self._scores: deque[Score] = deque(maxlen=KEPT_UTTERANCES)
         self._state = ""
+        self._lock = threading.Lock()
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=REFRESH, screen=False)
         self._is_live = console.is_terminal
 
@@ -145,7 +157,9 @@ class View:
         """Take one message of `subscribe`."""
         kind = message["type"]
         if "event" in message:
-            self._add_event(decode({"kind": kind.encode()}, json.dumps(_printable(message["event"])).encode()))
+            event = decode({"kind": kind.encode()}, json.dumps(_printable(message["event"])).encode())
+            with self._lock:
+                self._add_event(event)
         elif kind == "hello":
             self._tell("" if message["kafka"] == "ok" else "Kafka does not answer; events come when it does")
         elif kind == "disconnected":
@@ -157,7 +171,7 @@ class View:
 
     def _tell(self, state: str) -> None:
         if state and state != self._state and not self._is_live:
-            self._console.print(Text(f"-- {state}", style="yellow"))
+            self._console.print(Text(f"-- {state}", style="yellow"), soft_wrap=True)
         self._state = state
 
     def _add_event(self, event: CallEvent) -> None:
@@ -186,26 +200,24 @@ class View:
         return self._calls
 
     def _render(self) -> RenderableType:
-        shown = self._forget_ended()
+        """Called by the thread that redraws."""
+        with self._lock:
+            shown, recent = list(self._forget_ended().values()), list(self._scores)
         height = self._console.height
         rows = min(len(shown), max(1, height // 2 - 4))
-        lines = max(3, height - rows - 7)
-        parts: list[RenderableType] = [
-            self._table(list(shown.values())[-rows:], len(shown) - rows) if shown else Text()
-        ]
-        recent = list(self._scores)[-lines:]
+        recent = recent[-max(3, height - rows - 7) :]
         width = min(20, max((len(score.call.call_id) for score in recent), default=0))
-        for score in recent:
-            name = score.call.call_id[-width:]
-            parts.append(Text.assemble((f"{name:<{width}} ", "dim"), line(score), no_wrap=True, overflow="ellipsis"))
-        if not shown and not recent:
-            parts.append(Text("no calls yet: calltide ingest FILE", style="dim"))
-        if self._state:
-            parts.append(Text(self._state, style="yellow"))
-        return Group(*parts)
+        said = [Text.assemble((f"{score.call.call_id[-width:]:<{width}} ", "dim"), _row(score)) for score in recent]
+        for text in said:
+            text.no_wrap, text.overflow = True, "ellipsis"
+        return Group(
+            self._table(shown[-rows:], len(shown) - rows) if shown else Text(),
+            *(said or [Text("nothing has been said yet; try: calltide ingest FILE", style="dim")]),
+            Text(self._state, style="yellow"),
+        )
 
     def _table(self, calls: Sequence[_Call], more: int) -> Table:
-        table = Table(expand=True, pad_edge=False, caption=f"and {more} more calls" if more else None)
+        table = Table(expand=True, pad_edge=False, box=SIMPLE_HEAD, caption=f"and {more} more calls" if more else None)
         table.add_column("call", no_wrap=True, ratio=3)
         table.add_column("agent / queue", no_wrap=True, ratio=2, style="dim")
         table.add_column("time", justify="right", no_wrap=True)
@@ -246,6 +258,5 @@ def listen(url: str, console: Console, **fields: str | Sequence[str]) -> None:
         asyncio.run(show())
     except KeyboardInterrupt:
         pass
-    console.print(
-        f"{scores} utterances" + (f", half of them within {sorted(heard)[len(heard) // 2]:.2f} s" if heard else "")
-    )
+    half = f", half of them within {sorted(heard)[len(heard) // 2]:.2f} s" if heard else ""
+    console.print(f"{scores} utterances{half}", highlight=False)

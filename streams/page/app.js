@@ -1,0 +1,483 @@
+// The live page: what is said in the calls running now, from the gateway's websocket (docs/gateway.md).
+//
+// A changer must know: everything in an event comes from callers' mouths or other systems, so it enters the page by
+// textContent and attributes only, never as HTML. An utterance is (channel, start_ms): the same one twice replaces itself.
+
+const KINDS = "score,call_started,call_ended";
+const RETRY_MS = [250, 5000]; // first and longest pause before connecting again
+const SILENCE_MS = 40000; // the gateway speaks every 15 s: after so long without a word the connection is dead
+const ENDED_KEPT = 50;
+const UTTERANCES_KEPT = 1000;
+const EMOTIONS = ["neutral", "happiness", "sadness", "anger", "fear", "surprise"];
+
+const $ = (id) => document.getElementById(id);
+const calls = new Map(); // call id → { info, utterances: Map, duration, ended, entry }
+let selected = null;
+let chosen = false; // whether a person chose the call that is shown
+let delays = []; // seconds from speech to page of the last scores
+
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function svg(tag, attributes, text) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+const clock = (ms) => {
+  const seconds = Math.floor(ms / 1000);
+  const minutes = Math.floor(seconds / 60);
+  const rest = String(seconds % 60).padStart(2, "0");
+  return minutes < 60 ? `${minutes}:${rest}` : `${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, "0")}:${rest}`;
+};
+const signed = (score) => (score < 0 ? "−" : "+") + Math.abs(score).toFixed(2);
+const percent = (share) => `${Math.round(share * 100)} %`;
+const feeling = (score) => (score > 0.1 ? "positive" : score < -0.1 ? "negative" : "neutral");
+const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
+const inOrder = (call) => [...call.utterances.values()].sort((a, b) => a.start_ms - b.start_ms || a.channel - b.channel);
+
+// ---------------------------------------------------------------- connection
+
+let gateway = null;
+let cursor = null;
+let socket = null;
+let pause = RETRY_MS[0];
+let retry = null;
+let heard = 0;
+let wasLive = false;
+
+function connectionIs(state, text) {
+  $("connection").dataset.state = state;
+  $("connection-text").textContent = text;
+}
+
+function notice(text) {
+  $("notice-text").textContent = text;
+  $("notice").hidden = !text;
+}
+
+async function connect() {
+  clearTimeout(retry);
+  try {
+    gateway ??= (await (await fetch("config.json")).json()).gateway;
+  } catch {
+    return lost();
+  }
+  if (socket) return;
+  const fields = new URLSearchParams({ kinds: KINDS, ...(cursor ? { from: cursor } : { history: "live" }) });
+  const opened = new WebSocket(`${gateway}?${fields}`);
+  socket = opened;
+  let refused = "";
+  opened.onmessage = ({ data }) => {
+    if (socket !== opened) return;
+    heard = Date.now();
+    const message = JSON.parse(data);
+    if (message.type === "error") refused = message.message;
+    else receive(message);
+  };
+  opened.onclose = ({ code, reason }) => {
+    if (socket !== opened) return;
+    socket = null;
+    if (code === 1008 && cursor) {
+      // The topic was made anew: nothing of before can be resumed.
+      cursor = null;
+      calls.clear();
+      select(null);
+      drawCalls();
+      notice(`Started anew: ${refused || reason}`);
+    }
+    lost();
+  };
+}
+
+function lost() {
+  connectionIs("lost", wasLive ? "Connection lost, reconnecting…" : "No gateway yet, trying again…");
+  retry = setTimeout(connect, pause * (0.8 + 0.4 * Math.random()));
+  pause = Math.min(2 * pause, RETRY_MS[1]);
+}
+
+function receive(message) {
+  cursor = message.cursor ?? cursor;
+  if (message.type === "hello") {
+    pause = RETRY_MS[0];
+    kafkaIs(message.kafka);
+    if (wasLive) notice("");
+    wasLive = true;
+  } else if (message.type === "status") {
+    kafkaIs(message.kafka);
+  } else if (message.type === "gap") {
+    notice(`Some events are missing: ${message.message}`);
+  } else if (message.event) {
+    const call = callOf(message.event.call);
+    if (message.type === "score") hear(call, message.event, message);
+    else if (message.type === "call_ended") end(call, message.event);
+    drawCalls();
+    if (selected === null || (!chosen && calls.get(selected)?.ended && !call.ended)) select(call.info.call_id);
+    if (message.skipped) notice(`${message.skipped} events were skipped: this page was too slow for them`);
+  }
+}
+
+function kafkaIs(state) {
+  if (state === "ok") connectionIs("live", "Live");
+  else connectionIs("lost", "Waiting for Kafka…");
+}
+
+// A socket may be dead without a close; timers sleep in a hidden tab, so it is looked at when the tab is shown, too.
+function look() {
+  if (socket?.readyState === WebSocket.OPEN && Date.now() - heard > SILENCE_MS) {
+    const dead = socket;
+    socket = null;
+    dead.close();
+    lost();
+  }
+}
+
+// ---------------------------------------------------------------- calls
+
+function callOf(info) {
+  let call = calls.get(info.call_id);
+  if (!call) {
+    call = { info, utterances: new Map(), speakers: [], duration: 0, ended: false, entry: null };
+    calls.set(info.call_id, call);
+  }
+  return call;
+}
+
+function hear(call, event, message) {
+  const key = `${event.channel}/${event.start_ms}`;
+  call.utterances.set(key, event);
+  call.duration = Math.max(call.duration, event.end_ms);
+  if (event.running.utterances >= (call.last?.running.utterances ?? 0)) call.last = event;
+  if (event.role !== "agent" && event.start_ms >= (call.customer?.start_ms ?? 0)) call.customer = event;
+  if (!call.speakers.includes(event.speaker)) call.speakers.push(event.speaker);
+  if (call.utterances.size > UTTERANCES_KEPT) {
+    const first = call.utterances.keys().next().value;
+    call.utterances.delete(first);
+    if (call.info.call_id === selected) turnOf(first)?.remove();
+  }
+  if (!message.history) {
+    delays = [...delays.slice(-19), (Date.parse(message.pushed_at) - Date.parse(event.captured_at)) / 1000];
+    const middle = [...delays].sort((a, b) => a - b)[Math.floor(delays.length / 2)];
+    $("delay").textContent = `${middle.toFixed(1)} s from the end of speech to here`;
+    $("delay").hidden = middle < 0 || middle > 600;
+  }
+  if (call.info.call_id === selected) {
+    showTurn(key, event, true);
+    drawSoon();
+  }
+}
+
+function end(call, event) {
+  call.ended = true;
+  call.duration = event.duration_ms;
+  const over = [...calls.values()].filter((one) => one.ended && one.info.call_id !== selected);
+  for (const old of over.slice(0, Math.max(0, over.length - ENDED_KEPT))) calls.delete(old.info.call_id);
+  if (call.info.call_id === selected) drawSoon();
+}
+
+// Who speaks, and as what it is drawn: parties by their role, else speakers in the order in which they were first heard.
+function partyOf(call, { role, speaker }) {
+  if (role === "agent" || role === "customer") return { name: role, look: role };
+  return { name: speaker, look: call.speakers.indexOf(speaker) % 2 ? "second" : "first" };
+}
+
+// The wall clock tells how long a call lasts, unless it is streamed faster or was spoken long ago.
+function lengthOf(call) {
+  if (call.ended) return call.duration;
+  const wall = Date.now() - Date.parse(call.info.started_at);
+  return wall - call.duration < 600000 ? Math.max(wall, call.duration, 0) : call.duration;
+}
+
+function factsOf(info) {
+  return [info.agent && `Agent ${info.agent}`, info.queue, info.tenant !== "default" && info.tenant].filter(Boolean).join(" · ");
+}
+
+function drawEntry(call) {
+  if (!call.entry) {
+    const button = element("button", "entry");
+    button.type = "button";
+    for (const part of ["name", "time", "facts quiet", "mood", "last"]) button.append(element("span", part));
+    button.onclick = () => {
+      chosen = true;
+      $("layout").classList.add("open");
+      select(call.info.call_id);
+    };
+    call.entry = element("li");
+    call.entry.append(button);
+  }
+  const button = call.entry.firstChild;
+  const [name, time, facts, mood, last] = button.children;
+  const { customer } = call;
+  name.textContent = call.info.call_id;
+  time.textContent = clock(lengthOf(call));
+  facts.textContent = factsOf(call.info) || call.info.source || "";
+  mood.className = `mood ${customer ? feeling(customer.running.party_score) : "neutral"}`;
+  mood.textContent = customer ? signed(customer.running.party_score) : "";
+  mood.title = "the customer's sentiment so far, −1 to +1";
+  last.textContent = call.ended ? "" : (call.last?.text ?? "");
+  last.hidden = !last.textContent;
+  button.setAttribute("aria-current", String(call.info.call_id === selected));
+  return call.entry;
+}
+
+function place(list, wanted) {
+  // Moves only what is elsewhere, so that the focused entry keeps the focus.
+  wanted.forEach((entry, at) => {
+    if (list.children[at] !== entry) list.insertBefore(entry, list.children[at] ?? null);
+  });
+  while (list.children.length > wanted.length) list.lastChild.remove();
+}
+
+function drawCalls() {
+  const live = [...calls.values()].filter((call) => !call.ended);
+  const ended = [...calls.values()].filter((call) => call.ended).reverse();
+  place($("live"), live.map(drawEntry));
+  place($("ended"), ended.map(drawEntry));
+  $("live-count").textContent = live.length;
+  $("ended-count").textContent = ended.length;
+  $("ended-section").hidden = !ended.length;
+  $("no-calls").hidden = calls.size > 0;
+  document.title = live.length ? `(${live.length}) Calltide` : "Calltide";
+}
+
+// ---------------------------------------------------------------- the selected call
+
+const turnOf = (key) => $("transcript").querySelector(`[data-key="${CSS.escape(key)}"]`);
+
+function select(id) {
+  selected = id;
+  const call = calls.get(id);
+  $("call").hidden = !call;
+  const log = $("transcript");
+  // A reader of the screen is told what is said from now on, not all of it again.
+  log.setAttribute("aria-live", "off");
+  log.replaceChildren();
+  if (!call) return;
+  for (const [key, event] of call.utterances) showTurn(key, event, false);
+  log.scrollTop = log.scrollHeight;
+  requestAnimationFrame(() => log.setAttribute("aria-live", "polite"));
+  drawCall();
+  drawCalls();
+}
+
+function showTurn(key, event, fresh) {
+  const log = $("transcript");
+  const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
+  const turn = element("article", `turn ${partyOf(calls.get(selected), event).look}${fresh ? " fresh" : ""}`);
+  turn.dataset.key = key;
+  turn.dataset.start = event.start_ms;
+  turn.dataset.channel = event.channel;
+  const text = element("p", "text", event.text);
+  if (!event.text) {
+    text.classList.add("wordless");
+    const why = event.flags.filter((flag) => flag !== "no_words").join(", ").replaceAll("_", " ");
+    text.textContent = `no words recognised${why && ` (${why})`}`;
+  } else {
+    text.title = `recognised with ${percent(event.asr_confidence)} confidence`;
+  }
+  const about = element("p", "about");
+  const speaker = element("span", "", event.speaker || event.role);
+  about.append(element("span", "", clock(event.start_ms)), speaker);
+  if (event.sentiment) {
+    const feel = element("span", `feel ${event.sentiment.label}`, `${event.sentiment.label} ${signed(event.sentiment.score)}`);
+    const voice = event.sentiment.voice_score;
+    feel.title = `words ${signed(event.sentiment.text_score)}${voice === null ? "" : `, voice ${signed(voice)}`}`;
+    about.append(feel);
+  }
+  if (event.emotion) {
+    const { label, probabilities } = event.emotion;
+    about.append(element("span", "emotion", `${label} ${percent(probabilities[label])}`));
+  } else {
+    const unheard = `emotion not computed: ${event.emotion_skipped ?? "no reason given"}`;
+    if (event.role === "agent") speaker.title = unheard;
+    else {
+      const mark = element("span", "unheard", "no emotion");
+      mark.title = unheard;
+      mark.tabIndex = 0;
+      mark.setAttribute("aria-label", unheard);
+      about.append(mark);
+    }
+  }
+  turn.append(text, about);
+
+  const old = turnOf(key);
+  if (old) old.replaceWith(turn);
+  else log.insertBefore(turn, [...log.children].reverse().reduce((later, other) => (isLater(other, event) ? other : later), null));
+  if (atEnd) log.scrollTop = log.scrollHeight;
+  else $("newest").hidden = false;
+}
+
+const isLater = ({ dataset }, event) =>
+  dataset.start - event.start_ms > 0 || (dataset.start - event.start_ms === 0 && dataset.channel > event.channel);
+
+let drawing = false;
+function drawSoon() {
+  if (drawing) return;
+  drawing = true;
+  requestAnimationFrame(() => {
+    drawing = false;
+    drawCall();
+  });
+}
+
+function drawCall() {
+  const call = calls.get(selected);
+  if (!call) return;
+  const { info } = call;
+  const said = inOrder(call);
+  const parties = partiesOf(call, said);
+  $("call-name").textContent = info.call_id;
+  const begun = new Date(info.started_at).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+  $("call-facts").textContent = [factsOf(info), info.source, `since ${begun}`].filter(Boolean).join(" · ");
+  $("silence").hidden = said.length > 0;
+  $("silence").textContent = call.ended ? "Nothing was said." : "Listening… nothing has been said yet.";
+  $("parties").replaceChildren(...parties.slice(0, 2).map(({ name, look }) => element("span", look, name)));
+  drawClock(call);
+  $("scores").replaceChildren(
+    scoreOf("Call so far", "", call.last?.running.score),
+    ...parties.slice(0, 2).map(({ name, look, events }) => scoreOf(name, look, events.at(-1)?.running.party_score)),
+  );
+  $("chart").replaceChildren(chart(call, said, parties));
+  const keys = parties.map(({ name, look }) => element("span", look, name));
+  $("legend").replaceChildren(...keys, element("span", "", "● one utterance"));
+  drawEmotions(said);
+}
+
+// The parties in the order of their sides, each with its utterances that have a sentiment.
+function partiesOf(call, said) {
+  const parties = new Map();
+  for (const role of ["agent", "customer"]) {
+    if (call.info.roles.includes(role)) parties.set(role, { name: role, look: role, events: [] });
+  }
+  for (const speaker of call.speakers) {
+    const event = said.find((one) => one.speaker === speaker);
+    const party = event && partyOf(call, event);
+    if (party && !parties.has(party.name)) parties.set(party.name, { ...party, events: [] });
+  }
+  for (const event of said) if (event.sentiment) parties.get(partyOf(call, event).name).events.push(event);
+  return [...parties.values()];
+}
+
+function scoreOf(name, look, score) {
+  const row = element("div", look);
+  row.append(
+    element("dt", "", capital(name)),
+    element("dd", `score ${score === undefined ? "neutral" : feeling(score)}`, score === undefined ? "–" : signed(score)),
+  );
+  return row;
+}
+
+function drawClock(call) {
+  $("call-clock").textContent = call.ended ? `ended after ${clock(call.duration)}` : clock(lengthOf(call));
+}
+
+function drawEmotions(said) {
+  const heardIn = said.filter((event) => event.emotion).at(-1);
+  const others = said.filter((event) => event.role !== "agent");
+  const whose = (heardIn ?? others.at(-1))?.role;
+  $("sounds").textContent = whose === "unknown" || whose === "agent" ? "How the voice sounds" : "How the customer sounds";
+  $("no-emotion").textContent = heardIn
+    ? `${heardIn.speaker || heardIn.role} at ${clock(heardIn.start_ms)}, from the voice alone`
+    : others.length
+      ? `Not computed: ${others.at(-1).emotion_skipped ?? "no reason given"}.`
+      : "The customer has not spoken yet.";
+  if (!heardIn) return $("emotions").replaceChildren();
+  const ranked = EMOTIONS.map((name) => [name, heardIn.emotion.probabilities[name] ?? 0]).sort((a, b) => b[1] - a[1]);
+  $("emotions").replaceChildren(
+    ...ranked.map(([name, share], at) => {
+      const row = element("li", ["top", "second"][at] ?? "");
+      const track = element("span", "track");
+      const fill = element("span", "fill");
+      fill.style.width = `${100 * share}%`;
+      track.append(fill);
+      row.append(element("span", "", name), track, element("span", "share", percent(share)));
+      return row;
+    }),
+  );
+}
+
+// Each party's sentiment so far as a line, each utterance's own as a dot. Time runs to the right.
+function chart(call, said, parties) {
+  const length = lengthOf(call);
+  const { clientWidth: width, clientHeight: height } = $("chart");
+  const [left, edge, top, bottom] = [26, width - 6, 6, height - 20];
+  const shown = Math.max(length, 30000);
+  const x = (ms) => left + ((edge - left) * ms) / shown;
+  const y = (score) => (top + bottom) / 2 - (score * (bottom - top)) / 2;
+  const drawn = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" });
+  const sum = call.last ? `${signed(call.last.running.score)} after ${said.length} utterances` : "nothing said yet";
+  drawn.setAttribute("aria-label", `Sentiment over the call: ${sum}`);
+  for (const [score, label] of [[1, "+1"], [0, "0"], [-1, "−1"]]) {
+    drawn.append(
+      svg("line", { class: score ? "grid" : "zero", x1: left, x2: edge, y1: y(score), y2: y(score) }),
+      svg("text", { x: left - 6, y: y(score) + 4, "text-anchor": "end" }, label),
+    );
+  }
+  drawn.append(
+    svg("text", { x: left, y: height - 4 }, "0:00"),
+    svg("text", { x: edge, y: height - 4, "text-anchor": "end" }, clock(shown)),
+  );
+  for (const { look, events } of parties) {
+    if (!events.length) continue;
+    const line = events.map((event) => `${x(event.end_ms).toFixed(1)} ${y(event.running.party_score).toFixed(1)}`);
+    const [from, to] = [x(events[0].start_ms).toFixed(1), x(length).toFixed(1)];
+    drawn.append(svg("path", { class: look, d: `M${from} ${y(0)} L${line.join(" L")} H${to}` }));
+    for (const event of events) {
+      const [cx, cy] = [x(event.end_ms).toFixed(1), y(event.sentiment.score).toFixed(1)];
+      const dot = svg("circle", { class: look, cx, cy, r: 3 });
+      dot.append(svg("title", {}, `${clock(event.start_ms)} ${event.speaker} ${signed(event.sentiment.score)}: ${event.text}`));
+      dot.onclick = () => showAt(`${event.channel}/${event.start_ms}`);
+      drawn.append(dot);
+    }
+  }
+  return drawn;
+}
+
+function showAt(key) {
+  const turn = turnOf(key);
+  if (!turn) return;
+  turn.scrollIntoView({ block: "center", behavior: "smooth" });
+  turn.classList.add("shown");
+  setTimeout(() => turn.classList.remove("shown"), 1500);
+}
+
+// ---------------------------------------------------------------- begin
+
+$("notice-close").onclick = () => notice("");
+$("back").onclick = () => {
+  $("layout").classList.remove("open");
+  calls.get(selected)?.entry?.firstChild.focus();
+};
+$("newest").onclick = () => {
+  $("transcript").scrollTop = $("transcript").scrollHeight;
+  $("newest").hidden = true;
+};
+$("transcript").onscroll = ({ target }) => {
+  if (target.scrollHeight - target.scrollTop - target.clientHeight < 60) $("newest").hidden = true;
+};
+for (const list of [$("live"), $("ended")]) {
+  list.onkeydown = (event) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (!step) return;
+    const entries = [...document.querySelectorAll(".entry")];
+    entries[entries.indexOf(document.activeElement) + step]?.focus();
+    event.preventDefault();
+  };
+}
+setInterval(() => {
+  look();
+  for (const call of calls.values()) if (!call.ended && call.entry) call.entry.querySelector(".time").textContent = clock(lengthOf(call));
+  const call = calls.get(selected);
+  if (call && !call.ended) drawClock(call);
+}, 1000);
+addEventListener("online", () => socket ?? connect());
+addEventListener("visibilitychange", look);
+new ResizeObserver(drawSoon).observe($("chart"));
+drawCalls();
+connect();

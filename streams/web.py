@@ -1,0 +1,111 @@
+"""The live page: static files from `page/`, `/config.json` with the gateway's address, `/healthz`.
+
+A changer must know: what the page shows comes from callers' mouths and other systems' metadata. The policy below
+forbids scripts and styles from anywhere but `page/`, and connections to anywhere but here and the gateway.
+"""
+
+import re
+import socket
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.staticfiles import StaticFiles
+
+from schemas.errors import CalltideError
+from streams.gateway import PATH
+from streams.settings import Settings
+
+PAGE: Final = Path(__file__).with_name("page")
+EVERYWHERE: Final = ("0.0.0.0", "::", "")
+STOP_SECONDS: Final = 1
+_HOST: Final = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]")
+
+
+def gateway_address(settings: Settings, host: str) -> str:
+    """Where a page loaded from `host` finds the gateway: a gateway that listens everywhere, at the same host."""
+    own = settings.gateway.host
+    if own in EVERYWHERE:
+        own = host if _HOST.fullmatch(host) else "127.0.0.1"
+    elif ":" in own:
+        own = f"[{own}]"
+    return f"ws://{own}:{settings.gateway.port}{PATH}"
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; it holds no state and reads no data of calls."""
+    app = FastAPI(title="Calltide", docs_url=None, redoc_url=None, openapi_url=None)
+
+    def gateway_for(request: Request) -> str:
+        host = request.url.hostname or ""
+        return gateway_address(settings, f"[{host}]" if ":" in host else host)
+
+    @app.middleware("http")
+    async def harden(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        response = await call_next(request)
+        gateway = gateway_for(request).removesuffix(PATH)
+        response.headers["Content-Security-Policy"] = (
+            f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self' {gateway}; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers["Referrer-Policy"] = "no-referrer"
+        response.headers["Cache-Control"] = "no-cache"
+        return response
+
+    @app.get("/config.json")
+    async def config(request: Request) -> dict[str, str]:
+        return {"gateway": gateway_for(request), "pipeline": settings.pipeline_version}
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    return app
+
+
+class _Server(uvicorn.Server):
+    """uvicorn that also stops when `stop` is set, and says when it serves."""
+
+    def __init__(self, config: uvicorn.Config, stop: threading.Event, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._stop = stop
+        self._ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or self._stop.is_set()
+
+
+def serve_until(settings: Settings, stop: threading.Event, ready: Callable[[], None]) -> None:
+    """Serve until `stop` is set; `ready` is called once it serves. Raises CalltideError when the port is taken."""
+    host, port = settings.web.host, settings.web.port
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        # Listening at once: another program on the same port is noticed here, not later.
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise CalltideError(
+            f"cannot listen on {host}:{port} ({error.strerror}); stop the program that does, or set CALLTIDE_WEB__PORT "
+            "or CALLTIDE_WEB__HOST"
+        ) from None
+    config = uvicorn.Config(
+        create_app(settings),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=STOP_SECONDS,
+    )
+    with listener:
+        _Server(config, stop, ready).run(sockets=[listener])

@@ -1,0 +1,251 @@
+"""The live page in a real browser, fed by a real gateway from a real topic."""
+
+import json
+import socket
+import threading
+import urllib.request
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from schemas.errors import CalltideError
+from schemas.events import Score
+from streams.settings import Settings
+from streams.web import create_app, gateway_address, serve_until
+from tests.browser.conftest import free_port, serving_page
+from tests.scripted import Writer, call, ended, new_topic, score, serving, settings_for, started
+
+pytestmark = [pytest.mark.browser, pytest.mark.kafka]
+
+HOSTILE = '<img src=x onerror="document.title=1"><script>alert(1)</script> & "quotes"'
+
+
+@pytest.fixture
+def topic(kafka_bootstrap: str) -> str:
+    return new_topic(kafka_bootstrap)
+
+
+@pytest.fixture
+def writer(kafka_bootstrap: str, topic: str) -> Writer:
+    return Writer(kafka_bootstrap, topic)
+
+
+@pytest.fixture
+def settings(kafka_bootstrap: str) -> Settings:
+    base = settings_for(kafka_bootstrap, port=free_port())
+    return base.model_copy(update={"web": base.web.model_copy(update={"port": free_port()})})
+
+
+@pytest.fixture
+def address(settings: Settings) -> Iterator[str]:
+    with serving_page(settings) as page_address:
+        yield page_address
+
+
+@pytest.fixture
+def page(chromium: Browser) -> Iterator[Page]:
+    """A page of its own; errors in it, and what its policy forbade, fail the test."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    opened = context.new_page()
+    faults: list[str] = []
+    opened.on("pageerror", lambda error: faults.append(str(error)))
+    opened.on("dialog", lambda dialog: faults.append(f"dialog {dialog.message}"))
+    opened.on(
+        "console",
+        # A gateway that is not there is an error to the browser, and expected here.
+        lambda said: faults.append(said.text) if said.type == "error" and "WebSocket" not in said.text else None,
+    )
+    yield opened
+    context.close()
+    assert not faults
+
+
+def said(page: Page) -> list[str]:
+    return page.locator(".turn .text").all_text_contents()
+
+
+def conversation(call_id: str = "call-1", **more: str) -> list[Score]:
+    """Two parties, one utterance without words, markup in the words."""
+    info = call(call_id, datetime.now(UTC), **more)
+    return [
+        score(info, 0, "thank you for calling", role="agent", polarity=0.4, running=0.3, party=0.4),
+        score(
+            info, 2000, "I was charged twice", polarity=-0.6, emotion="anger", running=-0.1, party=-0.6, utterances=2
+        ),
+        score(info, 4000, HOSTILE, polarity=-0.7, emotion="anger", running=-0.3, party=-0.6, utterances=3),
+        score(info, 6000, "", running=-0.3, party=-0.6, utterances=4),
+        score(info, 7000, "I am refunding it now", role="agent", polarity=0.5, running=0.2, party=0.5, utterances=5),
+    ]
+
+
+def test_the_page_shows_what_is_said_as_it_is_said(
+    settings: Settings, topic: str, writer: Writer, address: str, page: Page
+) -> None:
+    events = conversation(agent="Diane", queue="billing")
+    info = events[0].call
+    with serving(settings, topic):
+        page.goto(address)
+        expect(page.locator("#connection")).to_have_text("Live")
+        expect(page.get_by_text("calltide ingest FILE")).to_be_visible()
+        writer.write(started(info))
+        expect(page.locator("#live .entry")).to_have_count(1)
+        expect(page.get_by_text("nothing has been said yet")).to_be_visible()
+        for number, event in enumerate(events, 1):
+            writer.write(event)
+            expect(page.locator(".turn")).to_have_count(number)
+        assert said(page) == [event.text or "no words recognised" for event in events]
+        assert page.locator(".turn img, .turn script").count() == 0, "what is said is text, never markup"
+        assert page.title() == "(1) Calltide"
+
+        assert page.locator(".turn.agent .text").count() == 2
+        left = page.locator(".turn.agent").first.bounding_box()
+        right = page.locator(".turn.customer").first.bounding_box()
+        assert left
+        assert right
+        assert left["x"] + left["width"] < right["x"] + right["width"], "the agent left, the customer right"
+        expect(page.locator(".turn").nth(1)).to_contain_text("negative −0.60")
+        expect(page.locator(".turn").nth(1)).to_contain_text("anger 80 %")
+        wordless = page.locator(".turn").nth(3)
+        expect(wordless.locator(".wordless")).to_be_visible()
+        expect(wordless.get_by_text("no emotion")).to_have_attribute("title", "emotion not computed: role_customer")
+        expect(page.locator("#scores")).to_contain_text("+0.20")
+        expect(page.locator("#emotions li").first).to_contain_text("anger")
+        assert page.locator("#chart circle").count() == 4, "one dot for each utterance with a sentiment"
+        expect(page.locator("#call-facts")).to_contain_text("Agent Diane · billing")
+        assert page.locator("#live .mood").inner_text() == "−0.60"
+
+        writer.write(ended(info, 9000))
+        expect(page.locator("#ended .entry")).to_have_count(1)
+        expect(page.locator("#live .entry")).to_have_count(0)
+        expect(page.locator("#call-clock")).to_have_text("ended after 0:09")
+
+
+def test_utterances_come_in_any_order_and_twice_and_are_shown_in_order_and_once(
+    settings: Settings, topic: str, writer: Writer, address: str, page: Page
+) -> None:
+    events = conversation()
+    with serving(settings, topic):
+        page.goto(address)
+        expect(page.locator("#connection")).to_have_text("Live")
+        writer.write(*(events[at] for at in (2, 0, 4, 1, 3, 1)))
+        expect(page.locator(".turn")).to_have_count(5)
+        assert said(page) == [event.text or "no words recognised" for event in events]
+
+
+def test_a_page_opened_in_the_middle_shows_what_was_said_and_the_reader_chooses_the_call(
+    settings: Settings, topic: str, writer: Writer, address: str, page: Page
+) -> None:
+    first, second = conversation("<i>first</i>"), conversation("second")
+    writer.write(started(first[0].call), *first[:3], started(second[0].call), *second[:2])
+    with serving(settings, topic):
+        page.goto(address)
+        expect(page.locator("#live .entry")).to_have_count(2)
+        expect(page.locator("#call-name")).to_have_text("<i>first</i>")
+        expect(page.locator(".turn")).to_have_count(3)
+        # By keyboard alone: the first entry has the focus after the skip link.
+        page.locator("#live .entry").first.focus()
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        expect(page.locator("#call-name")).to_have_text("second")
+        expect(page.locator("#live .entry").nth(1)).to_have_attribute("aria-current", "true")
+        expect(page.locator(".turn")).to_have_count(2)
+        writer.write(first[3], second[2])
+        expect(page.locator(".turn")).to_have_count(3)
+        assert said(page) == [event.text for event in second[:3]]
+        assert page.locator("#transcript").get_attribute("aria-live") == "polite"
+
+
+def test_over_a_restart_of_the_gateway_nothing_is_missed_or_doubled(
+    settings: Settings, topic: str, writer: Writer, address: str, page: Page
+) -> None:
+    info = call("call-1", datetime.now(UTC))
+    texts = [f"sentence number {number}" for number in range(12)]
+    events = [score(info, 1000 * number, text) for number, text in enumerate(texts)]
+    received: list[str] = []
+    page.on("websocket", lambda made: made.on("framereceived", lambda frame: received.append(str(frame))))
+    with serving(settings, topic):
+        page.goto(address)
+        expect(page.locator("#connection")).to_have_text("Live")
+        writer.write(started(info), *events[:4])
+        expect(page.locator(".turn")).to_have_count(4)
+    expect(page.locator("#connection")).to_have_text("Connection lost, reconnecting…")
+    assert said(page) == texts[:4], "what was said stays to be read"
+    writer.write(*events[4:8])
+    with serving(settings, topic):
+        expect(page.locator("#connection")).to_have_text("Live", timeout=15_000)
+        expect(page.locator(".turn")).to_have_count(8)
+        writer.write(*events[8:])
+        expect(page.locator(".turn")).to_have_count(12)
+    assert said(page) == texts
+    told = [json.loads(frame) for frame in received]
+    pushed = [message["event"]["text"] for message in told if message["type"] == "score"]
+    assert sorted(pushed) == sorted(texts), "each was pushed once: the page has nothing to hide"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_a_phone(
+    settings: Settings, topic: str, writer: Writer, address: str, chromium: Browser, scheme: str
+) -> None:
+    events = conversation("a-call-with-a-rather-long-name-" + "x" * 60)
+    writer.write(started(events[0].call), *events)
+    with serving(settings, topic):
+        context = chromium.new_context(viewport={"width": 360, "height": 740}, color_scheme=scheme)  # type: ignore[arg-type]
+        page = context.new_page()
+        page.goto(address)
+        entry = page.locator("#live .entry")
+        expect(entry).to_be_visible()
+        expect(page.locator("#transcript")).to_be_hidden()
+        entry.click()
+        expect(page.locator(".turn").last).to_be_in_viewport()
+        expect(page.locator("#chart circle").first).to_be_visible()
+        assert page.evaluate("document.scrollingElement.scrollWidth <= innerWidth"), "nothing to scroll sideways"
+        dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(16, 22, 28)"
+        assert dark == (scheme == "dark")
+        page.locator("#back").click()
+        expect(entry).to_be_focused()
+        context.close()
+
+
+def test_the_policy_forbids_all_but_the_page_and_the_gateway(settings: Settings, address: str) -> None:
+    with urllib.request.urlopen(address) as answer:
+        policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'; script-src 'self'; style-src 'self'" in policy
+    assert f"connect-src 'self' ws://127.0.0.1:{settings.gateway.port};" in policy
+    assert "unsafe" not in policy
+    with urllib.request.urlopen(f"{address}config.json") as answer:
+        assert json.load(answer)["gateway"] == f"ws://127.0.0.1:{settings.gateway.port}/v1/scores"
+    with urllib.request.urlopen(f"{address}healthz") as answer:
+        assert json.load(answer) == {"status": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("own", "host", "address"),
+    [
+        ("127.0.0.1", "localhost", "ws://127.0.0.1:8765/v1/scores"),
+        ("0.0.0.0", "calls.example", "ws://calls.example:8765/v1/scores"),
+        ("::", "[fd00::1]", "ws://[fd00::1]:8765/v1/scores"),
+        ("0.0.0.0", "x; script-src *", "ws://127.0.0.1:8765/v1/scores"),
+        ("::1", "localhost", "ws://[::1]:8765/v1/scores"),
+    ],
+)
+def test_the_page_finds_the_gateway_where_it_listens(own: str, host: str, address: str) -> None:
+    base = Settings()
+    chosen = base.model_copy(update={"gateway": base.gateway.model_copy(update={"host": own, "port": 8765})})
+    assert gateway_address(chosen, host) == address
+
+
+def test_a_taken_port_is_told_with_its_setting() -> None:
+    base = Settings()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        chosen = base.model_copy(update={"web": base.web.model_copy(update={"port": port})})
+        with pytest.raises(CalltideError, match=rf"127\.0\.0\.1:{port}.*CALLTIDE_WEB__PORT"):
+            serve_until(chosen, threading.Event(), lambda: None)
+
+
+def test_the_page_needs_nothing_from_elsewhere() -> None:
+    mounted = create_app(Settings()).routes[-1].app  # type: ignore[attr-defined]
+    for file in sorted(mounted.directory.iterdir()):
+        assert "http" not in file.read_text().replace("http://www.w3.org/2000/svg", ""), f"{file.name} is not offline"
