@@ -6,7 +6,7 @@ player can play it. The key of every record is the call id.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, cast, get_args
+from typing import Final, Literal, cast
 
 from schemas.errors import CalltideError
 
@@ -54,8 +54,8 @@ class AudioPacket:
                 f"audio packet with a missing or malformed header ({error}); mend the producer"
             ) from error
         channel, rate, sample, sequence = numbers
-        if codec not in get_args(Codec):
-            raise CalltideError(f"audio packet with unknown codec {codec!r}; send one of {', '.join(get_args(Codec))}")
+        if codec not in BYTES_PER_SAMPLE:
+            raise CalltideError(f"audio packet with unknown codec {codec!r}; send one of {', '.join(BYTES_PER_SAMPLE)}")
         if rate not in RATES:
             raise CalltideError(f"audio packet at {rate} Hz; send 8000 or 16000")
         if min(channel, sample, sequence) < 0:

@@ -4,6 +4,7 @@ A changer must know: modules are imported inside the commands, so that `calltide
 fast; and errors are for people: a CalltideError is one line and exit code 1, `--debug` shows the traceback.
 """
 
+import logging
 import sys
 import threading
 from pathlib import Path
@@ -394,6 +395,8 @@ def samples_download(
 def main() -> None:
     """Run the command line; errors are one line for people."""
     debug = "--debug" in sys.argv
+    # Libraries log what we say in a line of our own; long-running processes log as JSON (streams.service).
+    logging.getLogger().addHandler(logging.NullHandler())
     try:
         sys.exit(app(standalone_mode=False) or 0)
     except typer.Abort:

@@ -62,9 +62,16 @@ def connect(settings: Settings, *, create: bool = False) -> Client:
     except (ClickHouseError, OSError) as error:
         where = f"{options['host']}:{options['port']}"
         raise CalltideError(
-            f"no ClickHouse at {where} ({str(error).splitlines()[0][:200]}); start it with `calltide up`, "
+            f"no ClickHouse at {where} ({_reason(error)}); start it with `calltide up`, "
             "or set CALLTIDE_CLICKHOUSE__URL"
         ) from None
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in one line: libraries wrap "connection refused" in several others."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return str(error).splitlines()[0][:200]
 
 
 def migrate(settings: Settings) -> list[str]:
