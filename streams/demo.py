@@ -8,6 +8,7 @@ import asyncio
 import statistics
 import threading
 import time
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -62,10 +63,17 @@ def recordings(path: Path | None, settings: Settings) -> tuple[list[Call], str]:
     """The calls to stream and what they are. Raises CalltideError for a path without recordings."""
     if path is None:
         stereo, mono = samples.two_channel(settings.directory / "samples"), samples.packaged()
+        run = uuid.uuid4().hex[:4]
         calls = [
-            *prepare([stereo], roles=("agent", "customer"), queue="support", agent="diane"),
-            *prepare([mono], queue="sales"),
-            *prepare([stereo], roles=("customer", "agent"), queue="support", agent="sheila"),
+            *prepare([stereo], call_id=f"two-channels-{run}", queue="support", agent="diane"),
+            *prepare([mono], call_id=f"mono-mix-{run}", queue="sales"),
+            *prepare(
+                [stereo],
+                call_id=f"swapped-{run}",
+                roles=("customer", "agent"),
+                queue="support",
+                agent="sheila",
+            ),
         ]
         return (
             calls,
@@ -88,10 +96,10 @@ def run(settings: Settings, path: Path | None) -> None:
     calls, what = recordings(path, settings)
     for number, call in enumerate(calls):
         call.delay_s = number * STAGGER_S
-    with Supervisor(settings, lambda text: console.print(f"  {text}", highlight=False)) as supervisor:
+    with Supervisor(settings, lambda text: console.print(f"  {text}", highlight=False, soft_wrap=True)) as supervisor:
         console.print(f"[bold]everything runs after {time.monotonic() - begun:.1f} s[/bold]", highlight=False)
         console.print(f"live page: [bold]http://{settings.web.host}:{settings.web.port}[/bold]")
-        console.print(f"streaming {len(calls)} calls in real time: {what}\n", highlight=False)
+        console.print(f"streaming {len(calls)} calls in real time: {what}\n", highlight=False, soft_wrap=True)
         heard = _stream(settings, supervisor, calls, console)
         _sum_up(settings, console, calls, heard, time.monotonic() - begun)
 
@@ -149,14 +157,17 @@ def _stream(settings: Settings, supervisor: Supervisor, calls: Sequence[Call], c
 
 
 def _sum_up(settings: Settings, console: Console, calls: Sequence[Call], heard: Heard, took_s: float) -> None:
-    database = settings.clickhouse.database
     names = ", ".join("'" + call.info.call_id.replace("'", "") + "'" for call in calls)
-    rows = ask(
-        settings,
-        f"SELECT (SELECT count() FROM {database}.calls FINAL WHERE call_id IN ({names})), "
-        f"(SELECT count() FROM {database}.utterances FINAL WHERE call_id IN ({names}))",
-        "TSV",
-    ).split()
+    counted = (
+        f"SELECT (SELECT count() FROM calls FINAL WHERE call_id IN ({names})), "
+        f"(SELECT count() FROM utterances FINAL WHERE call_id IN ({names}))"
+    )
+    # The sink inserts in batches: give the last one time to arrive, then tell what is there.
+    deadline = time.monotonic() + SETTLE_S
+    while (rows := ask(settings, counted, "TSV").split()) != [str(len(calls)), str(heard.scores)]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.2)
     console.print(
         f"\n[bold]{len(heard.ended)} of {len(calls)} calls heard to their end, {heard.scores} utterances scored[/bold]"
     )
@@ -178,6 +189,7 @@ def _sum_up(settings: Settings, console: Console, calls: Sequence[Call], heard: 
         "  .venv/bin/calltide analyze CALL.wav      the same without Kafka",
         highlight=False,
         markup=False,
+        soft_wrap=True,
     )
     if len(heard.ended) < len(calls):
         raise CalltideError(f"not every call was heard to its end; see the logs in {settings.directory / 'logs'}")
