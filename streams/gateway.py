@@ -196,6 +196,13 @@ async def _end(connection: ServerConnection, code: CloseCode, reason: str, last:
         pass
 
 
+def _host(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
+
+
 def _fields(message: str | bytes) -> dict[str, list[str]]:
     """A subscription sent as JSON: each field a text or a list of texts. Raises CalltideError for anything else."""
     try:
@@ -440,7 +447,12 @@ class Gateway:
             self._tell("gap", **gap)
 
     def _gap(self, partition: int, old: int, new: int) -> dict[str, Any]:
-        text = f"offsets {old} to {new - 1} of partition {partition} are no longer in the topic: they were not pushed"
+        if new > old:
+            text = (
+                f"offsets {old} to {new - 1} of partition {partition} are no longer in the topic: they were not pushed"
+            )
+        else:
+            text = f"partition {partition} was made anew, it ended before offset {old}: what it lost was not pushed"
         return {"partition": partition, "from_offset": old, "to_offset": new, "message": text}
 
     def _end_slow(self, slow: Iterable[_Client]) -> None:
@@ -470,15 +482,14 @@ class Gateway:
         A browser lets any page of the web open a websocket to loopback, so its Origin is checked: loopback, or the host
         by which the gateway itself is addressed. Programs send no Origin.
         """
-        path = urlsplit(request.path).path
+        path = request.path.partition("?")[0]
         if path == "/healthz":
             return connection.respond(HTTPStatus.OK, json.dumps({"kafka": self._kafka, "clients": len(self._clients)}))
         if path != PATH:
             return connection.respond(HTTPStatus.NOT_FOUND, f"the scores are at {PATH}\n")
         origin = request.headers.get("Origin")
         if origin is not None:
-            page = urlsplit(origin).hostname
-            here = urlsplit("//" + request.headers.get("Host", "")).hostname
+            page, here = _host(origin), _host("//" + request.headers.get("Host", ""))
             if page not in LOOPBACK and (page != here or self._settings.gateway.host in LOOPBACK):
                 return connection.respond(HTTPStatus.FORBIDDEN, "pages of this origin may not read the scores\n")
         return None
@@ -517,7 +528,7 @@ class Gateway:
     async def _subscription(self, connection: ServerConnection) -> Subscription:
         """From the query; without one from the first message, if it comes in time."""
         assert connection.request
-        fields: dict[str, list[str]] = parse_qs(urlsplit(connection.request.path).query, keep_blank_values=True)
+        fields: dict[str, list[str]] = parse_qs(connection.request.path.partition("?")[2], keep_blank_values=True)
         try:
             if not fields:
                 try:
@@ -654,4 +665,6 @@ class Gateway:
 
 def serve_until(settings: Settings, stop: threading.Event, ready: Callable[[], None]) -> None:
     """Serve until `stop` is set; `ready` is called when clients are let in. Raises CalltideError as `Gateway.run`."""
+    # The library tells each connection it opens and closes.
+    logging.getLogger("websockets").setLevel(logging.WARNING)
     uvloop.run(Gateway(settings, stop=stop).run(ready))

@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from confluent_kafka import TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -231,6 +231,7 @@ def test_a_first_message_that_is_none_and_a_second_message_are_refused(gateway: 
         ("/v2/scores", None, 404),
         ("/v1/scores", "https://elsewhere.example", 403),
         ("/v1/scores", "null", 403),
+        ("/v1/scores", "http://[", 403),
         ("/v1/scores", "http://localhost.elsewhere.example:8000", 403),
         ("/v1/scores", "http://127.0.0.1:8000", 101),
         ("/v1/scores", "http://localhost:8000", 101),
@@ -367,6 +368,43 @@ def test_what_the_topic_no_longer_has_is_told_as_a_gap(
             assert "were not pushed" in gap["message"]
             assert gap["cursor"] == f"{topic}~0:0,1:6,2:0"
             assert [message["event"]["start_ms"] for message in messages] == list(range(3, 10))
+
+    within(work())
+
+
+def test_a_topic_made_anew_under_a_running_gateway_is_told_and_read_on(
+    gateway: Gateway, kafka_bootstrap: str, topic: str, writer: Writer
+) -> None:
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+
+    def make_anew() -> None:
+        admin.delete_topics([topic])[topic].result(10)
+        while True:
+            try:
+                admin.create_topics([NewTopic(topic, 3, 1)])[topic].result(10)
+                return
+            except KafkaException as error:
+                # Deletion goes on for a while after it was confirmed.
+                assert error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS
+
+    async def work() -> None:
+        async with connect(f"{gateway.address}?kinds=score") as client:
+            await receive(client)
+            for start_ms in range(5):
+                writer.write(score(call("c1"), start_ms), partition=1)
+            await take(client, 5)
+            await asyncio.to_thread(make_anew)
+            again = await asyncio.to_thread(Writer, kafka_bootstrap, topic)
+            await asyncio.to_thread(again.write, score(call("c1"), 100), partition=1)
+            while (message := await receive(client))["type"] != "gap":
+                pass
+            assert "made anew" in message["message"]
+            (message,) = await take(client, 1)
+            assert message["event"]["start_ms"] == 100
+        async with connect(f"{gateway.address}?from={topic}~0:0,1:9,2:0") as client:
+            messages, code, _ = await rest(client)
+            assert code == 1008
+            assert "made anew" in messages[0]["message"]
 
     within(work())
 
