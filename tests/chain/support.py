@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import psutil
 from websockets.sync.client import connect
@@ -65,8 +66,8 @@ class Stack:
 class Listener:
     """A websocket client in a thread; `events` grows while calls are heard."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self, url: str, **fields: str) -> None:
+        self.url = f"{url}?{urlencode(fields)}"
         self.messages: list[dict[str, Any]] = []
         self.hello = threading.Event()
         self.stopping = False

@@ -110,7 +110,7 @@ def in_clickhouse(stack: Stack, call_id: str) -> list[dict[str, Any]]:
 
 def hear(stack: Stack, path: Path, call_id: str, *options: str, speed: str = "max") -> list[dict[str, Any]]:
     """Stream a call and return what a websocket client got until its end."""
-    with Listener(f"{stack.scores_url}?call={call_id}") as listener:
+    with Listener(stack.scores_url, call=call_id) as listener:
         stack.calltide("ingest", path, "--call-id", call_id, "--speed", speed, *options)
         until(lambda: listener.events("call_ended", call_id), f"end of {call_id} at the websocket")
         assert len(listener.events("call_started", call_id)) == 1
@@ -163,17 +163,17 @@ def test_every_stage_killed_in_the_middle_of_a_call_changes_nothing(stack: Stack
 def test_a_client_resumes_by_cursor_with_nothing_missed_and_nothing_repeated(stack: Stack, tmp_path: Path) -> None:
     path = samples.two_channel(tmp_path)
     everything = hear(stack, path, "resumed")
-    with Listener(f"{stack.scores_url}?history=live") as listener:
+    with Listener(stack.scores_url, history="live") as listener:
         cursor = listener.messages[0]["cursor"]
     second = hear(stack, path, "resumed-2")
-    with Listener(f"{stack.scores_url}?from={cursor}") as listener:
+    with Listener(stack.scores_url, **{"from": cursor}) as listener:
         until(lambda: listener.events("call_ended", "resumed-2"), "the call that was missed")
         missed = [utterance(Score.model_validate(event)) for event in listener.events("score", "resumed-2")]
         assert listener.events("score", "resumed") == []
         half = [message for message in listener.messages if message.get("type") == "score"][len(missed) // 2]
     assert in_order(missed) == second
     assert [one["text"] for one in second] == [one["text"] for one in everything]
-    with Listener(f"{stack.scores_url}?from={half['cursor']}") as listener:
+    with Listener(stack.scores_url, **{"from": half["cursor"]}) as listener:
         until(lambda: listener.events("call_ended", "resumed-2"), "the second half")
         rest = [utterance(Score.model_validate(event)) for event in listener.events("score", "resumed-2")]
     assert rest == missed[len(missed) // 2 + 1 :]
