@@ -111,7 +111,8 @@ def holder_of_port(port: int) -> str:
     """` by process 4711 (java)` for the process that listens on `port`; empty where that may not be read."""
     try:
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            here = connection.status == psutil.CONN_LISTEN and getattr(connection.laddr, "port", None) == port
+            if here and connection.pid:
                 return f" by process {connection.pid} ({psutil.Process(connection.pid).name()})"
     except (psutil.AccessDenied, psutil.NoSuchProcess):
         pass

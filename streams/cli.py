@@ -28,6 +28,9 @@ samples_app = typer.Typer(no_args_is_help=True, help="Recordings to try Calltide
 app.add_typer(topics_app, name="topics")
 app.add_typer(samples_app, name="samples")
 
+INTERRUPTED = 130
+"""What typer makes of Ctrl-C, as shells do."""
+
 Files = Annotated[list[Path], typer.Argument(help="recordings: WAV, FLAC, MP3, M4A, OGG, WebM; one or two channels")]
 Roles = Annotated[
     str | None, typer.Option(help="party on each channel: agent, customer or unknown, such as agent,customer")
@@ -398,13 +401,13 @@ def main() -> None:
     # Libraries log what we say in a line of our own; long-running processes log as JSON (streams.service).
     logging.getLogger().addHandler(logging.NullHandler())
     try:
-        sys.exit(app(standalone_mode=False) or 0)
-    except typer.Abort:
-        sys.stderr.write("calltide: stopped\n")
-        sys.exit(130)
+        status = app(standalone_mode=False) or 0
+        if status == INTERRUPTED:
+            sys.stderr.write("calltide: stopped\n")
+        sys.exit(status)
     except typer.TyperException as error:
-        error.show()
-        sys.exit(error.exit_code)
+        sys.stderr.write(f"calltide: {str(error).rstrip('.')}; `calltide --help` lists what there is\n")
+        sys.exit(2)
     except BrokenPipeError:
         # Whoever read our output has had enough.
         sys.stderr.close()

@@ -20,10 +20,10 @@ import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
-from deploy.migrations import apply_migrations
 from prometheus_client import Counter, Gauge
 from pydantic import ValidationError
 
+from deploy.migrations import apply_migrations
 from schemas.errors import CalltideError
 from schemas.events import CallEnded, CallEvent, CallStarted, Score, decode
 from schemas.topics import SCORES
@@ -62,8 +62,7 @@ def connect(settings: Settings, *, create: bool = False) -> Client:
     except (ClickHouseError, OSError) as error:
         where = f"{options['host']}:{options['port']}"
         raise CalltideError(
-            f"no ClickHouse at {where} ({_reason(error)}); start it with `calltide up`, "
-            "or set CALLTIDE_CLICKHOUSE__URL"
+            f"no ClickHouse at {where} ({_reason(error)}); start it with `calltide up`, or set CALLTIDE_CLICKHOUSE__URL"
         ) from None
 
 

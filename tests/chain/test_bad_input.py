@@ -21,7 +21,9 @@ pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
 def calltide(*arguments: str | Path, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "streams.cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | env, text=True, capture_output=True, timeout=120)
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | env, text=True, capture_output=True, timeout=120, check=False
+    )
 
 
 def said(result: subprocess.CompletedProcess[str]) -> str:
@@ -111,7 +113,9 @@ def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_is_full(tmp_path: Path) -> None:
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", tmp_path], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", tmp_path], capture_output=True, check=False
+    )
     if mounted.returncode:
         pytest.skip("a full disk can be made only by root with the right to mount")
     try:

@@ -4,7 +4,7 @@ import json
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
@@ -48,7 +48,7 @@ def in_scores(stack: Stack, call_id: str) -> list[dict[str, Any]]:
             if message.error():
                 left.discard(message.partition())
             elif message.key() == call_id.encode():
-                event = decode(dict(message.headers() or []), message.value() or b"")
+                event = decode(dict(cast("list[tuple[str, bytes]]", message.headers())), message.value() or b"")
                 if isinstance(event, Score):
                     found.append(utterance(event))
     reader.close()

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,16 +22,16 @@ class Pairs:
 
     idle_timeout_ms: int | None = 1_000
 
-    def open(self, call_id: str) -> dict[str, object]:
+    def open(self, call_id: str) -> dict[str, Any]:
         return {"held": b"", "pairs": 0}
 
-    def restore(self, call_id: str, snapshot: bytes) -> dict[str, object]:
+    def restore(self, call_id: str, snapshot: bytes) -> dict[str, Any]:
         return {"held": b"", "pairs": int(snapshot)}
 
-    def process(self, batch: Sequence[tuple[dict[str, object], Record]]) -> list[Step]:
+    def process(self, batch: Sequence[tuple[dict[str, Any], Record]]) -> list[Step]:
         return [self._one(state, record) for state, record in batch]
 
-    def _one(self, state: dict[str, object], record: Record) -> Step:
+    def _one(self, state: dict[str, Any], record: Record) -> Step:
         if record.value == b"poison":
             state["held"] = b"half changed"
             raise ValueError("poison")
@@ -38,12 +39,11 @@ class Pairs:
             text = b"%d:%s:%s" % (state["pairs"], state["held"], record.kind.encode())
             return Step([Output([("kind", b"end")], text)], b"")
         held = state["held"]
-        assert isinstance(held, bytes)
         if not held:
             state["held"] = record.value
             return Step([], None)
         state["held"] = b""
-        state["pairs"] = int(str(state["pairs"])) + 1
+        state["pairs"] += 1
         outputs = [Output([("kind", b"pair")], b"%d:%s+%s" % (state["pairs"], held, record.value))]
         return Step(outputs, str(state["pairs"]).encode() if int(record.value) % 2 == 0 else None)
 

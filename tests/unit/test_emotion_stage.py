@@ -16,6 +16,9 @@ from tests.unit.stage_records import call, event_of, marks, noise, record, run, 
 LABELS = ("neutral", "happiness", "sadness", "anger", "fear", "surprise")
 
 
+ROLES: tuple[Role, ...] = ("agent", "customer", "unknown")
+
+
 class Loudness:
     """The louder, the angrier; counts what it was made to hear."""
 
@@ -46,7 +49,7 @@ def scored(records: Sequence[Record], config: Config | None = None) -> tuple[lis
 
 
 def test_only_customers_are_heard_unless_a_setting_says_so() -> None:
-    records = [spoken(role, 2_000 * i) for i, role in enumerate(("agent", "customer", "unknown"))]
+    records = [spoken(role, 2_000 * i) for i, role in enumerate(ROLES)]
     (agent, customer, unknown), heard = scored(records)
     assert heard == 1
     assert agent.emotion is None

@@ -34,6 +34,7 @@ def encoded(path: Path, codec: str, rate: int = 44_100, seconds: float = 5.0) ->
     """A file in a lossy codec, by FFmpeg."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, layout="mono")
+        assert isinstance(stream, av.AudioStream)
         signal = (tone(rate, seconds)[:, 0] * 32_767).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(signal[None, :], format="s16", layout="mono")
         frame.sample_rate = rate

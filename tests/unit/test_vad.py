@@ -89,7 +89,8 @@ def packets(
     value: bytes, channel: int = 0, codec: Codec = "pcm_s16le", rate: int = 8_000, sizes: Sequence[int] = (100,)
 ) -> list[AudioPacket]:
     """`value` in packets of `sizes` milliseconds, over and over."""
-    result, sample, width = [], 0, BYTES_PER_SAMPLE[codec]
+    result: list[AudioPacket] = []
+    sample, width = 0, BYTES_PER_SAMPLE[codec]
     while sample * width < len(value):
         n = sizes[len(result) % len(sizes)] * rate // 1000
         result.append(
