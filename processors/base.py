@@ -1,10 +1,10 @@
 """What a stage is: the contract between a processor and whatever drives it.
 
 Three shells drive the same object: the Kafka runtime, the in-process chain of `calltide analyze`, and the in-memory
-driver of the tests. A changer must know: for every call, the outputs must depend on the records of that call alone and
 driver of the tests. A changer must know: for every call, the outputs must depend on the records of that call alone
 and on their order, never on how they fall into batches, and they must be the same byte for byte when a record is read
 again. The runtime's exactly-once rests on it.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
