@@ -1,0 +1,92 @@
+"""Emotion of an utterance from the voice alone: six probabilities.
+
+A changer must know: level, length and encoder are part of the trained model. `training/train_emotion.py` takes its
+features from `WhisperEncoder`, so a change there asks for a new training and new figures in docs/emotion.md.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from processors.models.onnx_session import WEIGHTS, open_session
+from schemas.errors import CalltideError
+
+RATE: Final = 16_000
+EMOTIONS: Final = ("neutral", "happiness", "sadness", "anger", "fear", "surprise")
+
+
+class EmotionModel(Protocol):
+    """A model of the emotion that is heard in a voice."""
+
+    id: str
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, in the order of the columns."""
+        ...
+
+    def predict(self, audio: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Mono 16 kHz utterances, float32 (samples,) in [-1, 1], as float32 (n, 6): probabilities of the `labels`."""
+        ...
+
+
+class WhisperEncoder:
+    """The encoder of whisper-tiny.en, giving the states of all its layers, on audio of one level and bounded length."""
+
+    SHORTEST_S: Final = 0.5
+    """Shorter utterances are repeated up to it (judgement: under half a second there is little to hear)."""
+    LONGEST_S: Final = 6.0
+    """Of longer utterances the middle is taken; it bounds the cost at about 60 ms."""
+    LEVEL: Final = 0.05
+    """Root mean square that every utterance is brought to (-26 dBFS): a line's gain says nothing of its speaker."""
+    FLOOR: Final = 1e-4
+    """What is softer (-80 dBFS) is silence and is not raised any further."""
+
+    def __init__(self, threads: int = 1) -> None:
+        self._session = open_session(WEIGHTS / "whisper-tiny-encoder.onnx", threads)
+
+    def states(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Float32 (6 layers, positions of 20 ms, 384) of one utterance. Raises ValueError when it is empty."""
+        if not len(samples):
+            raise ValueError("an empty utterance has no emotion")
+        shortest, longest = int(self.SHORTEST_S * RATE), int(self.LONGEST_S * RATE)
+        if len(samples) < shortest:
+            samples = np.resize(samples, shortest)
+        start = max(0, (len(samples) - longest) // 2)
+        samples = samples[start : start + longest]
+        level = float(np.sqrt(np.mean(np.square(samples))))
+        levelled = samples * np.float32(self.LEVEL / max(level, self.FLOOR))
+        states: NDArray[np.float32] = self._session.run(None, {"audio": levelled[None]})[0]
+        return states
+
+
+class WhisperStatsEmotion:
+    """A small trained head on the mean and spread over time of whisper-tiny.en's encoder states.
+
+    Probabilities are calibrated for six equally frequent emotions of acted speech: docs/emotion.md has the figures and
+    says where they do not carry over. Each utterance is computed alone, so that its result does not depend on its
+    neighbours.
+    """
+
+    labels = EMOTIONS
+
+    def __init__(self, head: Path | None = None, threads: int = 1) -> None:
+        """`head`: another one made by `training/train_emotion.py`. Raises CalltideError when it does not fit."""
+        path = head or WEIGHTS / "emotion.onnx"
+        self._encoder = WhisperEncoder(threads)
+        self._head = open_session(path, threads)
+        facts = self._head.get_modelmeta().custom_metadata_map
+        if json.loads(facts.get("labels", "null")) != list(EMOTIONS):
+            raise CalltideError(f"{path} is no head for {', '.join(EMOTIONS)}; train one (docs/emotion.md)")
+        self.id = facts["id"]
+
+    def predict(self, audio: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """See EmotionModel.predict. Raises ValueError for an empty utterance."""
+        rows = np.empty((len(audio), len(EMOTIONS)), np.float32)
+        for row, samples in zip(rows, audio, strict=True):
+            row[:] = self._head.run(None, {"states": self._encoder.states(samples)})[0]
+        return rows
