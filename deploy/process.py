@@ -37,7 +37,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 def spawn(
     command: Sequence[str | Path], *, output: Path, cwd: Path | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start `command`, tied to this process, with stdout and stderr in the file `output`, begun afresh.
+    """Start `command`, tied to this process, with stdout and stderr at the end of the file `output`.
 
     The first part of `command` is an absolute path. `env` is added to the environment. Raises OSError when the program
     or the file cannot be opened.
@@ -49,7 +49,7 @@ def spawn(
 
     def run() -> None:
         try:
-            with output.open("wb") as out:
+            with output.open("ab") as out:
                 process = subprocess.Popen(
                     arguments,
                     stdin=subprocess.DEVNULL,

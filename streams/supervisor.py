@@ -89,6 +89,7 @@ class Supervisor:
                 command = [sys.executable, "-m", "streams.cli", *arguments, "--ready", str(ready)]
                 service = _Service(name, command, self.home / "logs" / f"{name}.log", ready)
                 self.services.append(service)
+                service.log.unlink(missing_ok=True)
                 self._spawn(service)
             self._wait_until_ready()
 
