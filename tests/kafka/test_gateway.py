@@ -537,7 +537,12 @@ def test_records_that_are_no_events_are_passed_over(gateway: Gateway, writer: Wr
     async def work() -> None:
         async with connect(f"{gateway.address}?kinds=score") as client:
             await receive(client)
-            for headers, value in (([], b"{}"), ([("kind", b"score")], b"{"), ([("kind", b"noise")], b"\xff")):
+            no_events: list[tuple[dict[str, str | bytes | None], bytes]] = [
+                ({}, b"{}"),
+                ({"kind": b"score"}, b"{"),
+                ({"kind": b"noise"}, b"\xff"),
+            ]
+            for headers, value in no_events:
                 writer._producer.begin_transaction()
                 writer._producer.produce(writer.topic, value, partition=0, headers=headers)
                 writer.commit()
