@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -217,7 +218,7 @@ def test_running_calls_stay_bounded() -> None:
     assert [kept.event.call.call_id for kept, _ in calls.events(Subscription())] == ["new"], "its end was lost"
 
 
-def drain(backlog: Backlog) -> list[dict[str, object]]:
+def drain(backlog: Backlog) -> list[dict[str, Any]]:
     return [json.loads(text) for text in backlog]
 
 
@@ -247,7 +248,7 @@ def test_a_conflating_backlog_keeps_the_newest_of_each_call_and_counts_the_rest(
     """Steps: a call's number puts a message of it, None takes one."""
     backlog = Backlog(limit, conflate=True)
     put: list[tuple[int, int]] = []
-    got: list[dict[str, object]] = []
+    got: list[dict[str, Any]] = []
     for number, call in enumerate(steps):
         if call is None:
             text = next(iter(backlog), None)
