@@ -37,7 +37,7 @@ const clock = (ms) => {
   return minutes < 60 ? `${minutes}:${rest}` : `${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, "0")}:${rest}`;
 };
 const signed = (score) => (score < 0 ? "−" : "+") + Math.abs(score).toFixed(2);
-const percent = (share) => `${Math.round(share * 100)} %`;
+const percent = (share) => `${Math.round(share * 100)}\u00a0%`;
 const feeling = (score) => (score > 0.1 ? "positive" : score < -0.1 ? "negative" : "neutral");
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 const inOrder = (call) => [...call.utterances.values()].sort((a, b) => a.start_ms - b.start_ms || a.channel - b.channel);

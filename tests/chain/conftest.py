@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.browser.conftest import chromium  # noqa: F401 - the fixture
 from tests.chain.support import Stack, start, wait_until_up
 
 

@@ -41,6 +41,12 @@ class Stack:
         command = [sys.executable, "-m", "streams.cli", *map(str, arguments)]
         return subprocess.run(command, cwd=ROOT, env=self.env, text=True, capture_output=True, check=check, timeout=240)
 
+    def begin(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """The same, without waiting for its end."""
+        command = [sys.executable, "-m", "streams.cli", *map(str, arguments)]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, cwd=ROOT, env=self.env, text=True, stdout=pipe, stderr=pipe)
+
     def pid(self, *command: str) -> int | None:
         """The process that runs a subcommand, such as ("stage", "vad")."""
         for child in psutil.Process(self.process.pid).children(recursive=True):

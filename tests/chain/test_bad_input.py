@@ -134,14 +134,7 @@ def test_a_wrong_statement(stack: Stack) -> None:
 
 
 def test_ctrl_c_in_an_ingest_ends_the_call(stack: Stack) -> None:
-    ingest = subprocess.Popen(
-        [sys.executable, "-m", "streams.cli", "ingest", samples.packaged(), "--call-id", "stopped"],
-        cwd=ROOT,
-        env=stack.env,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    ingest = stack.begin("ingest", samples.packaged(), "--call-id", "stopped")
     until(
         lambda: stack.rows("SELECT count() AS n FROM calls WHERE call_id = 'stopped'") == [{"n": 1}], "the call began"
     )
