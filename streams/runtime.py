@@ -31,6 +31,7 @@ COMMIT_INTERVAL_S: Final = 1.0
 TRANSACTION_S: Final = 30.0
 RESTORE_S: Final = 120.0
 QUIET_CHECK_S: Final = 1.0
+"""How often quiet partitions are looked for, however busy the others are."""
 
 RECORDS = Counter("calltide_records_total", "records read", ["stage"])
 BYTES = Counter("calltide_bytes_total", "bytes read", ["stage"])
@@ -90,6 +91,7 @@ class _Life:
         self.checkpoint = Checkpoint(self.row.name, worker.processor)
         self.pending = 0.0
         """When the oldest uncommitted change without outputs came, monotonic seconds; 0: none."""
+        self.next_quiet_check = 0.0
         self.heard: dict[int, float] = {}
         """When a partition last gave a record, monotonic seconds."""
         self.producer = Producer(
@@ -143,7 +145,10 @@ class _Life:
             RECORDS.labels(name).inc(len(batch))
             BATCH.labels(name).observe(len(batch))
             BYTES.labels(name).inc(sum(len(item.record.value) for item in batch))
-        produced = self._process(batch) if batch else self._idle()
+        produced = self._process(batch) if batch else []
+        if time.monotonic() >= self.next_quiet_check:
+            self.next_quiet_check = time.monotonic() + QUIET_CHECK_S
+            produced += self._idle()
         if batch and not self.pending:
             self.pending = time.monotonic()
         if produced or (self.pending and time.monotonic() - self.pending >= COMMIT_INTERVAL_S):
