@@ -1,0 +1,110 @@
+"""`python -m benchmarks [NAME…]`: measure this machine, print tables, write them into docs/benchmarks.md.
+
+A changer must know: docs/benchmarks.md holds the tables of NAME between `<!-- figures: python -m benchmarks NAME -->`
+and `<!-- end of figures -->`; a run replaces what it measured and leaves the rest.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.markdown import Markdown
+
+from benchmarks import cpu, latency, loop
+from benchmarks.support import Table, machine
+from schemas.errors import CalltideError
+
+NAMES = {
+    "loop": "records a second and latency of the loop without models",
+    "latency": "end of speech to score at a websocket client, by number of concurrent calls",
+    "cpu": f"CPU by process for a second of call, and memory, with {cpu.CALLS} calls",
+}
+END = "<!-- end of figures -->"
+
+
+def _arguments() -> argparse.Namespace:
+    names = "\n".join(f"  {name:8} {what}" for name, what in NAMES.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=f"Measure this machine. Without a name, all:\n{names}",
+        epilog="The models' own: python -m benchmarks.asr, .diarization, .vad",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument("--list", action="store_true", help="only list the names")
+    parser.add_argument(
+        "--calls", type=int, nargs="+", default=latency.LEVELS, metavar="N", help="numbers of concurrent calls"
+    )
+    parser.add_argument(
+        "--search",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help=f"look for the number of calls at which p95 passes {latency.LIMIT_S:.0f} s (default: yes)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="renew the tables in a page")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(NAMES):
+        parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
+    if min(arguments.calls) < 1:
+        parser.error("--calls takes numbers above 0")
+    return arguments
+
+
+def _renew(page: Path, sections: dict[str, str]) -> None:
+    """Raises CalltideError when a section has no place in the page."""
+    text = page.read_text()
+    for name, body in sections.items():
+        mark = f"<!-- figures: python -m benchmarks {name} -->"
+        before, found, rest = text.partition(mark)
+        _, end, after = rest.partition(END)
+        if not (found and end):
+            raise CalltideError(f"{page} has no place for {name}; add the lines {mark} and {END}")
+        text = f"{before}{mark}\n{body}\n{END}{after}"
+    page.write_text(text)
+
+
+def main() -> None:
+    arguments, console = _arguments(), Console()
+    names = arguments.names or list(NAMES)
+    if arguments.list:
+        for name, what in NAMES.items():
+            console.print(f"{name:8} {what}", highlight=False)
+        return
+    began, about = time.monotonic(), machine()
+    tables: dict[str, list[Table]] = {}
+    if "loop" in names:
+        console.print("the loop", highlight=False)
+        tables["loop"] = loop.run()
+    if {"latency", "cpu"} & set(names):
+        console.print("the whole chain", highlight=False)
+        levels = set(arguments.calls) if "latency" in names else set()
+        runs = latency.measure(
+            sorted(levels | ({cpu.CALLS} if "cpu" in names else set())),
+            arguments.search and "latency" in names,
+            console,
+        )
+        tables |= {name: module.tables(runs) for name, module in (("latency", latency), ("cpu", cpu)) if name in names}
+    origin = f"{about['date']}, {about['machine']}; {about['versions']}; commit {about['commit']}"
+    sections = {
+        name: "\n" + "\n".join(table.markdown() for table in found) + f"\n*{origin}*\n"
+        for name, found in tables.items()
+    }
+    for section in sections.values():
+        console.print(Markdown(section))
+    console.print(f"took {time.monotonic() - began:.0f} s", highlight=False)
+    if arguments.json:
+        figures = {name: {table.title: table.data for table in found} for name, found in tables.items()}
+        arguments.json.write_text(json.dumps(about | figures, indent=1) + "\n")
+    if arguments.markdown:
+        _renew(arguments.markdown, sections)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CalltideError as error:
+        sys.exit(f"calltide: {error}")
