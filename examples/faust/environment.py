@@ -29,9 +29,9 @@ def faust_python() -> Path:
     wanted = hashlib.sha256(LOCK.read_bytes()).hexdigest()
     if not (python.exists() and stamp.exists() and stamp.read_text() == wanted):
         make: list[str | Path] = [sys.executable, "-m", "venv", "--clear", home]
-        install: list[str | Path] = [python, "-m", "pip", "install", "--quiet", "--require-hashes", "-r", LOCK]
+        pip: list[str | Path] = [python, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
         try:
-            for command in (make, install):
+            for command in (make, [*pip, "--require-hashes", "-r", LOCK]):
                 subprocess.run(command, check=True, capture_output=True, text=True, timeout=INSTALL_S)
         except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
             reason = (str(error.stderr or "").strip().splitlines() or [str(error)])[-1]
