@@ -93,14 +93,14 @@ def main() -> None:
         name: "\n" + "\n".join(table.markdown() for table in found) + f"\n*{origin}*\n"
         for name, found in tables.items()
     }
-    for section in sections.values():
-        console.print(Markdown(section))
-    console.print(f"took {time.monotonic() - began:.0f} s", highlight=False)
     if arguments.json:
         figures = {name: {table.title: table.data for table in found} for name, found in tables.items()}
         arguments.json.write_text(json.dumps(about | figures, indent=1) + "\n")
     if arguments.markdown:
         _renew(arguments.markdown, sections)
+    for section in sections.values():
+        console.print(Markdown(section))
+    console.print(f"took {time.monotonic() - began:.0f} s", highlight=False)
 
 
 if __name__ == "__main__":
