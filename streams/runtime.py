@@ -32,6 +32,8 @@ TRANSACTION_S: Final = 30.0
 RESTORE_S: Final = 120.0
 QUIET_CHECK_S: Final = 1.0
 """How often quiet partitions are looked for, however busy the others are."""
+FENCED: Final = (KafkaError._FENCED, KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL)
+"""Another took the transactional id or the group member. A consumer says no more than that it is a fatal error."""
 
 RECORDS = Counter("calltide_records_total", "records read", ["stage"])
 BYTES = Counter("calltide_bytes_total", "bytes read", ["stage"])
@@ -58,6 +60,7 @@ class StageWorker:
         self.settings = settings
         self.row = row
         self.processor = processor
+        self.slot = slot
         self.group = f"{settings.kafka.group_prefix}.{row.name}"
         self.member = f"{self.group}.{slot}"
         self.careful_until: dict[int, int] = {}
@@ -65,7 +68,7 @@ class StageWorker:
     def run(self, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
         """Work until `stop` is set. `ready` is called once partitions are assigned and restored.
 
-        Raises CalltideError when the broker refuses what no retry can mend (authorisation, unknown topics).
+        Raises CalltideError for what no retry can mend: the broker refuses, or another worker took this slot.
         """
         pause_s = 0.1
         while not stop.is_set():
@@ -95,7 +98,16 @@ class _Life:
         self.heard: dict[int, float] = {}
         """When a partition last gave a record, monotonic seconds."""
         self.producer = Producer(
-            kafka.producer(settings, **{"transactional.id": worker.member, "transaction.timeout.ms": 60_000})
+            kafka.producer(
+                settings,
+                **{
+                    "transactional.id": worker.member,
+                    "transaction.timeout.ms": 60_000,
+                    # Otherwise offsets sent after a restart of the only broker wait for ever, whatever their timeout
+                    # (librdkafka issue 5511, open as of 2.16.0).
+                    "metadata.recovery.strategy": "none",
+                },
+            )
         )
         self.consumer = Consumer(
             kafka.consumer(
@@ -125,6 +137,12 @@ class _Life:
             code = error.args[0].code()
             if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
                 raise CalltideError(f"Kafka refuses stage {self.row.name}: {error.args[0].str()}; grant it") from error
+            if code in FENCED:
+                # To join again would fence the other one in turn, and so on for ever.
+                raise CalltideError(
+                    f"another worker of stage {self.row.name} took slot {self.worker.slot} "
+                    f"({error.args[0].str()}); give each worker a --slot of its own"
+                ) from error
             raise _Rejoin from error
 
     def close(self) -> None:

@@ -1,0 +1,411 @@
+"""The runtime against the real broker: whatever dies, every call's outputs are there once and in order."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import pytest
+from confluent_kafka import KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+
+from deploy.broker import Broker
+from deploy.topics import Topics
+from processors.base import IDLE, Record, Step
+from schemas.errors import CalltideError
+from schemas.topics import DEAD_LETTERS, topics
+from streams.runtime import StageWorker
+from tests.conftest import JARS
+from tests.workers import (
+    PARTITIONS,
+    OwnStage,
+    Reader,
+    Sent,
+    Sums,
+    Writer,
+    calls_of,
+    create_topics,
+    everything,
+    expected,
+    settings_for,
+    stage_for,
+)
+
+pytestmark = pytest.mark.kafka
+ROOT = Path(__file__).parent.parent.parent
+
+MURMUR2 = {
+    "21": -973932308,
+    "foobar": -790332482,
+    "a-little-bit-long-string": -985981536,
+    "a-little-bit-longer-string": -1486304829,
+    "lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8": -58897971,
+    "abc": 479470107,
+}
+"""Key → murmur2 as Kafka's own UtilsTest.testMurmur2 has it; the partition is (hash & 0x7fffffff) % partitions."""
+
+
+class Bench:
+    """Topics, a writer and a reader of a test's own on a broker."""
+
+    def __init__(self, bootstrap: str, session_ms: int = 30_000, topics: bool = True) -> None:
+        self.bootstrap = bootstrap
+        self.name = f"t{uuid.uuid4().hex[:8]}"
+        self.row: OwnStage = stage_for(self.name)
+        self.settings = settings_for(bootstrap, self.name, session_ms)
+        if topics:
+            create_topics(bootstrap, self.row)
+        self.writer = Writer(self.settings, self.row.reads)
+        self.outputs = Reader(bootstrap, self.row.writes)
+        self.written = 0
+        self.changes = 0
+
+    def close(self) -> None:
+        self.outputs.close()
+
+    def command(self, slot: int, pause_ms: float) -> list[str]:
+        session_ms = self.settings.kafka.session_timeout_ms
+        arguments = (self.bootstrap, self.name, slot, session_ms, pause_ms)
+        return [sys.executable, "-m", "tests.workers", *map(str, arguments)]
+
+    def write(self, records: Iterable[Sent], timestamp_ms: int | None = None) -> None:
+        for record in records:
+            self.writer.write([record], timestamp_ms)
+            self.written += 1
+
+    def ended(self) -> int:
+        return sum(record.headers["kind"] == b"call_ended" for record in self.outputs.found)
+
+    def assert_exactly_once(self, sent: list[Sent]) -> None:
+        assert everything(self.bootstrap, self.row.writes).by_call() == expected(sent)
+
+    def wait_for_an_empty_changelog(self) -> None:
+        """Tombstones follow within the commit interval. Calls that ended within one batch never had a state there."""
+        reader = Reader(self.bootstrap, self.row.state_topic)
+        reader.until(
+            lambda: len(reader.at_end) == PARTITIONS and not any(reader.latest().values()), "an empty changelog", 30
+        )
+        reader.close()
+        self.changes = len(reader.found)
+
+
+@pytest.fixture
+def bench(kafka_bootstrap: str) -> Iterator[Bench]:
+    made = Bench(kafka_bootstrap)
+    yield made
+    made.close()
+
+
+class Thread:
+    """A worker in a thread."""
+
+    def __init__(self, bench: Bench, processor: Sums, slot: int = 0) -> None:
+        self.stopping = threading.Event()
+        self.ready = threading.Event()
+        self.failure: BaseException | None = None
+        self.worker = StageWorker(bench.settings, bench.row, processor, slot)
+        self.thread = threading.Thread(target=self._run, name=f"worker {slot}")
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.worker.run(self.stopping, self.ready.set)
+        except BaseException as error:
+            self.failure = error
+
+    def stop(self) -> None:
+        self.stopping.set()
+        self.thread.join(60)
+        assert not self.thread.is_alive()
+
+
+@contextmanager
+def working(bench: Bench, processor: Sums | None = None, slot: int = 0) -> Iterator[Thread]:
+    """A worker that is ready inside the block, and must not have failed behind it."""
+    running = Thread(bench, processor or Sums(), slot)
+    try:
+        assert running.ready.wait(60), "the worker was not assigned its partitions"
+        yield running
+    finally:
+        running.stop()
+    if running.failure:
+        raise running.failure
+
+
+@pytest.mark.parametrize("partitions", [3, 8])
+def test_a_call_lies_in_the_partition_that_java_s_client_would_choose(kafka_bootstrap: str, partitions: int) -> None:
+    row = stage_for(f"t{uuid.uuid4().hex[:8]}")
+    create_topics(kafka_bootstrap, row, partitions)
+    writer = Writer(settings_for(kafka_bootstrap, "nobody"), row.reads)
+    writer.write([(key, "audio", b"") for key in MURMUR2])
+    writer.flush()
+    found = everything(kafka_bootstrap, row.reads, partitions).found
+    assert {record.key: record.partition for record in found} == {
+        key: (value & 0x7FFFFFFF) % partitions for key, value in MURMUR2.items()
+    }
+
+
+def test_outputs_have_partition_key_and_time_of_their_input(bench: Bench) -> None:
+    sent = calls_of(12, 4)
+    with working(bench):
+        bench.write(sent[: len(sent) // 2], 1_700_000_000_000)
+        bench.write(sent[len(sent) // 2 :], 1_700_000_000_123)
+        bench.outputs.until(lambda: bench.ended() == 12, "the ends of 12 calls")
+        bench.wait_for_an_empty_changelog()
+    bench.assert_exactly_once(sent)
+    inputs = everything(bench.bootstrap, bench.row.reads).found
+    homes = {record.key: record.partition for record in inputs}
+    assert set(homes.values()) == set(range(PARTITIONS))
+    for record in bench.outputs.found:
+        assert record.partition == homes[record.key]
+        # The n-th record of a call caused it.
+        count = int((record.value or b"").split()[0])
+        cause = [one for one in inputs if one.key == record.key][count - 1]
+        assert record.timestamp_ms == cause.timestamp_ms
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("seed", [1, 2])
+def test_kill_9_loses_and_doubles_nothing_and_the_next_start_is_quick(bench: Bench, seed: int) -> None:
+    dice = random.Random(seed)
+    sent = calls_of(20, 60)
+    outputs = sum(map(len, expected(sent).values()))
+    goals = sorted(dice.sample(range(1, outputs * 3 // 4), 4))
+    left = iter(sent)
+    command = bench.command(0, pause_ms=3)
+
+    def outputs_reach(number: int) -> Callable[[], bool]:
+        def reached() -> bool:
+            # Records come as the worker gets on, so that its batches are small and many and the kills fall among them.
+            ahead = 2 * len(bench.outputs.found) + 60 - bench.written
+            bench.write(islice(left, max(0, ahead)))
+            return len(bench.outputs.found) >= number
+
+        return reached
+
+    for goal in goals:
+        started = time.monotonic()
+        before = len(bench.outputs.found)
+        worker = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+        bench.outputs.until(outputs_reach(before + 1), "the first output after a start")
+        assert time.monotonic() - started < 20, "a static member need not wait for its ghost's session of 30 s"
+        bench.outputs.until(outputs_reach(goal), f"{goal} outputs")
+        time.sleep(dice.uniform(0, 0.1))  # any moment of the loop: in process(), in a transaction, between them
+        worker.kill()
+        worker.wait()
+    worker = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    bench.outputs.until(outputs_reach(outputs), "all outputs")
+    bench.wait_for_an_empty_changelog()
+    assert bench.changes > 0
+    worker.terminate()
+    assert worker.wait(30) == 0
+    bench.assert_exactly_once(sent)
+
+
+def assigned(bench: Bench) -> dict[str, set[int]]:
+    """Static member → its partitions, as the group's coordinator has them."""
+    admin = AdminClient({"bootstrap.servers": bench.bootstrap})
+    group = f"{bench.name}.{bench.row.name}"
+    described = admin.describe_consumer_groups([group])[group].result(10)
+    return {
+        member.group_instance_id.rsplit(".", 1)[1]: {held.partition for held in member.assignment.topic_partitions}
+        for member in described.members
+    }
+
+
+def eventually(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
+    """The group's coordinator tells nobody of a change: ask until it is there."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+
+
+def test_two_workers_share_the_partitions_and_one_that_leaves_hands_over(kafka_bootstrap: str) -> None:
+    bench = Bench(kafka_bootstrap, session_ms=1_500)
+    sent = calls_of(15, 60)
+    third = len(sent) // 3
+    pause_s = 0.001
+    with working(bench, Sums(pause_s=pause_s), slot=0):
+        bench.write(sent[: third // 2])
+        with working(bench, Sums(pause_s=pause_s), slot=1):
+            eventually(lambda: all(assigned(bench).get(slot) for slot in "01"), "partitions for both")
+            shares = assigned(bench)
+            assert shares["0"] | shares["1"] == set(range(PARTITIONS))
+            assert not shares["0"] & shares["1"]
+            bench.write(sent[third // 2 : 2 * third])
+            before = len(bench.outputs.found)
+            bench.outputs.until(lambda: len(bench.outputs.found) > before + 50, "outputs of both")
+        bench.write(sent[2 * third :])
+        bench.outputs.until(lambda: bench.ended() == 15, "the ends of 15 calls")
+        assert assigned(bench) == {"0": set(range(PARTITIONS))}
+        bench.wait_for_an_empty_changelog()
+    bench.assert_exactly_once(sent)
+    bench.close()
+
+
+def test_a_worker_without_partitions_waits_and_takes_over(kafka_bootstrap: str) -> None:
+    bench = Bench(kafka_bootstrap, session_ms=1_500)
+    sent = calls_of(6, 20)
+    last = Thread(bench, Sums(), slot=PARTITIONS)
+    with working(bench, slot=0), working(bench, slot=1), working(bench, slot=2):
+        eventually(lambda: len(assigned(bench)) == PARTITIONS + 1, "one worker more than partitions")
+        eventually(lambda: sum(map(len, assigned(bench).values())) == PARTITIONS, "all partitions assigned")
+        bench.write(sent[:60])
+        bench.outputs.until(lambda: len(bench.outputs.found) >= 10, "outputs")
+    bench.write(sent[60:])
+    bench.outputs.until(lambda: bench.ended() == 6, "the ends of 6 calls")
+    last.stop()
+    assert last.failure is None
+    bench.assert_exactly_once(sent)
+    bench.close()
+
+
+def test_a_poisoned_record_goes_to_the_dead_letters_and_its_call_goes_on(bench: Bench) -> None:
+    Topics(bench.bootstrap).create([topic for topic in topics() if topic.name == DEAD_LETTERS])
+    names = [f"{bench.name}-{at}" for at in range(4)]
+    good = [(name, "audio", b"%d" % at) for at in range(30) for name in names]
+    ends = [(name, "call_ended", b"") for name in names]
+    sent = [*good[:50], (names[1], "audio", b"poison"), *good[50:], *ends]
+    with working(bench):
+        bench.write(sent)
+        bench.outputs.until(lambda: bench.ended() == 4, "the ends of 4 calls")
+        bench.wait_for_an_empty_changelog()
+    bench.assert_exactly_once([*good, *ends])
+    letters = Reader(bench.bootstrap, DEAD_LETTERS, 8)
+    letters.until(lambda: len(letters.at_end) == 8, "the end of dead.letters")
+    letters.close()
+    (letter,) = [record for record in letters.found if record.key in names]
+    (cause,) = [one for one in everything(bench.bootstrap, bench.row.reads).found if one.value == b"poison"]
+    assert (letter.key, letter.value, letter.timestamp_ms) == (names[1], b"poison", cause.timestamp_ms)
+    about = {name.removeprefix("__connect.errors."): value for name, value in letter.headers.items()}
+    assert (about["kind"], about["stage"], about["partition"]) == (b"audio", b"vad", b"%d" % cause.partition)
+    assert about["offset"] == b"%d" % cause.offset
+    assert about["exception.class.name"] == b"builtins.ValueError"
+    assert about["exception.message"] == b"poison"
+    assert b"in _one" in about["exception.stacktrace"]
+
+
+def test_wall_clock_ends_a_call_in_a_quiet_partition(bench: Bench) -> None:
+    now_ms = int(time.time() * 1_000)
+    with working(bench, Sums(idle_timeout_ms=1_000)):
+        bench.write([("quiet", "audio", b"1"), ("quiet", "audio", b"2"), ("quiet", "audio", b"3")], now_ms)
+        bench.outputs.until(lambda: len(bench.outputs.found) == 2, "the idle end")
+        ended_ms = time.time() * 1_000
+        bench.wait_for_an_empty_changelog()
+    first, second = bench.outputs.found
+    assert first.headers["kind"] == b"sum"
+    assert second.headers["kind"] == IDLE.encode()
+    assert second.timestamp_ms == now_ms + 1_000, "the end carries the time at which the call became idle"
+    assert ended_ms >= now_ms + 1_000
+
+
+def test_what_a_ghost_left_open_is_never_seen_and_holds_nobody_up(bench: Bench) -> None:
+    ghost = Producer({"bootstrap.servers": bench.bootstrap, "transactional.id": f"{bench.name}.vad.0", "log_level": 0})
+    ghost.init_transactions(30)
+    ghost.begin_transaction()
+    for partition in range(PARTITIONS):
+        ghost.produce(bench.row.writes, b"of a ghost", "call-0", partition, headers=[("kind", b"sum")])
+        ghost.produce(
+            bench.row.state_topic,
+            b"7 7",
+            "call-0",
+            partition,
+            headers=[("covered", b"1000"), ("emitted", b"0"), ("timestamp", b"0")],
+        )
+    assert ghost.flush(30) == 0
+    started = time.monotonic()
+    sent = calls_of(5, 10)
+    with working(bench):
+        assert time.monotonic() - started < 20, (
+            "the ghost's transaction is ended at once, not after its timeout of 60 s"
+        )
+        with pytest.raises(KafkaException) as fenced:
+            ghost.commit_transaction(30)
+        assert fenced.value.args[0].fatal()
+        bench.write(sent)
+        bench.outputs.until(lambda: bench.ended() == 5, "the ends of 5 calls")
+    bench.assert_exactly_once(sent)
+
+
+class Hanging(Sums):
+    """Stands still in the middle of its work until it is let go, as a paused machine does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hangs = threading.Event()
+        self.go_on = threading.Event()
+
+    def process(self, batch: list[tuple[dict[str, int], Record]]) -> list[Step]:  # type: ignore[override]
+        if not self.hangs.is_set():
+            self.hangs.set()
+            assert self.go_on.wait(60)
+        return super().process(batch)
+
+
+def test_a_worker_that_comes_back_after_another_took_its_slot_writes_nothing_and_ends(bench: Bench) -> None:
+    sent = calls_of(5, 10)
+    hanging = Hanging()
+    ghost = Thread(bench, hanging)
+    assert ghost.ready.wait(60)
+    bench.write(sent[:20])
+    assert hanging.hangs.wait(60)
+    with working(bench):
+        bench.write(sent[20:])
+        bench.outputs.until(lambda: bench.ended() == 5, "the ends of 5 calls")
+        hanging.go_on.set()
+        ghost.thread.join(30)
+        assert not ghost.thread.is_alive(), "two that fence each other in turn would do so for ever"
+        with pytest.raises(CalltideError, match=r"another worker .* slot 0 .*--slot"):
+            raise ghost.failure or AssertionError("no failure")
+    bench.assert_exactly_once(sent)
+
+
+@pytest.mark.chaos
+def test_a_broker_that_is_killed_and_comes_back_loses_and_doubles_nothing(
+    tmp_path: Path,
+) -> None:
+    broker = Broker(tmp_path, port=0, jars=JARS)
+    broker.start()
+    bench = Bench(broker.bootstrap_servers)
+    sent = calls_of(10, 100)
+    half = len(sent) // 2
+    try:
+        with working(bench, Sums(pause_s=0.001)):
+            bench.write(sent[:half])
+            bench.outputs.until(lambda: len(bench.outputs.found) > 20, "outputs before the kill")
+            assert broker.pid
+            os.kill(broker.pid, signal.SIGKILL)
+            bench.write(sent[half:])
+            broker.stop()
+            broker.start()
+            bench.writer.flush()
+            bench.outputs.until(lambda: bench.ended() == 10, "the ends of 10 calls")
+            bench.wait_for_an_empty_changelog()
+        bench.assert_exactly_once(sent)
+    finally:
+        bench.close()
+        broker.stop()
+
+
+def test_a_worker_that_starts_before_its_topics_waits_for_them(kafka_bootstrap: str) -> None:
+    bench = Bench(kafka_bootstrap, topics=False)
+    sent = calls_of(3, 10)
+    worker = Thread(bench, Sums())
+    assert not worker.ready.wait(1)
+    create_topics(kafka_bootstrap, bench.row)
+    assert worker.ready.wait(60)
+    bench.write(sent)
+    bench.outputs.until(lambda: bench.ended() == 3, "the ends of 3 calls")
+    worker.stop()
+    assert worker.failure is None
+    bench.assert_exactly_once(sent)
+    bench.close()
