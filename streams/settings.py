@@ -6,11 +6,14 @@ class (`calltide settings --markdown`), and docker-compose.yml is tested against
 """
 
 import difflib
+import json
 import os
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
 
+from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
@@ -143,6 +146,21 @@ class Settings(BaseSettings):
         return topics(self.kafka.partitions, self.kafka.retention_hours * 3_600_000)
 
 
+def _in_words(annotation: Any) -> str:
+    """The type of a setting for people."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return " or ".join(map(str, arguments))
+    if origin in (tuple, list):
+        return "JSON list"
+    if origin is dict:
+        return "JSON object"
+    if origin in (Union, UnionType):
+        return " or ".join(_in_words(one) for one in arguments if one is not type(None))
+    words = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path"}
+    return words.get(annotation, str(annotation))
+
+
 def names() -> dict[str, tuple[str, str, str]]:
     """Each variable's name → (type, default, description), in the order of the classes."""
     table: dict[str, tuple[str, str, str]] = {}
@@ -153,13 +171,11 @@ def names() -> dict[str, tuple[str, str, str]]:
             if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
                 walk(field.annotation, variable + DELIMITER)
             else:
-                kind = getattr(field.annotation, "__name__", None) if isinstance(field.annotation, type) else None
-                default = "" if field.default is None else str(field.default)
-                table[variable] = (
-                    kind or str(field.annotation).replace("typing.", ""),
-                    default,
-                    field.description or "",
-                )
+                default = field.default
+                shown = "" if default is None else str(default)
+                if isinstance(default, tuple | dict):
+                    shown = json.dumps(default)
+                table[variable] = (_in_words(field.annotation), shown, field.description or "")
 
     walk(Settings, PREFIX)
     return table
@@ -178,7 +194,8 @@ def table() -> str:
 def load() -> Settings:
     """The settings of this process. Raises CalltideError that names every unknown variable or wrong value."""
     known = names()
-    for variable in sorted(os.environ):
+    given = {*os.environ, *dotenv_values(".env")}
+    for variable in sorted(given):
         if variable.upper().startswith(PREFIX) and variable.upper() not in known:
             near = difflib.get_close_matches(variable.upper(), known, n=1)
             hint = f"did you mean {near[0]}?" if near else "`calltide settings` lists all names"

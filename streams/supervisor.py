@@ -209,7 +209,6 @@ class Supervisor:
         service.process = spawn(
             service.command,
             output=service.log,
-            cwd=Path(__file__).parent.parent,
             env={"CALLTIDE_HOME": str(self.home), "OMP_NUM_THREADS": "1"},
         )
 

@@ -1,5 +1,7 @@
 """G.711 against FFmpeg's, and what every stage relies on: exact round trips and deterministic resampling."""
 
+from typing import Literal
+
 import av
 import numpy as np
 import pytest
@@ -15,8 +17,9 @@ CODECS: tuple[Codec, ...] = ("pcm_s16le", "mulaw", "alaw")
 EVERY_PCM = np.arange(-32_768, 32_768).astype(np.int16)
 
 
-def ffmpeg(codec: str, mode: str) -> av.AudioCodecContext:
+def ffmpeg(codec: str, mode: Literal["r", "w"]) -> av.AudioCodecContext:
     context = av.CodecContext.create(codec, mode)
+    assert isinstance(context, av.AudioCodecContext)
     context.sample_rate, context.layout, context.format = 8_000, "mono", "s16"
     return context
 
@@ -42,7 +45,7 @@ def test_every_g711_code_decodes_as_ffmpeg_does(codec: Codec, reference: str) ->
 def test_every_sample_encodes_to_the_level_ffmpeg_takes_or_its_neighbour(codec: Codec, reference: str) -> None:
     """Where the step doubles, G.711's border is not the middle of the two levels; FFmpeg's encoder takes the middle."""
     levels = np.unique(ffmpeg_decode(bytes(range(256)), reference))
-    ours = ffmpeg_decode(audio.encode(EVERY_PCM / np.float32(32_768), codec), reference)
+    ours = ffmpeg_decode(audio.encode((EVERY_PCM / 32_768).astype(np.float32), codec), reference)
     theirs = ffmpeg_decode(ffmpeg_encode(EVERY_PCM, reference), reference)
     assert np.max(np.abs(np.searchsorted(levels, ours) - np.searchsorted(levels, theirs))) <= 1
     assert np.mean(ours != theirs) < 0.015

@@ -54,6 +54,10 @@ def test_the_lock_has_what_the_project_asks_for(lock: str, wanted: list[str]) ->
         assert requirement.specifier.contains(version), f"{requirement} is locked at {version}: run `make lock`"
 
 
+DISTRIBUTIONS = {"dotenv": "python-dotenv"}
+"""Packages that are imported by another name than they are installed by."""
+
+
 def test_what_is_imported_is_what_is_declared() -> None:
     own = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
     imported = set()
@@ -63,7 +67,8 @@ def test_what_is_imported_is_what_is_declared() -> None:
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 imported.add(node.module.partition(".")[0])
-    others = {canonicalize_name(name) for name in imported - set(own) - sys.stdlib_module_names}
+    foreign = imported - set(own) - sys.stdlib_module_names
+    others = {canonicalize_name(DISTRIBUTIONS.get(name, name)) for name in foreign}
     declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["project"]["dependencies"]}
     extras = PROJECT["project"]["optional-dependencies"]
     optional = {canonicalize_name(Requirement(line).name) for name in ("torch", "s3") for line in extras[name]}
