@@ -140,8 +140,8 @@ class _Life:
             if code in FENCED:
                 # To join again would fence the other one in turn, and so on for ever.
                 raise CalltideError(
-                    f"another worker of stage {self.row.name} took slot {self.worker.slot} "
-                    f"({error.args[0].str()}); give each worker a --slot of its own"
+                    f"another worker of stage {self.row.name} took slot {self.worker.slot}, or this one was asleep for "
+                    f"over a minute ({error.args[0].str()}); give each worker a --slot of its own and start it again"
                 ) from error
             raise _Rejoin from error
 
