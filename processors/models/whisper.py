@@ -1,9 +1,9 @@
 """Whisper by CTranslate2: what is said in stretches of speech, with word times and confidences, on one CPU thread.
 
-Four habits make it cost about a third of faster-whisper's own `transcribe` (docs/asr.md has the figures):
-features are padded to 15 s where Whisper pads to 30 s; one thread, since a second one adds waiting; each stretch is
+Four habits make it cost about a quarter of faster-whisper's own `transcribe` (docs/asr.md has the figures): features
+are padded to 15 s where Whisper pads to 30 s; one thread, since a second one costs more than it gives; each stretch is
 encoded alone, since encoding in batches is slower on a CPU; and stretches are decoded together, since a decoder step
-costs the same for one as for a few.
+costs little more for a few than for one.
 
 A changer must know: a stretch's result must be the same bit for bit whatever is transcribed beside it. Encoding and
 decoding keep to that in batches of any size (tests/unit/test_whisper.py). Word alignment does not, it moves token
@@ -36,9 +36,9 @@ Rejection = Literal["no_words", "no_speech", "repetition"]
 
 _PACKAGED: Final = "tiny.en"
 _SHORT_S: Final = 15
-"""Padding for most stretches. At 10 s the decoder begins to repeat itself, below that it breaks (docs/asr.md)."""
+"""Padding for all but long stretches, which are rare: 15 s is where VAD cuts. Less saves little and costs words."""
 _DECODED_TOGETHER: Final = 8
-"""Stretches in one decoder batch: the cost of each halves up to here and changes little beyond."""
+"""Stretches in one decoder batch: the decoder's cost for each halves up to here and changes little beyond."""
 _TOKENS_PER_S: Final = 8
 """Most tokens decoded for a second of padded audio; fast speech has 6. It bounds the cost of a decoder in a loop."""
 _FRAMES_PER_S: Final = 100
@@ -46,7 +46,7 @@ _FRAMES_PER_S: Final = 100
 _NO_SPEECH: Final = 0.6
 _NO_SPEECH_LOG_PROBABILITY: Final = -1.0
 _REPETITION: Final = 2.4
-# … and one for silence that is full of confident thanks: 0.64 was the most for words that were spoken (docs/asr.md).
+# … and one for silence in which the model is sure of its words; spoken ones had 0.35 at most (docs/asr.md).
 _CERTAINLY_NO_SPEECH: Final = 0.9
 _PREPENDED: Final = "\"'“¿([{-"
 _APPENDED: Final = "\"'.。,，!！?？:：”)]}、"
@@ -161,13 +161,18 @@ class WhisperCt2:
         if len(samples) > LONGEST_S * RATE:
             raise ValueError(f"{len(samples) / RATE:.1f} s of audio; Whisper hears at most {LONGEST_S} s at once")
         padded_s = _SHORT_S if len(samples) <= _SHORT_S * RATE else LONGEST_S
-        features = self._whisper.feature_extractor(samples)[:, : padded_s * _FRAMES_PER_S]
-        frames = features.shape[1]
-        # Zeros, as faster-whisper pads, and not the features of silence: they do as well and cost nothing to compute.
-        features = np.pad(features, ((0, 0), (0, padded_s * _FRAMES_PER_S - frames))).astype(np.float32)
+        features, frames = self._features(samples, padded_s)
         states = self._whisper.encode(features)
         language = self._language or self._whisper.model.detect_language(states)[0][0][0].strip("<|>")
         return _Encoded(np.array(states), padded_s, frames, self._tokenizer(language))
+
+    def _features(self, samples: NDArray[np.float32], padded_s: int) -> tuple[NDArray[np.float32], int]:
+        """Log-mel features, float32 (mels, padded_s × 100), and how many frames of them are audio."""
+        features = self._whisper.feature_extractor(samples)[:, : padded_s * _FRAMES_PER_S]
+        frames = features.shape[1]
+        # Zeros, as faster-whisper pads, and not the features of silence: they do as well and cost nothing to compute.
+        padded = np.pad(features, ((0, 0), (0, padded_s * _FRAMES_PER_S - frames)))
+        return padded.astype(np.float32), frames
 
     def _tokenizer(self, language: str) -> Tokenizer:
         return Tokenizer(self._whisper.hf_tokenizer, self._whisper.model.is_multilingual, "transcribe", language)
