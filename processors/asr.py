@@ -21,7 +21,7 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     model: str = Field("tiny.en", description="packaged tiny.en, a faster-whisper size or hub id, or a directory")
-    beam_size: int = Field(1, ge=1, le=10, description="decoding beam")
+    beam_size: int = Field(5, ge=1, le=10, description="decoding beam; 1 costs a seventh less and hears worse")
     language: str | None = Field(None, description="language code; none: detect (multilingual models)")
     threads: int = Field(1, ge=1, description="CPU threads of the model")
 

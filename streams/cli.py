@@ -5,6 +5,7 @@ fast; and errors are for people: a CalltideError is one line and exit code 1, `-
 """
 
 import logging
+import os
 import sys
 import threading
 from pathlib import Path
@@ -16,6 +17,10 @@ from schemas.errors import CalltideError
 
 if TYPE_CHECKING:
     from schemas.events import Role
+
+# Before numpy is imported: OpenBLAS's second thread spins while the encoder works, which costs 50 to 100 ms of CPU for
+# each utterance (docs/asr.md). More calls are carried by more worker processes.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 app = typer.Typer(
     no_args_is_help=True,

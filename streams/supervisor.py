@@ -209,7 +209,7 @@ class Supervisor:
         service.process = spawn(
             service.command,
             output=service.log,
-            env={"CALLTIDE_HOME": str(self.home), "OMP_NUM_THREADS": "1"},
+            env={"CALLTIDE_HOME": str(self.home)},
         )
 
     def _wait_until_ready(self) -> None:

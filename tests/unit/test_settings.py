@@ -37,9 +37,9 @@ def test_the_defaults_serve_one_machine() -> None:
 def test_the_environment_wins_over_the_file_and_the_file_over_the_default(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / ".env").write_text("CALLTIDE_ASR__MODEL=base\nCALLTIDE_ASR__BEAM_SIZE=5\nOTHER=1\n")
+    (tmp_path / ".env").write_text("CALLTIDE_ASR__MODEL=base\nCALLTIDE_ASR__BEAM_SIZE=3\nOTHER=1\n")
     monkeypatch.setenv("CALLTIDE_ASR__MODEL", "small.en")
-    assert (load().asr.model, load().asr.beam_size) == ("small.en", 5)
+    assert (load().asr.model, load().asr.beam_size) == ("small.en", 3)
 
 
 def test_lists_and_tables_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
