@@ -1,10 +1,11 @@
 """`scores` to ClickHouse: nothing lost, and nothing doubled for whoever reads with FINAL.
 
 Offsets are committed after the insert is acknowledged. An insert carries a deduplication token made of the offsets it
-holds, so that a retry of the same batch adds nothing; a batch that is cut differently after a crash adds rows of the
-same identity, which the ReplacingMergeTree tables make one.
+holds and of its rows, so that a retry of the same batch adds nothing; a batch that is cut differently after a crash
+adds rows of the same identity, which the ReplacingMergeTree tables make one.
 """
 
+import hashlib
 import json
 import logging
 import threading
@@ -21,7 +22,6 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from prometheus_client import Counter, Gauge
-from pydantic import ValidationError
 
 from deploy.migrations import apply_migrations
 from schemas.errors import CalltideError
@@ -41,8 +41,12 @@ SKIPPED = Counter("calltide_sink_unreadable_total", "records of scores that are 
 WAITING = Gauge("calltide_sink_waiting", "1 while ClickHouse does not answer")
 
 
+class Unreachable(CalltideError):
+    """No ClickHouse answers, or none that lets us in: it may come."""
+
+
 def connect(settings: Settings, *, create: bool = False) -> Client:
-    """A client of the database. `create` makes it when it is absent. Raises CalltideError when none answers."""
+    """A client of the database. `create` makes it when it is absent. Raises Unreachable when none answers."""
     parts = urlsplit(settings.clickhouse_url)
     options: dict[str, Any] = {
         "host": parts.hostname or "127.0.0.1",
@@ -61,7 +65,7 @@ def connect(settings: Settings, *, create: bool = False) -> Client:
         return clickhouse_connect.get_client(**options, database=database)
     except (ClickHouseError, OSError) as error:
         where = f"{options['host']}:{options['port']}"
-        raise CalltideError(
+        raise Unreachable(
             f"no ClickHouse at {where} ({_reason(error)}); start it with `calltide up`, or set CALLTIDE_CLICKHOUSE__URL"
         ) from None
 
@@ -165,16 +169,21 @@ class _Batch:
     """First and last offset by partition."""
 
     @property
-    def token(self) -> str:
-        spans = ",".join(f"{partition}:{first}-{last}" for partition, (first, last) in sorted(self.spans.items()))
-        return f"{SCORES}/{spans}"
+    def rows(self) -> int:
+        return len(self.calls) + len(self.utterances)
+
+    @property
+    def offsets(self) -> str:
+        return ",".join(f"{partition}:{first}-{last}" for partition, (first, last) in sorted(self.spans.items()))
 
 
 class Sink:
     """Consumer group → ClickHouse."""
 
-    def __init__(self, settings: Settings, slot: int = 0) -> None:
+    def __init__(self, settings: Settings, slot: int = 0, topic: str = SCORES) -> None:
         self.settings = settings
+        self.topic = topic
+        self.client: Client | None = None
         group = f"{settings.kafka.group_prefix}.sink"
         self.consumer = Consumer(
             kafka.consumer(
@@ -190,28 +199,31 @@ class Sink:
         )
 
     def run(self, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
-        """Insert until `stop` is set. Raises KafkaException for what only a restart mends."""
-        self._insist(lambda: migrate(self.settings), stop)
-        self.consumer.subscribe([SCORES], on_assign=lambda _consumer, _partitions: ready())
+        """Insert until `stop` is set.
+
+        Raises CalltideError when the database is not one that this version can bring up to date, and KafkaException for
+        what only a restart mends.
+        """
         try:
+            if self._insist(lambda: migrate(self.settings), stop):
+                self.consumer.subscribe([self.topic], on_assign=lambda _consumer, _partitions: ready())
             while not stop.is_set():
                 batch = self._collect(stop)
-                if batch.spans:
-                    self._insist(lambda batch=batch: self._insert(batch), stop)  # type: ignore[misc]
-                    if not stop.is_set():
-                        self._commit(batch)
+                if batch.spans and self._insist(lambda batch=batch: self._insert(batch), stop):  # type: ignore[misc]
+                    self._commit(batch)
         finally:
             self.consumer.close()
+            self._disconnect()
 
     def _collect(self, stop: threading.Event) -> _Batch:
         batch = _Batch([], [], {})
         limits = self.settings.sink
         deadline = time.monotonic() + limits.batch_ms / 1_000
-        while len(batch.utterances) + len(batch.calls) < limits.batch_rows and not stop.is_set():
+        while (room := limits.batch_rows - batch.rows) > 0 and not stop.is_set():
             left = deadline - time.monotonic()
             if left <= 0:
                 break
-            for message in self.consumer.consume(500, min(left, 0.1)):
+            for message in self.consumer.consume(min(room, 500), min(left, 0.1)):
                 error = message.error()
                 if error is None:
                     self._add(batch, message)
@@ -226,52 +238,63 @@ class Sink:
         headers = {name: value for name, value in kafka.headers_of(message) if value is not None}
         try:
             event: CallEvent = decode(headers, message.value() or b"")
-        except (KeyError, ValidationError) as error:
-            # It stays in the topic, at the offset named here.
+            if isinstance(event, Score):
+                batch.utterances.append(utterance_row(event, self.topic, partition, offset))
+            elif isinstance(event, CallStarted | CallEnded):
+                batch.calls.append(call_row(event, self.settings.pipeline_version))
+        except (KeyError, ValueError, OverflowError) as error:
+            # A kind that is none or not text, an event that is none, a time beyond the calendar. It stays in the topic,
+            # at the offset named here.
             SKIPPED.inc()
-            log.error("not an event: %s", error, extra={"topic": SCORES, "partition": partition, "offset": offset})
-            return
-        if isinstance(event, Score):
-            batch.utterances.append(utterance_row(event, SCORES, partition, offset))
-        elif isinstance(event, CallStarted | CallEnded):
-            batch.calls.append(call_row(event, self.settings.pipeline_version))
+            where = {"topic": self.topic, "partition": partition, "offset": offset}
+            log.error("not an event: %s: %s", type(error).__name__, error, extra=where)
 
     def _insert(self, batch: _Batch) -> None:
-        with connect(self.settings) as client:
-            for table, rows in (("calls", batch.calls), ("utterances", batch.utterances)):
-                if rows:
-                    _insert_rows(client, table, rows, f"{batch.token}/{table}")
-                    ROWS.labels(table).inc(len(rows))
+        if self.client is None:
+            self.client = connect(self.settings)
+        for table, rows in (("calls", batch.calls), ("utterances", batch.utterances)):
+            if rows:
+                _insert_rows(self.client, table, rows, f"{self.topic}/{batch.offsets}/{table}")
+                ROWS.labels(table).inc(len(rows))
+
+    def _disconnect(self) -> None:
+        if self.client is not None:
+            self.client.close()
+            self.client = None
 
     def _commit(self, batch: _Batch) -> None:
-        offsets = [TopicPartition(SCORES, partition, last + 1) for partition, (_, last) in batch.spans.items()]
+        offsets = [TopicPartition(self.topic, partition, last + 1) for partition, (_, last) in batch.spans.items()]
         try:
             self.consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
             # The rows are in; whoever reads these records again inserts rows of the same identity.
             log.warning("offsets not committed: %s", error.args[0].str())
 
-    def _insist(self, action: Callable[[], object], stop: threading.Event) -> None:
-        """Try until it works or `stop` is set: ClickHouse may be away for long, and Kafka keeps what is not in."""
+    def _insist(self, action: Callable[[], object], stop: threading.Event) -> bool:
+        """Try until it works or `stop` is set (False): ClickHouse may be away for long; Kafka keeps what is not in."""
         pause_s, longest_s = RETRY_S
         while not stop.is_set():
             try:
                 action()
-            except (CalltideError, ClickHouseError, OSError) as error:
+            except (Unreachable, ClickHouseError, OSError) as error:
+                self._disconnect()
                 WAITING.set(1)
                 log.warning("waiting for ClickHouse: %s", str(error).splitlines()[0][:300])
                 stop.wait(pause_s)
                 pause_s = min(pause_s * 2, longest_s)
             else:
                 WAITING.set(0)
-                return
+                return True
+        return False
 
 
-def _insert_rows(client: Client, table: str, rows: Sequence[dict[str, Any]], token: str) -> None:
-    block = "\n".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows)
+def _insert_rows(client: Client, table: str, rows: Sequence[dict[str, Any]], offsets: str) -> None:
+    block = "\n".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows).encode()
+    # The offsets alone would not do: those of a topic made anew, or of another cluster, come again for other rows.
+    token = f"{offsets}/{hashlib.sha256(block).hexdigest()}"
     client.raw_insert(
         table,
-        insert_block=block.encode(),
+        insert_block=block,
         fmt="JSONEachRow",
         settings={"insert_deduplication_token": token, "input_format_import_nested_json": 0},
     )

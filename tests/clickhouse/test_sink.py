@@ -1,0 +1,438 @@
+"""The sink from the real Kafka into the real ClickHouse: rows equal events, and nothing is lost or doubled."""
+
+import json
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from deploy.clickhouse import ClickHouse
+from schemas.errors import CalltideError
+from schemas.events import CallEvent, CallInfo, Emotion, Progress, RunningScore, Score, Sentiment, Word, encode
+from streams import sink
+from streams.settings import Settings
+from streams.sink import Sink, connect, migrate
+from tests.scripted import Writer, call, ended, new_topic, score, started
+
+pytestmark = pytest.mark.kafka
+
+
+def settings_for(bootstrap: str, url: str, group: str = "", **limits: int) -> Settings:
+    """Settings with a group and a database of the test's own. Batches are what came within 50 ms."""
+    base = Settings()
+    name = f"s{uuid.uuid4().hex[:8]}"
+    kafka = {"bootstrap_servers": bootstrap, "group_prefix": group or name}
+    return base.model_copy(
+        update={
+            "kafka": base.kafka.model_copy(update=kafka),
+            "clickhouse": base.clickhouse.model_copy(update={"url": url, "database": name}),
+            "sink": base.sink.model_copy(update={"batch_ms": 50, **limits}),
+        }
+    )
+
+
+@pytest.fixture
+def settings(kafka_bootstrap: str, clickhouse_url: str) -> Settings:
+    return settings_for(kafka_bootstrap, clickhouse_url)
+
+
+@pytest.fixture
+def topic(kafka_bootstrap: str) -> str:
+    return new_topic(kafka_bootstrap)
+
+
+@pytest.fixture
+def writer(kafka_bootstrap: str, topic: str) -> Writer:
+    return Writer(kafka_bootstrap, topic)
+
+
+@contextmanager
+def sinking(running: Sink) -> Iterator[threading.Thread]:
+    """The sink in a thread; it must not have failed behind the block."""
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            running.run(stop)
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run, name="sink")
+    thread.start()
+    try:
+        yield thread
+    finally:
+        stop.set()
+        thread.join(30)
+    assert not thread.is_alive()
+    if failures:
+        raise failures[0]
+
+
+def rows(settings: Settings, sql: str) -> list[dict[str, Any]]:
+    """The rows of a query as JSON has them; none while the tables are not there yet."""
+    with connect(settings, create=True) as client:
+        if not client.command("EXISTS TABLE utterances"):
+            return []
+        return [json.loads(line) for line in client.raw_query(sql, fmt="JSONEachRow").splitlines()]
+
+
+def count(settings: Settings, table: str, final: bool = True) -> int:
+    found = rows(settings, f"SELECT count() AS n FROM {table} {'FINAL' if final else ''}")
+    return int(found[0]["n"]) if found else 0
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
+    """Neither ClickHouse nor a counter tells when it changes: ask until it has."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
+
+
+def committed(settings: Settings, topic: str) -> dict[int, int]:
+    """Partition → committed offset of the sink's group."""
+    admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers})
+    asked = ConsumerGroupTopicPartitions(f"{settings.kafka.group_prefix}.sink")
+    (answer,) = admin.list_consumer_group_offsets([asked]).values()
+    return {held.partition: held.offset for held in answer.result(10).topic_partitions or [] if held.topic == topic}
+
+
+def until_committed(settings: Settings, topic: str, partition: int, offset: int) -> None:
+    """Wait until what lies before an offset is in ClickHouse and will not be read again."""
+    until(lambda: committed(settings, topic).get(partition, 0) >= offset, f"offset {offset} committed")
+
+
+INFO = CallInfo(
+    call_id="Anruf 'ü' \"\\ 呼",
+    started_at=datetime(2026, 3, 1, 12, 0, 0, 123_000, tzinfo=UTC),
+    roles=("agent", "customer"),
+    tenant="o'neill & søn",
+    queue="billing\tqueue",
+    agent='Zoë "Z"',
+    source="a b/ñ.wav",
+    metadata={"cli": "+49 30 'x'", "näme\n": '{"a": [1]}', "emoji": "😀"},
+)
+FULL = Score(
+    call=INFO,
+    channel=1,
+    start_ms=61_234,
+    end_ms=63_456,
+    cut="max_length",
+    codec="mulaw",
+    rate=8_000,
+    captured_at=INFO.started_at + timedelta(milliseconds=63_456),
+    speaker="customer",
+    role="customer",
+    speaker_confidence=0.8125,
+    text="I'm \"very\" unhappy\n\t\\ – ça m'énerve, 怒 😡 '); DROP TABLE utterances; --",
+    words=(
+        Word(text="I'm", start_ms=61_300, end_ms=61_400, confidence=0.1),
+        Word(text='"very"', start_ms=61_400, end_ms=61_700, confidence=1 / 3),
+        Word(text="😡", start_ms=61_700, end_ms=63_400, confidence=1.0),
+    ),
+    language="en",
+    asr_confidence=0.7000000000000001,
+    asr_model="tiny.en/int8",
+    flags=("repetition", "no_speech"),
+    emotion=Emotion(label="anger", probabilities={"anger": 0.7, "neutral": 0.1, "sadness": 0.2}, model="head-1"),
+    emotion_skipped=None,
+    sentiment=Sentiment(
+        label="negative",
+        score=-0.6543210987654321,
+        text_score=-0.5,
+        voice_score=-0.75,
+        confidence=0.9,
+        members={"vader": -0.4, "minilm": -0.6},
+        model="ensemble-1",
+    ),
+    running=RunningScore(score=-0.1, party_score=-0.2, utterances=7),
+    pipeline_version="v1",
+)
+BARE = Score(
+    call=call("bare"),
+    channel=0,
+    start_ms=0,
+    end_ms=100,
+    cut="end",
+    codec="pcm_s16le",
+    rate=16_000,
+    captured_at=call("bare").started_at + timedelta(milliseconds=100),
+    speaker="S1",
+    role="unknown",
+    speaker_confidence=0.0,
+    text="",
+    language="en",
+    asr_confidence=0.0,
+    asr_model="",
+    emotion_skipped="role_unknown",
+    running=RunningScore(score=0.0, party_score=0.0, utterances=0),
+    pipeline_version="v1",
+)
+ZERO = FULL.model_copy(
+    update={
+        "start_ms": 70_000,
+        "sentiment": Sentiment(label="neutral", score=0.0, text_score=0.0, confidence=0.0, model="m"),
+    }
+)
+"""A score of zero is a score, not an absent one; without a voice."""
+
+
+def score_of(row: dict[str, Any], like: Score) -> Score:
+    """The event of a row of `utterances`. What has no column there is taken from `like`."""
+    info = like.call
+    assert (row["tenant"], row["call_id"], row["queue"], row["agent"]) == (
+        info.tenant,
+        info.call_id,
+        info.queue,
+        info.agent,
+    )
+    spoken = datetime.fromisoformat(row["spoken_at"] + "Z")
+    assert spoken == info.started_at + timedelta(milliseconds=like.start_ms)
+    words = zip(row["words.text"], row["words.start_ms"], row["words.end_ms"], row["words.confidence"], strict=True)
+    heard = {"label": row["emotion"], "probabilities": row["emotions"], "model": row["emotion_model"]}
+    names = {name: row[name] for name in ("score", "text_score", "voice_score", "confidence", "members")}
+    fields = (
+        "channel start_ms end_ms cut speaker role speaker_confidence text language asr_confidence asr_model flags "
+        "pipeline_version"
+    )
+    return Score.model_validate(
+        {
+            **{name: row[name] for name in fields.split()},
+            "call": info,
+            "codec": like.codec,
+            "rate": like.rate,
+            "captured_at": row["captured_at"] + "Z",
+            "words": [
+                {"text": text, "start_ms": start, "end_ms": end, "confidence": confidence}
+                for text, start, end, confidence in words
+            ],
+            "emotion": heard if row["emotion"] else None,
+            "emotion_skipped": row["emotion_skipped"] or None,
+            "sentiment": {"label": row["sentiment"], "model": row["sentiment_model"], **names}
+            if row["sentiment"]
+            else None,
+            "running": {
+                "score": row["call_score"],
+                "party_score": row["party_score"],
+                "utterances": row["call_utterances"],
+            },
+        }
+    )
+
+
+def test_a_row_is_its_event_field_by_field(settings: Settings, topic: str, writer: Writer) -> None:
+    with sinking(Sink(settings, topic=topic)):
+        writer.write(started(INFO), Progress(call=INFO, at_ms=1), FULL, ZERO, partition=1)
+        writer.write(BARE, partition=2)
+        until(lambda: count(settings, "utterances") == 3, "three rows")
+    bare, full, zero = rows(settings, "SELECT * FROM utterances ORDER BY start_ms")
+    assert score_of(full, FULL) == FULL
+    assert score_of(zero, ZERO) == ZERO
+    assert score_of(bare, BARE) == BARE
+    assert (bare["score"], bare["confidence"], bare["emotion"], bare["words.text"]) == (None, None, "", [])
+    assert zero["score"] == 0.0
+    places = [(row["topic"], row["partition"], row["offset"]) for row in (full, zero, bare)]
+    assert places == [(topic, 1, 2), (topic, 1, 3), (topic, 2, 0)]
+
+
+def test_a_call_is_one_row_that_its_end_completes(settings: Settings, topic: str, writer: Writer) -> None:
+    sql = "SELECT * FROM calls FINAL"
+    with sinking(Sink(settings, topic=topic)):
+        writer.write(started(INFO))
+        until(lambda: count(settings, "calls") == 1, "the call's start")
+        (row,) = rows(settings, sql)
+        assert CallInfo.model_validate({**row, "started_at": row["started_at"] + "Z"}) == INFO
+        assert (row["ended_at"], row["duration_ms"], row["end_reason"], row["revision"]) == (None, None, "", 1)
+        end = ended(INFO, 65_000).model_copy(update={"reason": "idle", "missing_ms": 20, "dropped_packets": 3})
+        writer.write(end)
+        until(lambda: rows(settings, sql)[0]["ended_at"], "the call's end")
+    (row,) = rows(settings, sql)
+    assert CallInfo.model_validate({**row, "started_at": row["started_at"] + "Z"}) == INFO
+    assert datetime.fromisoformat(row["ended_at"] + "Z") == end.ended_at
+    assert (row["duration_ms"], row["end_reason"], row["missing_ms"], row["dropped_packets"]) == (65_000, "idle", 20, 3)
+
+
+class Forgetful(Sink):
+    """Dies between each insert and its commit, as far as Kafka can tell."""
+
+    def _commit(self, batch: sink._Batch) -> None:
+        self.inserted = getattr(self, "inserted", 0) + batch.rows
+
+
+EVENTS: list[CallEvent] = [
+    started(call("c")),
+    *(score(call("c"), start_ms=1_000 * at, text=f"utterance {at}") for at in range(20)),
+    ended(call("c")),
+]
+
+
+def forget(settings: Settings, topic: str, batch_rows: int) -> None:
+    """Insert all of EVENTS in batches of so many rows and commit nothing."""
+    limits = settings.sink.model_copy(update={"batch_rows": batch_rows, "batch_ms": 1_000})
+    running = Forgetful(settings.model_copy(update={"sink": limits}), topic=topic)
+    with sinking(running):
+        until(lambda: getattr(running, "inserted", 0) == len(EVENTS), "all rows inserted")
+
+
+def test_the_same_batches_again_add_nothing_even_without_final(settings: Settings, topic: str, writer: Writer) -> None:
+    writer.write(*EVENTS, partition=0)
+    for _ in range(2):
+        forget(settings, topic, batch_rows=4)
+        assert count(settings, "utterances", final=False) == 20
+        assert count(settings, "calls", final=False) == 2, "the start and the end"
+    assert committed(settings, topic) == {}
+
+
+def test_other_batches_after_a_crash_double_nothing_with_final(settings: Settings, topic: str, writer: Writer) -> None:
+    writer.write(*EVENTS, partition=0)
+    for batch_rows in (3, 5, 1_000):
+        forget(settings, topic, batch_rows)
+    assert count(settings, "utterances", final=False) > 20, "otherwise this test shows nothing"
+    found = rows(settings, "SELECT start_ms, text FROM utterances FINAL ORDER BY start_ms")
+    assert found == [{"start_ms": 1_000 * at, "text": f"utterance {at}"} for at in range(20)]
+    (row,) = rows(settings, "SELECT revision FROM calls FINAL")
+    assert row["revision"] == 2
+    with sinking(Sink(settings, topic=topic)):
+        until_committed(settings, topic, 0, len(EVENTS))
+    assert count(settings, "utterances") == 20
+
+
+def test_a_restart_goes_on_where_the_last_one_was(settings: Settings, topic: str, writer: Writer) -> None:
+    for total in (10, 20):
+        writer.write(*(score(call("c"), start_ms=at) for at in range(total - 10, total)), partition=0)
+        with sinking(Sink(settings, topic=topic)):
+            until_committed(settings, topic, 0, total)
+        assert count(settings, "utterances", final=False) == total
+
+
+def test_offsets_that_come_again_for_other_rows_are_inserted(
+    kafka_bootstrap: str, settings: Settings, topic: str, writer: Writer
+) -> None:
+    """As after the broker's directory was deleted, or with a second cluster: the same topic begins at 0 again."""
+    writer.write(score(call("before")), partition=0)
+    with sinking(Sink(settings, topic=topic)):
+        until(lambda: count(settings, "utterances") == 1, "the first row")
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    admin.delete_topics([topic])[topic].result(10)
+
+    def made_anew() -> bool:
+        try:
+            admin.create_topics([NewTopic(topic, 3, 1)])[topic].result(10)
+        except KafkaException:
+            return False  # it is still being deleted
+        return True
+
+    until(made_anew, "the topic anew")
+    Writer(kafka_bootstrap, topic).write(score(call("after")), partition=0)
+    later = settings.model_copy(
+        update={"kafka": settings.kafka.model_copy(update={"group_prefix": f"{settings.kafka.group_prefix}-2"})}
+    )
+    with sinking(Sink(later, topic=topic)):
+        until_committed(later, topic, 0, 1)
+    assert [row["call_id"] for row in rows(settings, "SELECT call_id FROM utterances ORDER BY call_id")] == [
+        "after",
+        "before",
+    ]
+
+
+def waits() -> bool:
+    return bool(sink.WAITING._value.get() == 1)
+
+
+def test_clickhouse_away_at_the_start_and_in_the_middle_loses_nothing(
+    kafka_bootstrap: str, topic: str, writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink, "RETRY_S", (0.1, 0.5))
+    server = ClickHouse(tmp_path, port=0)
+    settings = settings_for(kafka_bootstrap, server.url)
+    events = [score(call(f"c{at % 5}"), start_ms=at) for at in range(60)]
+    try:
+        with sinking(Sink(settings, topic=topic)) as thread:
+            writer.write(*events[:20])
+            until(waits, "the sink waits at its start")
+            assert thread.is_alive()
+            server.start()
+            until(lambda: count(settings, "utterances") == 20, "what came before ClickHouse")
+            assert not waits()
+            server.stop()
+            writer.write(*events[20:40])
+            until(waits, "the sink waits in the middle")
+            writer.write(*events[40:])
+            server.start()
+            until(lambda: count(settings, "utterances") == 60, "what came while ClickHouse was away")
+            until(lambda: not waits(), "the sink works again")
+        assert count(settings, "utterances", final=False) == 60
+    finally:
+        server.stop()
+
+
+def test_a_sink_that_waits_can_be_stopped(kafka_bootstrap: str, topic: str, writer: Writer) -> None:
+    settings = settings_for(kafka_bootstrap, "http://127.0.0.1:9")
+    writer.write(score(call("c")), partition=0)
+    with sinking(Sink(settings, topic=topic)):
+        until(waits, "the sink waits")
+    assert committed(settings, topic) == {}
+
+
+READABLE = encode(score(call("c"), start_ms=2_000))[1]
+UNREADABLE: list[tuple[list[tuple[str, bytes]], bytes | None]] = [
+    ([], b"{}"),
+    ([("kind", b"nonsense")], b"{}"),
+    ([("kind", b"\xff\xfe")], b"{}"),
+    ([("kind", b"score")], None),
+    ([("kind", b"score")], b"{not json"),
+    ([("kind", b"score")], b'"\\ud800"'),
+    ([("kind", b"score")], READABLE.replace(b'"channel":1', b'"channel":-1')),
+    ([("kind", b"score")], READABLE.replace(b"2026-03-01T12:00:00Z", b"9999-12-31T23:59:59Z")),
+]
+
+
+def test_an_unreadable_record_is_counted_named_and_passed_over(
+    settings: Settings, topic: str, writer: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    producer = Producer({"bootstrap.servers": settings.bootstrap_servers})
+    for headers, value in UNREADABLE:
+        producer.produce(topic, value, b"c", 1, headers=[*headers])
+    assert producer.flush(30) == 0
+    late = score(call("c"), start_ms=1)
+    producer.produce(topic, encode(late)[1], b"c", 1, headers=[("kind", b"score")])
+    assert producer.flush(30) == 0
+    before = sink.SKIPPED._value.get()
+    caplog.set_level(logging.ERROR, "streams.sink")
+    with sinking(Sink(settings, topic=topic)):
+        until(lambda: count(settings, "utterances") == 1, "the row behind what cannot be read")
+        until_committed(settings, topic, 1, len(UNREADABLE) + 1)
+    named = [vars(record) for record in caplog.records if record.name == "streams.sink"]
+    assert [(one["topic"], one["partition"], one["offset"]) for one in named] == [
+        (topic, 1, offset) for offset in range(len(UNREADABLE))
+    ]
+    assert sink.SKIPPED._value.get() - before == len(UNREADABLE)
+    (row,) = rows(settings, "SELECT start_ms, offset FROM utterances")
+    assert row == {"start_ms": 1, "offset": len(UNREADABLE)}
+
+
+def test_migrations_are_applied_once(settings: Settings) -> None:
+    assert migrate(settings) == sorted(path.name for path in sink.MIGRATIONS.glob("*.sql"))
+    assert migrate(settings) == []
+
+
+def test_a_database_that_cannot_be_migrated_ends_the_sink(
+    settings: Settings, topic: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate(settings)
+    for path in sink.MIGRATIONS.glob("*.sql"):
+        (tmp_path / path.name).write_text(path.read_text() + "\n")
+    monkeypatch.setattr(sink, "MIGRATIONS", tmp_path)
+    with pytest.raises(CalltideError, match="was edited after it was applied"):
+        Sink(settings, topic=topic).run(threading.Event())
