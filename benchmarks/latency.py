@@ -37,7 +37,7 @@ from streams.supervisor import Supervisor
 
 LEVELS: Final = (1, 8, 25)
 """Concurrent calls measured by default."""
-LADDER: Final = (1, 2, 4, 6, 8, 10, 12, 16, 20, 25, 30, 40, 50, 60, 80, 100)
+LADDER: Final = (1, 2, 4, 8, 12, 16, 20, 25, 30, 40, 50, 60, 80, 100)
 """Concurrent calls among which the limit is searched."""
 LIMIT_S: Final = 2.0
 """Judgement: a score that comes later than this after the words does not feel live."""
