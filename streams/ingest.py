@@ -85,6 +85,9 @@ class Ingest:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.producer = Producer(kafka.producer(settings, **{"linger.ms": 5, "queue.buffering.max.kbytes": 65_536}))
+        self.stop = threading.Event()
+        self.give_up_at = float("inf")
+        """When, after a stop, to wait no longer for room in the producer's queue, monotonic seconds."""
         self.failures = 0
         self.failure = ""
 
@@ -101,6 +104,7 @@ class Ingest:
         Raises CalltideError if Kafka did not take every record or a file was damaged.
         """
         stop = stop or threading.Event()
+        self.stop = stop
         start = time.monotonic()
         due = [(start + call.delay_s, number, call) for number, call in enumerate(calls)]
         heapq.heapify(due)
@@ -108,7 +112,7 @@ class Ingest:
         while due:
             at, number, call = heapq.heappop(due)
             if stop.wait(max(0.0, at - time.monotonic())):
-                self._interrupt([call, *(later for _, _, later in due)])
+                self._interrupt([call, *(later for _, _, later in due)], speed)
                 break
             if number not in waiting:
                 # Time in the call runs from the moment its first packet is due.
@@ -151,8 +155,13 @@ class Ingest:
                 )
                 break
             except BufferError:
-                # Kafka is slower than we are: wait for room rather than lose a packet.
+                # Kafka is slower than we are, or away: wait for room rather than lose a packet.
                 self.producer.poll(0.1)
+                if self.stop.is_set():
+                    self.give_up_at = min(self.give_up_at, time.monotonic() + FLUSH_S)
+                if time.monotonic() >= self.give_up_at:
+                    self.failures += 1
+                    return
             except KafkaException as error:
                 raise CalltideError(f"Kafka refuses the call: {error.args[0].str()}") from error
         self.producer.poll(0)
@@ -165,9 +174,9 @@ class Ingest:
             self.failures += 1
             self.failure = error.str()
 
-    def _interrupt(self, calls: Sequence[Call]) -> None:
+    def _interrupt(self, calls: Sequence[Call], speed: float) -> None:
         for call in calls:
             if call.records and not call.ended:
                 ended_at = call.info.started_at + timedelta(milliseconds=call.sent_ms)
                 ended = CallEnded(call=call.info, duration_ms=call.sent_ms, ended_at=ended_at, reason="interrupted")
-                self._send(call, Packet(*encode(ended), media_ms=call.sent_ms), 1.0)
+                self._send(call, Packet(*encode(ended), media_ms=call.sent_ms), speed)
