@@ -241,7 +241,7 @@ def measure(levels: Sequence[int], search: bool, console: Console) -> list[Run]:
     with _chain(console) as chain:
 
         def one(calls: int) -> None:
-            console.print(f"  {calls} calls in real time", highlight=False)
+            console.print(f"  {calls} at once, in real time", highlight=False)
             runs[calls] = chain.measure(calls)
             console.print(f"    p95 {runs[calls].p95:.2f} s", highlight=False)
 
