@@ -147,9 +147,10 @@ class Checkpoint:
         letter. Otherwise the exception comes through: states are then half-changed, so the caller drops and restores
         everything and comes back carefully.
         """
-        admitted = [item for consumed in batch for item in self._admit(consumed)]
         if careful:
-            return [produced for item in admitted for produced in self._one(*item)]
+            # Each is admitted when the one before it is done: a call that only a bad record opened was never open.
+            return [out for consumed in batch for item in self._admit(consumed) for out in self._one(*item)]
+        admitted = [item for consumed in batch for item in self._admit(consumed)]
         steps = self.processor.process([(self._state(call, consumed), consumed.record) for call, consumed in admitted])
         return [
             produced
@@ -251,7 +252,7 @@ class Checkpoint:
                     "offset": consumed.offset,
                 },
             )
-            call.state = before
+            call.state, call.alive = before, before is not None
             self.dead_letters += 1
             letter = self._dead_letter(consumed, error)
             # A call that stood at a cut stands at it still, one record further on.

@@ -6,6 +6,7 @@ fast; and errors are for people: a CalltideError is one line and exit code 1, `-
 
 import logging
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -51,6 +52,11 @@ def _options(debug: Annotated[bool, typer.Option("--debug", help="show traceback
     """`main` looks for --debug itself: an error may come before typer has read it."""
 
 
+def _interruptible() -> None:
+    """From here on Ctrl-C is an exception: there is a display to close (see streams/__main__.py)."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def _roles(text: str | None) -> "tuple[Role, ...] | None":
     if text is None:
         return None
@@ -79,6 +85,7 @@ def analyze(
     from streams.files import open_audio
     from streams.settings import load
 
+    _interruptible()
     if json and csv:
         raise CalltideError("--json and --csv exclude each other; choose one")
     if call_id is not None and len(files) > 1:
@@ -149,8 +156,6 @@ def ingest(
     stagger: Annotated[float, typer.Option(min=0, help="seconds between the starts of several calls")] = 0.0,
 ) -> None:
     """Stream recordings into Kafka as calls."""
-    import signal
-
     from rich.console import Console
     from rich.progress import Progress
 
@@ -303,6 +308,7 @@ def listen(
     from streams import listen as listening
     from streams.settings import load
 
+    _interruptible()
     settings = load()
     url = f"ws://{settings.gateway.host}:{settings.gateway.port}/v1/scores"
     wanted = {"call": call, "queue": queue, "agent": agent, "tenant": tenant}
@@ -424,7 +430,3 @@ def main() -> None:
         what = str(error) if expected else f"{type(error).__name__}: {error}; run again with --debug for the details"
         sys.stderr.write(f"calltide: {what}\n")
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

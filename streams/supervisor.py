@@ -86,7 +86,7 @@ class Supervisor:
         with self._timed(f"{len(commands)} processes ({', '.join(commands)})"):
             for name, arguments in commands.items():
                 ready = self.home / "run" / f"{name}.ready"
-                command = [sys.executable, "-m", "streams.cli", *arguments, "--ready", str(ready)]
+                command = [sys.executable, "-m", "streams", *arguments, "--ready", str(ready)]
                 service = _Service(name, command, self.home / "logs" / f"{name}.log", ready)
                 self.services.append(service)
                 service.log.unlink(missing_ok=True)
@@ -148,6 +148,7 @@ class Supervisor:
 
     def __enter__(self) -> "Supervisor":
         if _in_main_thread():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGTERM, _interrupt)
         try:
             self.start()

@@ -23,6 +23,18 @@ ROOT = Path(__file__).parent.parent.parent
 READY_S = 120
 
 
+def popen(env: dict[str, str], *arguments: str | Path, stderr: int | None = subprocess.PIPE) -> subprocess.Popen[str]:
+    """A command of the command line, running."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "streams", *map(str, arguments)],
+        cwd=ROOT,
+        env=env,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+    )
+
+
 @dataclass
 class Stack:
     """A running `calltide up`."""
@@ -38,14 +50,12 @@ class Stack:
 
     def calltide(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command of the command line against this stack."""
-        command = [sys.executable, "-m", "streams.cli", *map(str, arguments)]
+        command = [sys.executable, "-m", "streams", *map(str, arguments)]
         return subprocess.run(command, cwd=ROOT, env=self.env, text=True, capture_output=True, check=check, timeout=240)
 
     def begin(self, *arguments: str | Path) -> subprocess.Popen[str]:
         """The same, without waiting for its end."""
-        command = [sys.executable, "-m", "streams.cli", *map(str, arguments)]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, cwd=ROOT, env=self.env, text=True, stdout=pipe, stderr=pipe)
+        return popen(self.env, *arguments)
 
     def pid(self, *command: str) -> int | None:
         """The process that runs a subcommand, such as ("stage", "vad")."""
@@ -54,7 +64,7 @@ class Stack:
                 line = child.cmdline()
             except (psutil.NoSuchProcess, psutil.ZombieProcess):
                 continue
-            if "streams.cli" in line and line[line.index("streams.cli") + 1 :][: len(command)] == list(command):
+            if "streams" in line and line[line.index("streams") + 1 :][: len(command)] == list(command):
                 return child.pid
         return None
 
@@ -122,10 +132,7 @@ def start(home: Path, **more: str) -> Stack:
     ports = {name: free_port() for name in ("BROKER", "CLICKHOUSE", "GATEWAY", "WEB")}
     env = os.environ | {"CALLTIDE_HOME": str(home), "PYTHONUNBUFFERED": "1"} | more
     env |= {f"CALLTIDE_{name}__PORT": str(port) for name, port in ports.items()}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "streams.cli", "up"], cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE
-    )
-    return Stack(home, env, process, ports)
+    return Stack(home, env, popen(env, "up", stderr=None), ports)
 
 
 def wait_until_up(stack: Stack) -> list[str]:

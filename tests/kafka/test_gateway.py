@@ -455,7 +455,7 @@ def test_a_stalled_client_is_closed_with_1013_resumes_and_delays_nobody(
     kafka_bootstrap: str, topic: str, writer: Writer
 ) -> None:
     count = 300
-    with serving(settings_for(kafka_bootstrap, queue=20), topic) as gateway:
+    with serving(settings_for(kafka_bootstrap, queue=120), topic) as gateway:
 
         async def work() -> None:
             async with (

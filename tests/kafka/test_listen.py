@@ -22,7 +22,9 @@ from tests.scripted import Writer, call, ended, new_topic, score, serving, setti
 
 ROOT = Path(__file__).parent.parent.parent
 LISTEN = (
-    "import sys; from rich.console import Console; from streams.listen import listen; listen(sys.argv[1], Console())"
+    # Who is started in the background inherits to ignore Ctrl-C.
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from rich.console import Console; from streams.listen import listen; listen(sys.argv[1], Console())"
 )
 
 
