@@ -49,6 +49,8 @@ class Stage:
     name: str
     reads: str
     writes: str
+    batch: int = 500
+    """Most records in one turn. Judgement: far more than arrives during a turn, and bounds memory when catching up."""
 
     @property
     def state_topic(self) -> str:
@@ -59,7 +61,8 @@ class Stage:
 STAGES: Final = (
     Stage("vad", reads="audio.frames", writes="speech.segments"),
     Stage("diarization", reads="speech.segments", writes="speech.turns"),
-    Stage("asr", reads="speech.turns", writes="transcripts"),
+    # Decoding four together has all there is to gain (docs/asr.md); a longer turn would hold back what is done already.
+    Stage("asr", reads="speech.turns", writes="transcripts", batch=4),
     Stage("emotion", reads="transcripts", writes="emotions"),
     Stage("sentiment", reads="emotions", writes="scores"),
 )

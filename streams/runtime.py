@@ -22,8 +22,8 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-MAXIMUM_BATCH: Final = 500
-"""Judgement: far more than arrives while a batch is processed in live work, and bounds memory when catching up."""
+RESTORE_BATCH: Final = 500
+"""Judgement: changelog records read at once in a restore."""
 POLL_S: Final = 0.05
 """How long to wait for the first record of a batch: also the longest delay of a commit that has no outputs."""
 COMMIT_INTERVAL_S: Final = 1.0
@@ -156,7 +156,7 @@ class _Life:
         """One micro-batch: wait for the first record, take what is there beside it, never wait for a batch to fill."""
         messages = self.consumer.consume(1, POLL_S)
         if messages:
-            messages += self.consumer.consume(MAXIMUM_BATCH - 1, 0)
+            messages += self.consumer.consume(self.row.batch - 1, 0)
         batch = [consumed for message in messages if (consumed := self._consumed(message)) is not None]
         name = self.row.name
         if batch:
@@ -336,7 +336,7 @@ class _Life:
             while left:
                 if time.monotonic() > deadline:
                     raise _Rejoin(f"{topic} could not be read to its end within {RESTORE_S:.0f} s")
-                for message in reader.consume(MAXIMUM_BATCH, 0.1):
+                for message in reader.consume(RESTORE_BATCH, 0.1):
                     error, number, offset = message.error(), kafka.partition_of(message), message.offset()
                     if error is None:
                         headers = {name: value or b"" for name, value in kafka.headers_of(message)}
