@@ -61,7 +61,7 @@ class Stage:
 STAGES: Final = (
     Stage("vad", reads="audio.frames", writes="speech.segments"),
     Stage("diarization", reads="speech.segments", writes="speech.turns"),
-    # Decoding four together has all there is to gain (docs/asr.md); a longer turn would hold back what is done already.
+    # Judgement: four decoded together share most of the work; a longer turn would hold back what is done already.
     Stage("asr", reads="speech.turns", writes="transcripts", batch=4),
     Stage("emotion", reads="transcripts", writes="emotions"),
     Stage("sentiment", reads="emotions", writes="scores"),
