@@ -157,9 +157,11 @@ def test_a_call_lies_in_the_partition_that_java_s_client_would_choose(kafka_boot
 
 def test_outputs_have_partition_key_and_time_of_their_input(bench: Bench) -> None:
     sent = calls_of(12, 4)
+    # An hour ago: not now, and not so long ago that retention takes the records away.
+    then_ms = int(time.time() * 1_000) - 3_600_000
     with working(bench):
-        bench.write(sent[: len(sent) // 2], 1_700_000_000_000)
-        bench.write(sent[len(sent) // 2 :], 1_700_000_000_123)
+        bench.write(sent[: len(sent) // 2], then_ms)
+        bench.write(sent[len(sent) // 2 :], then_ms + 123)
         bench.outputs.until(lambda: bench.ended() == 12, "the ends of 12 calls")
         bench.wait_for_an_empty_changelog()
     bench.assert_exactly_once(sent)
