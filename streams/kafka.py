@@ -29,6 +29,8 @@ def client(settings: Settings, **more: Any) -> dict[str, Any]:
     common: dict[str, Any] = {
         "bootstrap.servers": settings.bootstrap_servers,
         "error_cb": _log_event,
+        # Not its warnings: at every start it says that a coordinator is still loading, and asks again.
+        "log_level": 3,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1_000,
     }
