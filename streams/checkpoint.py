@@ -106,8 +106,6 @@ class Checkpoint:
         self.dead_letters = 0
         self.divergences = 0
         """Cuts that came with fewer outputs than the log holds: a processor that is not deterministic."""
-        self.skipped = 0
-        """Records that were read again although a snapshot covers them."""
 
     def assign(
         self, partition: int, position: int, changelog: Iterable[tuple[str, Mapping[str, bytes], bytes | None]]
@@ -206,7 +204,6 @@ class Checkpoint:
         partition.position = consumed.offset + 1
         call = partition.calls.setdefault(record.call_id, _Call())
         if consumed.offset <= call.covered:
-            self.skipped += 1
             return admitted
         call.timestamp_ms = max(call.timestamp_ms, record.timestamp_ms)
         call.alive = record.kind not in ENDING

@@ -207,7 +207,7 @@ def up() -> None:
     settings = load()
     with Supervisor(settings, typer.echo) as supervisor:
         typer.echo(f"live page   http://{settings.web.host}:{settings.web.port}")
-        typer.echo(f"websocket   ws://{settings.gateway.host}:{settings.gateway.port}/v1/scores")
+        typer.echo(f"websocket   {settings.scores_url}")
         typer.echo(f"ClickHouse  {settings.clickhouse_url}")
         typer.echo(f"Kafka       {settings.bootstrap_servers}")
         typer.echo(f"logs        {settings.directory / 'logs'}")
@@ -310,10 +310,9 @@ def listen(
 
     _interruptible()
     settings = load()
-    url = f"ws://{settings.gateway.host}:{settings.gateway.port}/v1/scores"
     wanted = {"call": call, "queue": queue, "agent": agent, "tenant": tenant}
     fields = {name: values for name, values in wanted.items() if values}
-    listening.listen(url, Console(), history="live", **fields)
+    listening.listen(settings.scores_url, Console(), history="live", **fields)
 
 
 @app.command()

@@ -120,9 +120,8 @@ def _stream(settings: Settings, supervisor: Supervisor, calls: Sequence[Call], c
     sender = threading.Thread(target=send, name="ingest")
 
     async def watch() -> None:
-        url = f"ws://{settings.gateway.host}:{settings.gateway.port}/v1/scores"
         with View(console) as view:
-            messages = subscribe(url)
+            messages = subscribe(settings.scores_url)
             # The first message is the gateway's hello: from here on nothing is missed.
             view.add(await anext(messages))
             sender.start()

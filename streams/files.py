@@ -37,7 +37,6 @@ class AudioFile:
     duration_ms: int | None
     """None where the container does not say."""
     source_rate: int
-    source_channels: int
     mix: bool
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -136,6 +135,5 @@ def open_audio(path: Path, mix: bool = False) -> AudioFile:
         codec=_G711.get(codec, "pcm_s16le") if rate == target and not mix else "pcm_s16le",
         duration_ms=None if duration is None else round(duration * 1_000),
         source_rate=rate,
-        source_channels=channels,
         mix=mix,
     )

@@ -141,6 +141,11 @@ class Settings(BaseSettings):
         return self.clickhouse.url or f"http://127.0.0.1:{self.clickhouse.port}"
 
     @property
+    def scores_url(self) -> str:
+        """The gateway's address for programs on this machine."""
+        return f"ws://{self.gateway.host}:{self.gateway.port}/v1/scores"
+
+    @property
     def topics(self) -> tuple[Topic, ...]:
         """The table of topics with this installation's partition count and retention."""
         return topics(self.kafka.partitions, self.kafka.retention_hours * 3_600_000)
