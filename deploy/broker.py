@@ -27,8 +27,9 @@ import threading
 import time
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -215,6 +216,7 @@ class Broker:
         self._heap_mb = heap_mb
         self._report = report
         self._log_start = 0
+        self._locked_jars: list[Path] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._lock = FileLock(self.directory / "broker.lock")
         self._pid_file = self.directory / "broker.pid"
@@ -234,26 +236,48 @@ class Broker:
         """The exit status once it has ended, None while it runs or before `start`."""
         return self._process.poll() if self._process else None
 
+    @property
+    def running(self) -> bool:
+        """Whether the Java process runs."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self, timeout: float = START_SECONDS) -> None:
         """Fetch what is missing, start, and return when a client can use it.
 
         Raises CalltideError: home not writable or full, another broker on this home, port taken, a jar that is not what
         the lock says, or no answer within `timeout` seconds (with the end of its log).
         """
-        try:
+        with self._writing():
             self._claim()
             try:
-                jars = fetch_jars(self.jars, self._report)
-                self._launch(jars)
+                self._locked_jars = fetch_jars(self.jars, self._report)
+                self._launch()
                 self._wait_until_ready(timeout)
             except BaseException:
                 self.stop()
                 raise
-        except OSError as error:
-            raise CalltideError(
-                f"cannot write the broker's files: {error.filename or self.directory}: {error.strerror}; "
-                "make room or set CALLTIDE_HOME to another directory"
-            ) from error
+
+    def restart(self) -> None:
+        """Launch it anew after it ended by itself, on the same port and with all it had; returns at once (`answers`).
+
+        Raises CalltideError: port taken, disk full.
+        """
+        with self._writing():
+            self._launch()
+
+    def answers(self, timeout: float = 0.5) -> bool:
+        """Whether a client can use it: it answers a metadata request and lists itself."""
+        quick = {"reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 50, "log_level": 0}
+        client = AdminClient({"bootstrap.servers": self.bootstrap_servers, **quick})
+        try:
+            return bool(client.list_topics(timeout=timeout).brokers)
+        except KafkaException:
+            return False
+
+    def kill(self) -> None:
+        """SIGKILL, for one that hangs."""
+        if self._process:
+            self._process.kill()
 
     def stop(self, grace: float = 30.0) -> None:
         """End it cleanly: SIGTERM, then after `grace` seconds SIGKILL. Nothing happens if it does not run."""
@@ -263,7 +287,9 @@ class Broker:
         self._lock.release()
 
     def failure(self) -> str:
-        """One line on why it ended: the deepest cause in its log, and where the log is."""
+        """One line on why it ended: a signal, or the deepest cause in its log, and where the log is."""
+        if (status := self.poll()) is not None and status < 0:
+            return f"{signal.Signals(-status).name} (log: {self.log})"
         lines = [*last_lines(self._output, 100), *last_lines(self.log, 400, since=self._log_start)]
         errors = [line for line in lines if _EXCEPTION.match(line)]
         errors = errors or [line for line in lines if " ERROR " in line or " FATAL " in line]
@@ -289,7 +315,17 @@ class Broker:
                 "make room or set CALLTIDE_HOME to another directory"
             )
 
-    def _launch(self, jars: list[Path]) -> None:
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CalltideError(
+                f"cannot write the broker's files: {error.filename or self.directory}: {error.strerror}; "
+                "make room or set CALLTIDE_HOME to another directory"
+            ) from error
+
+    def _launch(self) -> None:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -316,7 +352,7 @@ class Broker:
             f"-Dlog4j2.configurationFile={LOG4J}",
             f"-Dcalltide.log={self.log}",
             "-cp",
-            ":".join(map(str, jars)),
+            ":".join(map(str, self._locked_jars)),
         ]
         if not (data / "meta.properties").exists():
             cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
@@ -328,25 +364,12 @@ class Broker:
         self._pid_file.write_text(f"{self._process.pid}\n")
 
     def _wait_until_ready(self, timeout: float) -> None:
-        """Until the broker answers a metadata request and lists itself."""
-        client = AdminClient(
-            {
-                "bootstrap.servers": self.bootstrap_servers,
-                "reconnect.backoff.ms": 50,
-                "reconnect.backoff.max.ms": 50,
-                "log_level": 0,
-            }
-        )
         deadline = time.monotonic() + timeout
-        while True:
-            if self.poll() is not None:
+        while not self.answers():
+            if not self.running:
                 raise CalltideError(f"the broker ended at its start: {self.failure()}")
-            try:
-                if client.list_topics(timeout=0.5).brokers:
-                    return
-            except KafkaException:
-                if time.monotonic() > deadline:
-                    raise CalltideError(f"the broker is not ready after {timeout:.0f} s: {self.failure()}") from None
+            if time.monotonic() > deadline:
+                raise CalltideError(f"the broker is not ready after {timeout:.0f} s: {self.failure()}")
 
     def __enter__(self) -> Self:
         self.start()

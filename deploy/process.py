@@ -66,7 +66,12 @@ def spawn(
         process.wait()
 
     threading.Thread(target=run, name=f"child {Path(command[0]).name}", daemon=True).start()
-    return started.result()
+    try:
+        return started.result()
+    except KeyboardInterrupt:
+        # Ctrl-C in just this moment: nobody would know of the child.
+        started.result().kill()
+        raise
 
 
 def stop(process: subprocess.Popen[bytes], grace: float) -> int:

@@ -1,10 +1,12 @@
 """`calltide up`: everything on one machine, started, watched and stopped together.
 
 A changer must know the order: the broker comes first and goes last, so that whoever dies in between can still commit or
-finds everything again at the next start.
+finds everything again at the next start. And a death has a culprit: a process that lived through an outage of the
+broker did not die of its own, so such a death is not held against it.
 """
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -15,27 +17,61 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
-from typing import Final, NoReturn
+from typing import ClassVar, Final, NoReturn
+from wsgiref.simple_server import WSGIServer
 
 from filelock import FileLock, Timeout
+from prometheus_client import Counter, Gauge
 
-from deploy.broker import Broker
+from deploy.broker import START_SECONDS, Broker
 from deploy.process import holder_of_port, last_lines, spawn
 from deploy.topics import Topics
 from schemas.errors import CalltideError
 from schemas.topics import STAGES
-from streams import kafka
+from streams import kafka, service
+from streams.health import Health
 from streams.settings import Settings
 
 Report = Callable[[str], None]
 
 READY_S: Final = 120.0
 """Judgement: a slow disk and a cold cache included; the models take seconds."""
-STOP_S: Final = 10.0
-RESTARTS: Final = 5
-RESTART_WINDOW_S: Final = 60.0
-"""Judgement: a process that dies so often in so short a time will not live."""
+STOP_S: Final = 8.0
+BROKER_STOP_S: Final = 5.0
+"""Together under the 15 s that Ctrl-C may take. What does not end in its time is killed; nothing is lost by that."""
 BACKOFF_S: Final = (0.2, 5.0)
+"""First and longest pause before a process is started again (judgement)."""
+BROKER: Final = "broker"
+
+RESTARTED = Counter("calltide_restarts_total", "times a process of `calltide up` was started again", ["process"])
+UP = Gauge("calltide_process_up", "1 while a process of `calltide up` runs", ["process"])
+READY = Gauge("calltide_process_ready", "1 while a process of `calltide up` serves", ["process"])
+
+
+@dataclass(slots=True)
+class _Deaths:
+    """How often something was started and died, and when it may be started again."""
+
+    starts: int = 0
+    begun: float = 0.0
+    start_at: float = 0.0
+    counted: list[float] = field(default_factory=list)
+    """Deaths that are held against it, monotonic seconds."""
+
+    def started(self) -> None:
+        self.starts += 1
+        self.begun = time.monotonic()
+
+    def died(self, own_fault: bool, served: bool, window_s: float) -> int:
+        """How many deaths are held against it now. Those before the window count for as long as it never served."""
+        now = time.monotonic()
+        if served:
+            self.counted = [at for at in self.counted if now - at < window_s]
+        if own_fault:
+            self.counted.append(now)
+        shortest, longest = BACKOFF_S
+        self.start_at = now + min(shortest * 2 ** max(len(self.counted) - 1, 0), longest)
+        return len(self.counted)
 
 
 @dataclass(slots=True)
@@ -44,13 +80,20 @@ class _Service:
     command: list[str]
     log: Path
     ready: Path
+    metrics_port: int
     process: Popen[bytes] | None = None
-    deaths: list[float] = field(default_factory=list)
-    start_at: float = 0.0
+    deaths: _Deaths = field(default_factory=_Deaths)
+    ever_served: bool = False
+    refusal: str = ""
+    """What it said when it last ended by an error in plain words."""
 
 
 class Supervisor:
     """The processes of one home. Use as a context manager: it is up inside the block and down behind it."""
+
+    RESTARTS: ClassVar[int] = 5
+    RESTART_WINDOW_S: ClassVar[float] = 60.0
+    """Judgement: what dies so often in so short a time, or so often without ever having served, will not live."""
 
     def __init__(self, settings: Settings, report: Report) -> None:
         self.settings = settings
@@ -59,7 +102,42 @@ class Supervisor:
         self.lock: FileLock | None = None
         self.broker: Broker | None = None
         self.services: list[_Service] = []
-        self.restarts = 0
+        self.health = Health()
+        self._broker_deaths = _Deaths()
+        self._kafka_since: float | None = None
+        """Since when Kafka has answered without a break, monotonic seconds; None: it does not."""
+        self._metrics: WSGIServer | None = None
+
+    def commands(self) -> dict[str, list[str]]:
+        """Name → what comes behind the interpreter, in the order of the metrics ports. `--ready FILE` is appended."""
+        commands = {row.name: ["stage", row.name] for row in STAGES}
+        commands |= {name: [name] for name in ("sink", "gateway", "web")}
+        if self.settings.clickhouse.url is None:
+            commands["clickhouse"] = ["clickhouse"]
+        return {name: ["-m", "streams", *arguments] for name, arguments in commands.items()}
+
+    @property
+    def restarts(self) -> int:
+        """How often anything was started again."""
+        return sum(max(deaths.starts - 1, 0) for deaths in self._deaths().values())
+
+    def started(self, name: str) -> int:
+        """How often a process, or the `broker`, was started."""
+        return self._deaths()[name].starts
+
+    def pid(self, name: str) -> int | None:
+        """The process of that name; None while it does not run."""
+        if name == BROKER:
+            return self.broker.pid if self.broker is not None and self.broker.poll() is None else None
+        process = self._service(name).process
+        return process.pid if process is not None and process.poll() is None else None
+
+    def serves(self, name: str) -> bool:
+        """Whether that process says that it is ready; of the `broker`, whether it answers."""
+        if name == BROKER:
+            return self._kafka_since is not None
+        one = self._service(name)
+        return one.process is not None and one.ready.exists()
 
     def start(self) -> None:
         """Start everything; returns when all of it serves.
@@ -67,30 +145,35 @@ class Supervisor:
         Raises CalltideError: the home is held, not writable or full; a port is taken; a part does not come up.
         """
         self._claim()
-        self._check_ports()
+        commands = self.commands()
+        self._check_ports(list(commands))
+        metrics = self.settings.metrics
+        if metrics.port:
+            self._metrics = service.serve_metrics(metrics.host, metrics.port, self.health)
+            ports = ", ".join(f"{name} {metrics.port + at}" for at, name in enumerate(commands, 1))
+            self.report(f"metrics: all processes {metrics.port}, {ports}")
         kafka_settings = self.settings.kafka
         if kafka_settings.bootstrap_servers is None:
             self.broker = Broker(
                 self.home, self.settings.broker.port, heap_mb=self.settings.broker.heap_mb, report=self.report
             )
             with self._timed("Kafka broker"):
+                self._broker_deaths.started()
                 self.broker.start()
         else:
             kafka.check(self.settings)
+        self._kafka_since = time.monotonic()
         with self._timed("topics"):
             Topics(self.settings.bootstrap_servers, kafka_settings.client).ensure(self.settings.topics)
-        commands = {row.name: ["stage", row.name] for row in STAGES}
-        if self.settings.clickhouse.url is None:
-            commands |= {"clickhouse": ["clickhouse"]}
-        commands |= {name: [name] for name in ("sink", "gateway", "web")}
         with self._timed(f"{len(commands)} processes ({', '.join(commands)})"):
-            for name, arguments in commands.items():
+            for at, (name, arguments) in enumerate(commands.items(), 1):
                 ready = self.home / "run" / f"{name}.ready"
-                command = [sys.executable, "-m", "streams", *arguments, "--ready", str(ready)]
-                service = _Service(name, command, self.home / "logs" / f"{name}.log", ready)
-                self.services.append(service)
-                service.log.unlink(missing_ok=True)
-                self._spawn(service)
+                command = [sys.executable, *arguments, "--ready", str(ready)]
+                port = metrics.port + at if metrics.port else 0
+                one = _Service(name, command, self.home / "logs" / f"{name}.log", ready, port)
+                self.services.append(one)
+                one.log.unlink(missing_ok=True)
+                self._spawn(one)
             self._wait_until_ready()
 
     def watch(self) -> NoReturn:
@@ -100,51 +183,49 @@ class Supervisor:
             time.sleep(0.1)
 
     def tend(self) -> None:
-        """One look at all processes. Raises CalltideError when the broker ended or a process keeps dying."""
-        if self.broker is not None and self.broker.poll() is not None:
-            raise CalltideError(f"the broker ended: {self.broker.failure()}; everything it had is kept, start again")
-        now = time.monotonic()
-        for service in self.services:
-            process = service.process
-            if process is None:
-                if now >= service.start_at:
-                    self._spawn(service)
-                continue
-            status = process.poll()
-            if status is None:
-                continue
-            service.process = None
-            service.deaths = [at for at in service.deaths if now - at < RESTART_WINDOW_S] + [now]
-            if len(service.deaths) >= RESTARTS:
-                raise CalltideError(f"{service.name} keeps dying: {self._last_words(service)}")
-            shortest, longest = BACKOFF_S
-            service.start_at = now + min(shortest * 2 ** (len(service.deaths) - 1), longest)
-            self.restarts += 1
-            self.report(f"{service.name} ended with status {status}; it is started again (log: {service.log})")
+        """One look at everything. Raises CalltideError when the broker or a process keeps dying."""
+        self._tend_broker()
+        for one in self.services:
+            if one.process is None:
+                # Without Kafka a stage could only wait and give up.
+                if self._kafka_since is not None and time.monotonic() >= one.deaths.start_at:
+                    self._spawn(one)
+            elif (status := one.process.poll()) is not None:
+                self._died(one, status)
+            elif not one.ever_served:
+                one.ever_served = one.ready.exists()
+        self._tell()
 
     def stop(self) -> None:
         """End everything: first what feeds on the broker, all at once, then the broker."""
-        previous = signal.signal(signal.SIGINT, signal.SIG_IGN) if _in_main_thread() else None
-        self.report("stopping")
-        running = [service.process for service in self.services if service.process is not None]
-        for process in running:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-        deadline = time.monotonic() + STOP_S
-        for process in running:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except TimeoutExpired:
-                process.kill()
-        self.services.clear()
-        if self.broker is not None:
-            self.broker.stop(STOP_S)
-            self.broker = None
-        if self.lock is not None:
-            self.lock.release()
-            self.lock = None
-        if previous is not None:
-            signal.signal(signal.SIGINT, previous)
+        with _uninterrupted():
+            self.report("stopping")
+            running = [one.process for one in self.services if one.process is not None]
+            for process in running:
+                with contextlib.suppress(ProcessLookupError):
+                    process.terminate()
+            deadline = time.monotonic() + STOP_S
+            for process in running:
+                try:
+                    process.wait(max(0.1, deadline - time.monotonic()))
+                except TimeoutExpired:
+                    process.kill()
+                    process.wait()
+            for one in self.services:
+                one.ready.unlink(missing_ok=True)
+            self.services.clear()
+            if self.broker is not None:
+                self.broker.stop(BROKER_STOP_S)
+                self.broker = None
+            self._kafka_since = None
+            if self._metrics is not None:
+                self._metrics.shutdown()
+                self._metrics.server_close()
+                self._metrics = None
+            if self.lock is not None:
+                (self.home / "run" / "up.pid").unlink(missing_ok=True)
+                self.lock.release()
+                self.lock = None
 
     def __enter__(self) -> "Supervisor":
         if _in_main_thread():
@@ -180,17 +261,26 @@ class Supervisor:
                 f"cannot write to {self.home} ({error.strerror}); make it writable or set CALLTIDE_HOME to another"
             ) from error
 
-    def _check_ports(self) -> None:
-        wanted = {
-            "CALLTIDE_GATEWAY__PORT": (self.settings.gateway.host, self.settings.gateway.port),
-            "CALLTIDE_WEB__PORT": (self.settings.web.host, self.settings.web.port),
-        }
+    def _check_ports(self, names: list[str]) -> None:
+        wanted = [
+            ("CALLTIDE_GATEWAY__PORT", self.settings.gateway.host, self.settings.gateway.port),
+            ("CALLTIDE_WEB__PORT", self.settings.web.host, self.settings.web.port),
+        ]
         if self.settings.clickhouse.url is None:
-            wanted["CALLTIDE_CLICKHOUSE__PORT"] = ("127.0.0.1", self.settings.clickhouse.port)
+            wanted.append(("CALLTIDE_CLICKHOUSE__PORT", "127.0.0.1", self.settings.clickhouse.port))
         if self.settings.kafka.bootstrap_servers is None:
-            wanted["CALLTIDE_BROKER__PORT"] = ("127.0.0.1", self.settings.broker.port)
-        for variable, (host, port) in wanted.items():
-            with socket.socket() as probe:
+            wanted.append(("CALLTIDE_BROKER__PORT", "127.0.0.1", self.settings.broker.port))
+        if first := self.settings.metrics.port:
+            if first + len(names) > 65_535:
+                raise CalltideError(
+                    f"CALLTIDE_METRICS__PORT is {first}, and the ports above it are for {len(names)} processes; "
+                    f"set it to {65_535 - len(names)} or less"
+                )
+            wanted += [
+                ("CALLTIDE_METRICS__PORT", self.settings.metrics.host, first + at) for at in range(len(names) + 1)
+            ]
+        for variable, host, port in wanted:
+            with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
                     probe.bind((host, port))
@@ -205,32 +295,122 @@ class Supervisor:
         yield
         self.report(f"{what}: {time.monotonic() - started:.1f} s")
 
-    def _spawn(self, service: _Service) -> None:
-        service.ready.unlink(missing_ok=True)
-        service.process = spawn(
-            service.command,
-            output=service.log,
-            env={"CALLTIDE_HOME": str(self.home)},
+    def _spawn(self, one: _Service) -> None:
+        one.ready.unlink(missing_ok=True)
+        if one.deaths.starts:
+            RESTARTED.labels(one.name).inc()
+        one.deaths.started()
+        one.process = spawn(
+            one.command,
+            output=one.log,
+            env={"CALLTIDE_HOME": str(self.home), "CALLTIDE_METRICS__PORT": str(one.metrics_port)},
         )
+
+    def _died(self, one: _Service, status: int) -> None:
+        one.process = None
+        own_fault = self._kafka_since is not None and one.deaths.begun >= self._kafka_since
+        deaths = one.deaths.died(own_fault, one.ready.exists(), self.RESTART_WINDOW_S)
+        one.ready.unlink(missing_ok=True)
+        # An error in plain words, twice the same before it ever served: a setting, a port, a model. Trying on would
+        # only keep whoever waits from reading it.
+        refusal = _refusal(one.log) if status == 1 else ""
+        if refusal and own_fault and not one.ever_served and refusal == one.refusal:
+            raise CalltideError(f"{one.name} does not start: {refusal} (log: {one.log})")
+        one.refusal = refusal
+        if deaths >= self.RESTARTS:
+            raise CalltideError(f"{one.name} keeps dying: {_last_words(one.log)}")
+        self.report(f"{one.name} ended with status {status}; it is started again (log: {one.log})")
+
+    def _tend_broker(self) -> None:
+        """Start the embedded broker again when it has ended: what it had is kept, and it comes back at its port."""
+        broker, deaths = self.broker, self._broker_deaths
+        if broker is None:
+            return
+        if broker.running:
+            if self._kafka_since is None and broker.answers():
+                self._kafka_since = time.monotonic()
+                self.report(f"the broker answers again, {self._kafka_since - deaths.begun:.1f} s after its start")
+            elif self._kafka_since is None and time.monotonic() - deaths.begun > START_SECONDS:
+                broker.kill()
+            return
+        if deaths.start_at < deaths.begun:
+            self._broker_died(broker.failure())
+        elif time.monotonic() >= deaths.start_at:
+            deaths.started()
+            RESTARTED.labels(BROKER).inc()
+            try:
+                broker.restart()
+            except CalltideError as error:
+                self._broker_died(str(error))
+
+    def _broker_died(self, why: str) -> None:
+        served, self._kafka_since = self._kafka_since is not None, None
+        if self._broker_deaths.died(True, served, self.RESTART_WINDOW_S) >= self.RESTARTS:
+            raise CalltideError(f"the broker keeps dying: {why}; everything it had is kept")
+        self.report(f"the broker ended: {why}; it is started again")
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_S
-        while waiting := [service for service in self.services if not service.ready.exists()]:
-            for service in waiting:
-                if service.process is not None and service.process.poll() is not None:
-                    raise CalltideError(f"{service.name} ended at its start: {self._last_words(service)}")
+        while waiting := [one.name for one in self.services if not self.serves(one.name)]:
+            self.tend()
             if time.monotonic() > deadline:
-                late = ", ".join(service.name for service in waiting)
-                raise CalltideError(f"not ready after {READY_S:.0f} s: {late}; see the logs in {self.home / 'logs'}")
+                raise CalltideError(
+                    f"not ready after {READY_S:.0f} s: {', '.join(waiting)}; see the logs in {self.home / 'logs'}"
+                )
             time.sleep(0.05)
+        self.tend()
 
-    def _last_words(self, service: _Service) -> str:
-        words = " | ".join(line.strip() for line in last_lines(service.log, 3))
-        return f"{words[-600:] or 'it left no log'} (log: {service.log})"
+    def _tell(self) -> None:
+        """Metrics and health of the whole."""
+        self.health.beat()
+        names = list(self._deaths())
+        for name in names:
+            UP.labels(name).set(self.pid(name) is not None)
+            READY.labels(name).set(self.serves(name))
+        if waiting := [name for name in names if not self.serves(name)]:
+            self.health.waiting(f"not ready: {', '.join(waiting)}")
+        else:
+            self.health.ready(processes=names)
+
+    def _deaths(self) -> dict[str, _Deaths]:
+        own = {BROKER: self._broker_deaths} if self.broker is not None else {}
+        return own | {one.name: one.deaths for one in self.services}
+
+    def _service(self, name: str) -> _Service:
+        return next(one for one in self.services if one.name == name)
+
+
+def _last_words(log: Path) -> str:
+    """The last lines of a process, a JSON line as its message and the last line of its exception."""
+    words = []
+    for line in last_lines(log, 3):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            said = json.loads(line)
+            line = " ".join([said["message"], *said.get("exception", "").strip().splitlines()[-1:]])
+        words.append(line.strip())
+    return f"{' | '.join(words)[-600:] or 'it left no log'} (log: {log})"
+
+
+def _refusal(log: Path) -> str:
+    """The error in plain words by which a process ended (streams.cli); empty if it did not."""
+    last = "".join(last_lines(log, 1))
+    return last.removeprefix("calltide: ") if last.startswith("calltide: ") else ""
 
 
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A second Ctrl-C must not keep the first from ending everything."""
+    numbers = (signal.SIGINT, signal.SIGTERM) if _in_main_thread() else ()
+    previous = [(number, signal.signal(number, signal.SIG_IGN)) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in previous:
+            signal.signal(number, handler)
 
 
 def _interrupt(*_: object) -> NoReturn:
