@@ -18,6 +18,7 @@ from schemas.errors import CalltideError
 
 if TYPE_CHECKING:
     from schemas.events import Role
+    from streams.dead_letters import Fate, Filter
 
 # Before numpy is imported: OpenBLAS's second thread spins while the encoder works, which costs 50 to 100 ms of CPU for
 # each utterance (docs/asr.md). More calls are carried by more worker processes.
@@ -31,8 +32,10 @@ app = typer.Typer(
 )
 topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics: create, compare with the table, mend.")
 samples_app = typer.Typer(no_args_is_help=True, help="Recordings to try Calltide with.")
+dead_letters_app = typer.Typer(no_args_is_help=True, help="What stages could not process: look, redrive, drop.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(samples_app, name="samples")
+app.add_typer(dead_letters_app, name="dead-letters")
 
 INTERRUPTED = 130
 """What typer makes of Ctrl-C, as shells do."""
@@ -44,6 +47,11 @@ Roles = Annotated[
 Mix = Annotated[bool, typer.Option("--mix", help="add all channels up to one and tell speakers apart by voice")]
 CallId = Annotated[str | None, typer.Option(help="name of the call (default: made from the file's name)")]
 Ready = Annotated[Path | None, typer.Option(hidden=True)]
+OfStage = Annotated[str | None, typer.Option("--stage", help="only letters of this stage")]
+OfCall = Annotated[str | None, typer.Option("--call", help="only letters of this call")]
+Since = Annotated[str | None, typer.Option(help="only of audio captured since: 24h (s, m, h, d) or an ISO time in UTC")]
+Letters = Annotated[list[str] | None, typer.Argument(help="letters as PARTITION:OFFSET", show_default=False)]
+AllListed = Annotated[bool, typer.Option("--all-listed", help="all that `list` shows with the same options")]
 Slot = Annotated[int, typer.Option(help="number of this worker among those of its stage, from 0")]
 
 
@@ -390,6 +398,115 @@ def topics_fix(names: Annotated[list[str] | None, typer.Argument(help="topics; n
             )
     for mended in Topics(chosen.bootstrap_servers, chosen.kafka.client).fix(rows):
         typer.echo(f"{mended.topic.name}: {mended.setting} is {mended.wanted} (was {mended.actual})")
+
+
+def _filter(stage: str | None, call: str | None, since: str | None) -> "Filter":
+    from datetime import UTC, datetime
+
+    from streams.dead_letters import Filter
+    from streams.dead_letters import since as moment
+
+    return Filter(stage, call, None if since is None else moment(since, datetime.now(UTC)))
+
+
+@dead_letters_app.command("list")
+def dead_letters_list(
+    stage: OfStage = None,
+    call: OfCall = None,
+    since: Since = None,
+    everything: Annotated[bool, typer.Option("--all", help="also those that are settled, with their fate")] = False,
+    json: Annotated[bool, typer.Option("--json", help="one JSON object a line")] = False,
+) -> None:
+    """List the dead letters that are neither redriven nor dropped yet."""
+    from json import dumps
+
+    from rich.console import Console
+
+    from streams import dead_letters
+    from streams.settings import load
+
+    _interruptible()
+    chosen = _filter(stage, call, since)
+    letters = [letter for letter in dead_letters.DeadLetters(load()).letters() if chosen(letter)]
+    shown = [letter for letter in letters if everything or not letter.settled]
+    if json:
+        for letter in shown:
+            typer.echo(dumps(letter.document(), ensure_ascii=False))
+        return
+    if shown:
+        Console().print(dead_letters.table(shown))
+    settled = sum(letter.settled is not None for letter in letters)
+    more = f", {settled} of them settled" if everything else f"; {settled} settled are hidden, --all shows them"
+    typer.echo(f"{len(shown)} dead letter{'' if len(shown) == 1 else 's'}{more if settled else ''}")
+
+
+@dead_letters_app.command("show")
+def dead_letters_show(
+    letter: Annotated[str, typer.Argument(help="a letter as PARTITION:OFFSET")],
+    value: Annotated[Path | None, typer.Option(help="save the value, such as the audio, as this file")] = None,
+) -> None:
+    """Print everything about one dead letter."""
+    from streams import dead_letters
+    from streams.settings import load
+
+    _interruptible()
+    place = dead_letters.parse_id(letter)
+    found, headers, content = dead_letters.DeadLetters(load()).find(place)
+    typer.echo(dead_letters.describe(found, headers, content))
+    if value is not None:
+        try:
+            value.write_bytes(content)
+        except OSError as error:
+            raise CalltideError(f"cannot write {value} ({error.strerror}); give another --value") from None
+
+
+def _settle(fate: "Fate", names: list[str] | None, chosen: "Filter", all_listed: bool) -> None:
+    from streams.dead_letters import DeadLetters, Filter, Letter, parse_id, printable
+    from streams.settings import load
+
+    _interruptible()
+    if names and (all_listed or chosen != Filter()):
+        raise CalltideError("letters by name and a selection exclude each other; give one of them")
+    if not names and not all_listed:
+        raise CalltideError(
+            "no letters named; give PARTITION:OFFSET, or --all-listed for all that `calltide dead-letters list` shows "
+            "with the same options"
+        )
+    done = 0
+
+    def tell(letter: Letter) -> None:
+        nonlocal done
+        done += 1
+        typer.echo(printable(f"{letter.id}  {fate}  {letter.source}  {letter.call}"))
+
+    faults = DeadLetters(load()).settle(fate, [parse_id(name) for name in names] if names else chosen, tell)
+    typer.echo(f"{done} {fate}")
+    if faults:
+        raise CalltideError("\ncalltide: ".join(map(printable, faults)))
+
+
+@dead_letters_app.command("redrive")
+def dead_letters_redrive(
+    letters: Letters = None,
+    stage: OfStage = None,
+    call: OfCall = None,
+    since: Since = None,
+    all_listed: AllListed = False,
+) -> None:
+    """Write letters back to the topic and partition they came from, once (docs/dead-letters.md says when to)."""
+    _settle("redriven", letters, _filter(stage, call, since), all_listed)
+
+
+@dead_letters_app.command("drop")
+def dead_letters_drop(
+    letters: Letters = None,
+    stage: OfStage = None,
+    call: OfCall = None,
+    since: Since = None,
+    all_listed: AllListed = False,
+) -> None:
+    """Settle letters without redriving them; they stay in the topic until its retention."""
+    _settle("dropped", letters, _filter(stage, call, since), all_listed)
 
 
 @samples_app.command("download")
