@@ -51,7 +51,7 @@ OfStage = Annotated[str | None, typer.Option("--stage", help="only letters of th
 OfCall = Annotated[str | None, typer.Option("--call", help="only letters of this call")]
 Since = Annotated[str | None, typer.Option(help="only of audio captured since: 24h (s, m, h, d) or an ISO time in UTC")]
 Letters = Annotated[list[str] | None, typer.Argument(help="letters as PARTITION:OFFSET", show_default=False)]
-AllListed = Annotated[bool, typer.Option("--all-listed", help="all that `list` shows with the same options")]
+AllListed = Annotated[bool, typer.Option("--all-listed", help="all that `list` counts with the same options")]
 Slot = Annotated[int, typer.Option(help="number of this worker among those of its stage, from 0")]
 
 
@@ -427,14 +427,16 @@ def dead_letters_list(
 
     _interruptible()
     chosen = _filter(stage, call, since)
-    letters = [letter for letter in dead_letters.DeadLetters(load()).letters() if chosen(letter)]
+    letters = sorted(filter(chosen, dead_letters.DeadLetters(load()).letters()), key=lambda letter: letter.timestamp_ms)
     shown = [letter for letter in letters if everything or not letter.settled]
     if json:
         for letter in shown:
             typer.echo(dumps(letter.document(), ensure_ascii=False))
         return
     if shown:
-        Console().print(dead_letters.table(shown))
+        Console().print(dead_letters.table(shown[-dead_letters.ROWS :]))
+    if len(shown) > dead_letters.ROWS:
+        typer.echo(f"only the latest {dead_letters.ROWS} are shown; choose by --stage, --call, --since, or use --json")
     settled = sum(letter.settled is not None for letter in letters)
     more = f", {settled} of them settled" if everything else f"; {settled} settled are hidden, --all shows them"
     typer.echo(f"{len(shown)} dead letter{'' if len(shown) == 1 else 's'}{more if settled else ''}")
@@ -469,7 +471,7 @@ def _settle(fate: "Fate", names: list[str] | None, chosen: "Filter", all_listed:
         raise CalltideError("letters by name and a selection exclude each other; give one of them")
     if not names and not all_listed:
         raise CalltideError(
-            "no letters named; give PARTITION:OFFSET, or --all-listed for all that `calltide dead-letters list` shows "
+            "no letters named; give PARTITION:OFFSET, or --all-listed for all that `calltide dead-letters list` counts "
             "with the same options"
         )
     done = 0

@@ -49,6 +49,8 @@ QUIET: Final = {"log_level": 0}
 BATCH_BYTES: Final = 8_000_000
 BATCH_LETTERS: Final = 200
 """Judgement: most of a transaction; bounds memory and what an interruption leaves to be done again."""
+ROWS: Final = 500
+"""Judgement: more than anyone reads; 20,000 rows take half a minute to lay out."""
 LINE: Final = 200
 """Most characters of an error in the table."""
 _UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}

@@ -191,6 +191,15 @@ def test_what_is_dropped_is_hidden_and_still_there(bench: Bench) -> None:
     assert bench.returned() == []
 
 
+def test_a_long_table_is_cut_to_the_latest(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letters, "ROWS", 2)
+    ids = [bench.write_raw(b"", [], at_ms=NOW_MS - ago) for ago in (5, 30, 10)]
+    *rows, note, count = bench.run("list", "--call", bench.name).out.splitlines()
+    assert [row.split()[0] for row in rows if row.strip()[:1].isdigit()] == [ids[2], ids[0]]
+    assert note.startswith("only the latest 2 are shown; ")
+    assert count == "3 dead letters"
+
+
 def test_letters_are_chosen_by_stage_call_and_time(bench: Bench) -> None:
     bench.create()
     kinds: Headers = [("kind", b"audio"), ("__connect.errors.stage", b"batch.vad")]
@@ -245,7 +254,7 @@ def test_what_is_possible_is_done_and_the_rest_is_said(bench: Bench) -> None:
         f"{old} cannot be redriven: it is older than what {bench.name} keeps, so Kafka might delete it unread; "
         f"raise CALLTIDE_KAFKA__RETENTION_HOURS and run `calltide topics fix {bench.name}`",
     }
-    assert [letter["id"] for letter in bench.listed()] == [gone, narrow, nowhere, old]
+    assert [letter["id"] for letter in bench.listed()] == [old, gone, narrow, nowhere]
     assert bench.run("drop", "--call", bench.name, "--all-listed").out.endswith("4 dropped\n")
     assert len(bench.returned()) == 1
 
@@ -393,6 +402,13 @@ def test_a_marker_behind_an_open_transaction_of_a_stage_is_waited_for(bench: Ben
     thread.join(60)
     assert not thread.is_alive()
     assert [fault.partition(",")[0] for fault in faults] == [f"{letter} was redriven already"]
+
+
+def test_no_topic_is_one_line(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letters, "DEAD_LETTERS", f"{bench.name}.absent")
+    absent = bench.run("list")
+    assert (absent.status, absent.out) == (1, "")
+    assert absent.err == f"calltide: there is no topic {bench.name}.absent; create it with `calltide topics create`\n"
 
 
 def test_no_kafka_is_one_line(call: Callable[..., Run]) -> None:
