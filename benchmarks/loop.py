@@ -21,6 +21,7 @@ from processors.base import Output, Record, Step
 from schemas.errors import CalltideError
 from schemas.topics import STAGES, Stage
 from streams import kafka
+from streams.health import Health
 from streams.runtime import StageWorker
 from streams.settings import Settings
 
@@ -52,7 +53,9 @@ class PassThrough:
 
 
 def _work(settings: Settings, row: Stage, ready: Event, stop: Event) -> None:
-    StageWorker(settings, row, PassThrough()).run(stop, ready.set)  # type: ignore[arg-type]
+    health = Health()
+    health.serving = ready  # type: ignore[assignment]  # an event that another process can wait for
+    StageWorker(settings, [row], PassThrough()).run(stop, health)  # type: ignore[arg-type]
 
 
 @contextmanager

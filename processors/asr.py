@@ -5,16 +5,20 @@ never dropped: later stages and people must see that somebody made a sound there
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from processors.base import Output, Processor, Record, Step
+from processors.base import Effort, Output, Processor, Record, Step
 from processors.utterances import promote, read, rounded, samples
 from schemas.events import Transcript, Turn, Word
 
 if TYPE_CHECKING:
     from processors.models.whisper import AsrModel, Recognition
+
+
+REDUCED: Final = "reduced_beam"
+"""Flag of a transcript that was decoded greedily because the stage lagged behind the calls."""
 
 
 class Config(BaseModel):
@@ -31,12 +35,17 @@ class SpeechRecognition:
 
     Word times are milliseconds of the call, kept within the turn. Where the model recognises nothing, the text is empty
     and `flags` holds its reason: no_words, no_speech or repetition.
+
+    When its worker lags, `quick` takes over (`processors.base.Adjustable`), then larger batches of it; such transcripts
+    have REDUCED in their flags.
     """
 
     idle_timeout_ms: int | None = None
 
-    def __init__(self, model: "AsrModel") -> None:
-        self._model = model
+    def __init__(self, model: "AsrModel", quick: "AsrModel | None" = None) -> None:
+        self._models = (model, quick or model)
+        self.reduced: Sequence[Effort] = (Effort(REDUCED, batch=4), Effort(REDUCED, batch=8)) if quick else ()
+        self.effort = 0
 
     def open(self, call_id: str) -> None:
         return None
@@ -49,17 +58,18 @@ class SpeechRecognition:
         heard = [
             samples(event, record) for event, (_, record) in zip(events, batch, strict=True) if isinstance(event, Turn)
         ]
-        recognitions = iter(self._model.transcribe(heard) if heard else ())
+        model = self._models[self.effort > 0]
+        recognitions = iter(model.transcribe(heard) if heard else ())
         steps = []
         for event, (_, record) in zip(events, batch, strict=True):
             if isinstance(event, Turn):
-                output = Output.of(self._transcript(event, next(recognitions)), record.value)
+                output = Output.of(self._transcript(event, next(recognitions), model.id), record.value)
             else:
                 output = Output.of(event, b"")
             steps.append(Step([output]))
         return steps
 
-    def _transcript(self, turn: Turn, recognition: "Recognition") -> Transcript:
+    def _transcript(self, turn: Turn, recognition: "Recognition", model_id: str) -> Transcript:
         def in_call(seconds: float) -> int:
             return min(max(turn.start_ms + round(seconds * 1_000), turn.start_ms), turn.end_ms)
 
@@ -79,8 +89,8 @@ class SpeechRecognition:
             words=tuple(words),
             language=recognition.language,
             asr_confidence=rounded(recognition.confidence),
-            asr_model=self._model.id,
-            flags=(recognition.rejected,) if recognition.rejected else (),
+            asr_model=model_id,
+            flags=(*([recognition.rejected] if recognition.rejected else ()), *([REDUCED] if self.effort else ())),
         )
 
 
@@ -88,4 +98,5 @@ def build(config: Config, pipeline_version: str) -> Processor:
     """The stage with its real model. Raises CalltideError when the model cannot be had."""
     from processors.models.whisper import WhisperCt2
 
-    return SpeechRecognition(WhisperCt2(config.model, config.threads, config.beam_size, language=config.language))
+    model = WhisperCt2(config.model, config.threads, config.beam_size, language=config.language)
+    return SpeechRecognition(model, quick=model.with_beam(1) if config.beam_size > 1 else None)

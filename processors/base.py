@@ -8,7 +8,7 @@ again. The runtime's exactly-once rests on it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from schemas.events import CallEvent, encode
 
@@ -75,3 +75,26 @@ class Processor(Protocol):
         record that is to blame by trying one by one.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """A way for a stage to do its work with less than it would like."""
+
+    flag: str
+    """What the reader of a score is told: it goes into the utterance's flags."""
+    batch: int
+    """Most records in one turn."""
+
+
+@runtime_checkable
+class Adjustable(Protocol):
+    """A processor that can do with less when its worker lags behind the calls.
+
+    What it does then is no longer a function of its input alone: an utterance heard with less effort says so.
+    """
+
+    reduced: Sequence[Effort]
+    """The steps down from full effort."""
+    effort: int
+    """Steps down that are taken, 0 for full effort; the shell sets it before `process`."""

@@ -4,8 +4,12 @@ A changer must know: all topics keyed by call id have the same partition count, 
 read from, so one call stays in one partition of every topic from its first frame to its last score.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
+
+Lane = Literal["live", "batch"]
+"""Calls that people wait for, and bulk work that may wait: each lane has topics of its own, the workers are shared."""
+LANES: Final[tuple[Lane, ...]] = ("live", "batch")
 
 DEFAULT_PARTITIONS: Final = 8
 """Judgement: more workers a stage than one laptop or a small cluster runs; `kafka.partitions` changes it for all."""
@@ -51,26 +55,40 @@ class Stage:
     writes: str
     batch: int = 500
     """Most records in one turn. Judgement: far more than arrives during a turn, and bounds memory when catching up."""
+    lane: Lane = "live"
+
+    @property
+    def id(self) -> str:
+        """The stage in its lane, as consumer groups, transactional ids and the changelog name it: vad, batch.vad."""
+        return self.name if self.lane == "live" else f"{self.lane}.{self.name}"
 
     @property
     def state_topic(self) -> str:
         """The compacted changelog that holds the stage's snapshots."""
-        return f"{self.name}.state"
+        return f"{self.id}.state"
 
+    def in_batch(self) -> "Stage":
+        """The same stage in the batch lane. Finished utterances of both lanes end in the one topic of scores."""
+        writes = self.writes if self.writes == SCORES else f"batch.{self.writes}"
+        # Judgement: a live record waits for at most one batch of the other lane, so that is a small one.
+        return replace(self, reads=f"batch.{self.reads}", writes=writes, batch=max(1, self.batch // 4), lane="batch")
+
+
+SCORES: Final = "scores"
+DEAD_LETTERS: Final = "dead.letters"
 
 STAGES: Final = (
     Stage("vad", reads="audio.frames", writes="speech.segments"),
-    Stage("diarization", reads="speech.segments", writes="speech.turns"),
+    # Judgement, here and at emotion: bounds the audio in memory, 15 s in each record at most.
+    Stage("diarization", reads="speech.segments", writes="speech.turns", batch=64),
     # Judgement: four decoded together share most of the work; a longer turn would hold back what is done already.
     Stage("asr", reads="speech.turns", writes="transcripts", batch=4),
-    Stage("emotion", reads="transcripts", writes="emotions"),
-    Stage("sentiment", reads="emotions", writes="scores"),
+    Stage("emotion", reads="transcripts", writes="emotions", batch=64),
+    Stage("sentiment", reads="emotions", writes=SCORES),
 )
 """The chain, in order. A new stage is one file in processors/ and one row here."""
 
 FRAMES: Final = STAGES[0].reads
-SCORES: Final = STAGES[-1].writes
-DEAD_LETTERS: Final = "dead.letters"
 
 _OTHER_READERS: Final = {SCORES: ("gateway", "sink")}
 
@@ -80,9 +98,22 @@ def stage(name: str) -> Stage:
     return {row.name: row for row in STAGES}[name]
 
 
+def lanes(row: Stage) -> tuple[Stage, Stage]:
+    """A stage's row in every lane, the one that goes first first."""
+    return row, row.in_batch()
+
+
+def frames(lane: Lane) -> str:
+    """The topic that takes the audio of a lane."""
+    return lanes(STAGES[0])[LANES.index(lane)].reads
+
+
 def topics(partitions: int = DEFAULT_PARTITIONS, retention_ms: int = DEFAULT_RETENTION_MS) -> tuple[Topic, ...]:
     """The table of topics, made from the table of stages."""
-    written = {FRAMES: "ingest"} | {row.writes: row.name for row in STAGES}
+    rows = [row for lane in zip(*map(lanes, STAGES), strict=True) for row in lane]
+    written: dict[str, str] = {}
+    for row in rows:
+        written |= ({row.reads: "ingest"} if row.name == STAGES[0].name else {}) | {row.writes: row.name}
     chain = tuple(
         Topic(
             name,
@@ -90,12 +121,12 @@ def topics(partitions: int = DEFAULT_PARTITIONS, retention_ms: int = DEFAULT_RET
             retention_ms,
             "delete",
             written_by=writer,
-            read_by=tuple(row.name for row in STAGES if row.reads == name) + _OTHER_READERS.get(name, ()),
+            read_by=tuple(row.name for row in rows if row.reads == name) + _OTHER_READERS.get(name, ()),
         )
         for name, writer in written.items()
     )
     state = tuple(
-        Topic(row.state_topic, partitions, -1, "compact", written_by=row.name, read_by=(row.name,)) for row in STAGES
+        Topic(row.state_topic, partitions, -1, "compact", written_by=row.name, read_by=(row.name,)) for row in rows
     )
     dead = Topic(DEAD_LETTERS, partitions, DEAD_LETTER_RETENTION_MS, "delete", "every stage", ("people",))
     return (*chain, *state, dead)

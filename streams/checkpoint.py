@@ -9,12 +9,12 @@ the outputs that were not yet committed, and no other.
 import copy
 import logging
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from processors.base import IDLE, Output, Processor, Record, Step
-from schemas.topics import DEAD_LETTERS, stage
+from schemas.topics import DEAD_LETTERS, Stage
 
 log = logging.getLogger(__name__)
 
@@ -98,9 +98,8 @@ class _Partition:
 class Checkpoint:
     """The calls of all partitions a worker holds."""
 
-    def __init__(self, name: str, processor: Processor) -> None:
-        self.stage = name
-        self.source = stage(name).reads
+    def __init__(self, row: Stage, processor: Processor) -> None:
+        self.row = row
         self.processor = processor
         self.partitions: dict[int, _Partition] = {}
         self.dead_letters = 0
@@ -138,16 +137,16 @@ class Checkpoint:
         """Number of calls in memory."""
         return sum(len(partition.calls) for partition in self.partitions.values())
 
-    def turn(self, batch: Sequence[Consumed], careful: bool = False) -> list[Produced]:
+    def state_bytes(self) -> int:
+        """Bytes of all snapshots."""
+        return sum(len(call.snapshot) for partition in self.partitions.values() for call in partition.calls.values())
+
+    def turn(self, batch: Sequence[Consumed]) -> list[Produced]:
         """Process what was read; returns what is to be written.
 
-        In the careful mode records are processed one by one, and one that makes the processor raise becomes a dead
-        letter. Otherwise the exception comes through: states are then half-changed, so the caller drops and restores
-        everything and comes back carefully.
+        An exception of the processor comes through: states are then half-changed, so the caller drops and restores
+        everything and comes back with `carefully`.
         """
-        if careful:
-            # Each is admitted when the one before it is done: a call that only a bad record opened was never open.
-            return [out for consumed in batch for item in self._admit(consumed) for out in self._one(*item)]
         admitted = [item for consumed in batch for item in self._admit(consumed)]
         steps = self.processor.process([(self._state(call, consumed), consumed.record) for call, consumed in admitted])
         return [
@@ -155,6 +154,13 @@ class Checkpoint:
             for (call, consumed), step in zip(admitted, steps, strict=True)
             for produced in self._settle(call, consumed, step)
         ]
+
+    def carefully(
+        self, batch: Sequence[Consumed], before: Callable[[Consumed], None] = lambda _consumed: None
+    ) -> list[Produced]:
+        """As `turn`, but one by one: a record that makes the processor, or `before`, raise becomes a dead letter."""
+        # Each is admitted when the one before it is done: a call that only a bad record opened was never open.
+        return [out for consumed in batch for item in self._admit(consumed) for out in self._one(*item, before)]
 
     def idle(self, partition: int, now_ms: int) -> list[Produced]:
         """End the calls of a quiet partition that have been silent for the idle timeout until `now_ms`, wall clock."""
@@ -234,22 +240,25 @@ class Checkpoint:
         call.state = None if consumed.record.kind in ENDING else state
         return state
 
-    def _one(self, call: _Call, consumed: Consumed) -> list[Produced]:
+    def _one(
+        self, call: _Call, consumed: Consumed, before: Callable[[Consumed], None] = lambda _consumed: None
+    ) -> list[Produced]:
         """Process one record alone; a failure becomes a dead letter and the call goes on as if it had not come."""
-        before = copy.deepcopy(call.state)
+        kept = copy.deepcopy(call.state)
         try:
+            before(consumed)
             (step,) = self.processor.process([(self._state(call, consumed), consumed.record)])
         except Exception as error:  # whatever a record does, its call must go on
             log.exception(
                 "dead letter",
                 extra={
-                    "stage": self.stage,
+                    "stage": self.row.id,
                     "call": consumed.record.call_id,
                     "partition": consumed.partition,
                     "offset": consumed.offset,
                 },
             )
-            call.state, call.alive = before, before is not None
+            call.state, call.alive = kept, kept is not None
             self.dead_letters += 1
             letter = self._dead_letter(consumed, error)
             # A call that stood at a cut stands at it still, one record further on.
@@ -269,7 +278,7 @@ class Checkpoint:
             self.divergences += 1
             log.error(
                 "a call gave fewer outputs than before the restart: the processor is not deterministic",
-                extra={"stage": self.stage, "call": record.call_id, "fewer": call.emitted - call.made},
+                extra={"stage": self.row.id, "call": record.call_id, "fewer": call.emitted - call.made},
             )
         call.snapshot, call.covered = step.snapshot, consumed.offset
         call.covered_timestamp_ms = max(call.covered_timestamp_ms, record.timestamp_ms)
@@ -285,10 +294,10 @@ class Checkpoint:
 
     def _dead_letter(self, consumed: Consumed, error: Exception) -> Produced:
         about = {
-            "topic": self.source,
+            "topic": self.row.reads,
             "partition": consumed.partition,
             "offset": consumed.offset,
-            "stage": self.stage,
+            "stage": self.row.name,
             "exception.class.name": f"{type(error).__module__}.{type(error).__qualname__}",
             "exception.message": str(error)[:1_000],
             "exception.stacktrace": "".join(traceback.format_exception(error))[-8_000:],

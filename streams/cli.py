@@ -162,6 +162,7 @@ def ingest(
     agent: Annotated[str, typer.Option(help="agent who takes the call")] = "",
     tenant: Annotated[str, typer.Option(help="tenant the call belongs to")] = "default",
     stagger: Annotated[float, typer.Option(min=0, help="seconds between the starts of several calls")] = 0.0,
+    bulk: Annotated[bool, typer.Option("--bulk", help="work that may wait: live calls are heard first")] = False,
 ) -> None:
     """Stream recordings into Kafka as calls."""
     from rich.console import Console
@@ -198,7 +199,7 @@ def ingest(
         def shown(call: Call) -> None:
             bar.update(tasks[id(call)], completed=call.sent_ms)
 
-        Ingest(settings).run(calls, factor, stop, shown)
+        Ingest(settings, "batch" if bulk else "live").run(calls, factor, stop, shown)
     for call in calls:
         state = "sent" if call.ended and not stop.is_set() else "ended early" if call.records else "not begun"
         typer.echo(f"{call.info.call_id}  {state}  {call.sent_ms / 1_000:.1f} s  {call.records} records")
@@ -241,7 +242,7 @@ def stage(
     ready: Ready = None,
 ) -> None:
     """Run one worker of one stage."""
-    from schemas.topics import STAGES
+    from schemas.topics import STAGES, lanes
     from schemas.topics import stage as row_of
     from streams import kafka, service
     from streams.runtime import StageWorker
@@ -253,7 +254,7 @@ def stage(
     settings = load()
     kafka.check(settings)
     # The model is loaded before the group is joined: a stage that cannot work takes no records.
-    worker = StageWorker(settings, row_of(name), build(settings, row_of(name)), slot)
+    worker = StageWorker(settings, lanes(row_of(name)), build(settings, row_of(name)), slot)
     service.run(settings, ready, worker.run)
 
 
@@ -277,7 +278,7 @@ def gateway(ready: Ready = None) -> None:
     from streams.settings import load
 
     settings = load()
-    service.run(settings, ready, lambda stop, tell: gateways.serve_until(settings, stop, tell))
+    service.run(settings, ready, lambda stop, health: gateways.serve_until(settings, stop, health.ready))
 
 
 @app.command()
@@ -288,7 +289,7 @@ def web(ready: Ready = None) -> None:
     from streams.settings import load
 
     settings = load()
-    service.run(settings, ready, lambda stop, tell: pages.serve_until(settings, stop, tell))
+    service.run(settings, ready, lambda stop, health: pages.serve_until(settings, stop, health.ready))
 
 
 @app.command()
@@ -300,7 +301,7 @@ def clickhouse(ready: Ready = None) -> None:
 
     settings = load()
     path, port = settings.directory / "clickhouse", settings.clickhouse.port
-    service.run(settings, ready, lambda stop, tell: servers.serve(path, port, stop, tell))
+    service.run(settings, ready, lambda stop, health: servers.serve(path, port, stop, health.ready))
 
 
 @app.command()

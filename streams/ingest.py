@@ -20,7 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from schemas.errors import CalltideError
 from schemas.events import CallEnded, CallInfo, Role, encode
-from schemas.topics import FRAMES
+from schemas.topics import Lane, frames
 from streams import kafka
 from streams.files import AudioFile, open_audio
 from streams.packets import Packet, now, packets, roles_for
@@ -80,10 +80,11 @@ def prepare(
 
 
 class Ingest:
-    """Streams calls into `audio.frames`. `run` may be called once."""
+    """Streams calls into a lane's topic of audio. `run` may be called once."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, lane: Lane = "live") -> None:
         self.settings = settings
+        self.topic = frames(lane)
         self.producer = Producer(kafka.producer(settings, **{"linger.ms": 5, "queue.buffering.max.kbytes": 65_536}))
         self.stop = threading.Event()
         self.give_up_at = float("inf")
@@ -146,7 +147,7 @@ class Ingest:
         while True:
             try:
                 self.producer.produce(
-                    FRAMES,
+                    self.topic,
                     key=call.info.call_id.encode(),
                     value=packet.value,
                     headers=[*packet.headers],

@@ -58,7 +58,7 @@ class Worker:
 
     def crash(self) -> None:
         """Lose the memory and restore it from what was committed."""
-        self.checkpoint = Checkpoint(self.row.name, self.processor)
+        self.checkpoint = Checkpoint(self.row, self.processor)
         changelog = [(call_id, headers, value) for call_id, (headers, value) in self.changelog.items()]
         self.checkpoint.assign(PARTITION, self.offset, changelog)
         self.position = self.offset
@@ -80,7 +80,7 @@ class Worker:
             for offset, record in enumerate(self.source.read(self.position, end), start=self.position)
         ]
         try:
-            produced = self.checkpoint.turn(batch, careful=careful)
+            produced = self.checkpoint.carefully(batch) if careful else self.checkpoint.turn(batch)
         except Exception:
             if careful:
                 raise

@@ -1,23 +1,31 @@
 """The Kafka runtime: one consume-process-transact loop, used by every stage.
 
+A worker serves two lanes in one thread, live calls before bulk work. Each lane is a life of its own with its own
+topics, group, transactions and state, so what befalls one does not touch the other; the processor and its models are
+shared.
+
 A changer must know: memory must never be ahead of the log. Whatever fails between reading and the end of a commit ends
 in `_Rejoin`: state dropped, clients closed, and everything restored from what was committed.
 """
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from prometheus_client import Counter, Gauge, Histogram
 
-from processors.base import Processor, Record
+from processors.base import IDLE, Adjustable, Processor, Record
 from schemas.errors import CalltideError
+from schemas.events import Segment, decode
 from schemas.topics import Stage
-from streams import kafka
+from streams import kafka, metrics
 from streams.checkpoint import Checkpoint, Consumed, Produced
+from streams.crashes import CrashRecord
+from streams.health import Health
+from streams.overload import Ladder
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -30,164 +38,347 @@ COMMIT_INTERVAL_S: Final = 1.0
 """Judgement: offsets and snapshots without outputs are committed so often; bounds what a crash repeats."""
 TRANSACTION_S: Final = 30.0
 RESTORE_S: Final = 120.0
-QUIET_CHECK_S: Final = 1.0
-"""How often quiet partitions are looked for, however busy the others are."""
-FENCED: Final = (KafkaError._FENCED, KafkaError.FENCED_INSTANCE_ID, KafkaError._FATAL)
-"""Another took the transactional id or the group member. A consumer says no more than that it is a fatal error."""
-
-RECORDS = Counter("calltide_records_total", "records read", ["stage"])
-BYTES = Counter("calltide_bytes_total", "bytes read", ["stage"])
-BATCH = Histogram(
-    "calltide_batch_records", "records in a batch", ["stage"], buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 500)
+LOOK_S: Final = 1.0
+"""How often quiet partitions and lag are looked for, however busy the others are."""
+HOLD_S: Final = 1.0
+"""Judgement: a lane that has been held back for so long is paused, and looked after once in so long."""
+UTTERANCES: Final = frozenset({b"segment", b"turn", b"transcript", b"emotion", b"score"})
+REFUSED: Final = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError._INVALID_ARG,
 )
-PROCESS = Histogram("calltide_process_seconds", "time in the processor for one batch", ["stage"])
-TRANSACTION = Histogram("calltide_transaction_seconds", "time of one transaction", ["stage"])
-REJOINS = Counter("calltide_rejoins_total", "times the state was dropped and restored", ["stage"])
-DEAD = Counter("calltide_dead_letters_total", "records sent to dead.letters", ["stage"])
-CALLS = Gauge("calltide_calls", "calls in memory", ["stage"])
+FENCED: Final = (KafkaError._FENCED, KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID)
+"""Another took the transactional id or the group member. A consumer says no more than that it is a fatal error."""
 
 
 class _Rejoin(Exception):
     """Drop the state, rejoin the group, restore."""
 
 
+def group_config(settings: Settings, group: str, member: str) -> dict[str, Any]:
+    """What makes a consumer a static member of a group."""
+    common = {"group.id": group, "group.instance.id": member, "group.protocol": settings.kafka.group_protocol}
+    if settings.kafka.group_protocol == "consumer":
+        return common  # the rest is the broker's to say
+    return common | {
+        "session.timeout.ms": settings.kafka.session_timeout_ms,
+        "heartbeat.interval.ms": settings.kafka.session_timeout_ms // 4,
+        "partition.assignment.strategy": "cooperative-sticky",
+    }
+
+
 class StageWorker:
     """One worker of one stage. `slot` numbers the workers of a stage on all machines: it names the transactional id and
     the static group member, so a restarted worker fences its own ghost at once and gets its partitions back.
+
+    `rows`: the stage in each lane, the one that goes first first.
     """
 
-    def __init__(self, settings: Settings, row: Stage, processor: Processor, slot: int = 0) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        rows: Sequence[Stage],
+        processor: Processor,
+        slot: int = 0,
+        crashes: CrashRecord | None = None,
+    ) -> None:
         self.settings = settings
-        self.row = row
         self.processor = processor
         self.slot = slot
-        self.group = f"{settings.kafka.group_prefix}.{row.name}"
-        self.member = f"{self.group}.{slot}"
-        self.careful_until: dict[int, int] = {}
+        self.crashes = crashes
+        self.lanes = [_Lane(self, row) for row in rows]
+        self.careful_until: dict[tuple[str, int], int] = crashes.suspects() if crashes else {}
+        """(topic, partition) → last offset that is to be processed alone."""
 
-    def run(self, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
-        """Work until `stop` is set. `ready` is called once partitions are assigned and restored.
+    def run(self, stop: threading.Event, health: Health | None = None) -> None:
+        """Work until `stop` is set. `health` hears of every turn, and of whether partitions are assigned and restored.
 
         Raises CalltideError for what no retry can mend: the broker refuses, or another worker took this slot.
         """
-        pause_s = 0.1
-        while not stop.is_set():
-            life = _Life(self, ready)
-            started = time.monotonic()
-            try:
-                life.run(stop)
-            except _Rejoin as reason:
-                REJOINS.labels(self.row.name).inc()
-                log.warning("rejoin", extra={"stage": self.row.name, "reason": str(reason.__cause__ or reason)})
-                # A life that lasted was not the last one's fault: start the back-off anew.
-                pause_s = 0.1 if time.monotonic() - started > 30 else min(pause_s * 2, 5.0)
-                stop.wait(pause_s)
-            finally:
+        health = health or Health()
+        try:
+            while not stop.is_set():
+                health.beat()
+                worked = False
+                for lane in self.lanes:
+                    # A lane waits for its first record only when none of the others has any.
+                    waits = lane is self.lanes[0] and not any(other.worked for other in self.lanes[1:])
+                    worked = lane.turn(POLL_S if waits else 0.0, held_back=worked) or worked
+                self._report(health)
+            for lane in self.lanes:
+                lane.finish()
+        finally:
+            for lane in self.lanes:
+                lane.close()
+
+    def _report(self, health: Health) -> None:
+        waiting = [lane.waiting for lane in self.lanes if lane.waiting]
+        if waiting:
+            health.waiting("; ".join(waiting))
+        else:
+            held = {lane.row.lane: sorted(lane.partitions) for lane in self.lanes}
+            health.ready(stage=self.lanes[0].row.name, slot=self.slot, partitions=held)
+
+
+class _Lane:
+    """One lane of a worker: its life, and how it gets the next one."""
+
+    def __init__(self, worker: StageWorker, row: Stage) -> None:
+        self.worker = worker
+        self.row = row
+        self.labels = (row.name, row.lane)
+        self.worked = False
+        """Whether the last turn had records."""
+        self.ladder: Ladder | None = None
+        lag_s = worker.settings.runtime.reduce_at_lag_s
+        if isinstance(worker.processor, Adjustable) and row.lane == "live" and lag_s is not None:
+            self.ladder = Ladder(1 + len(worker.processor.reduced), lag_s)
+        self._life: _Life | None = None
+        self._reason = "joining the group"
+        self._began = 0.0
+        self._pause_s = 0.1
+        self._resume_at = 0.0
+        self._held_since = 0.0
+        self._looked_after = 0.0
+
+    @property
+    def waiting(self) -> str:
+        """Why it does not serve; empty if it does."""
+        return "" if self._life is not None and self._life.assigned else f"{self.row.id}: {self._reason}"
+
+    @property
+    def partitions(self) -> Sequence[int]:
+        """What it holds."""
+        return list(self._life.checkpoint.partitions) if self._life else []
+
+    def turn(self, wait_s: float, held_back: bool) -> bool:
+        """One turn; whether there were records. `held_back`: another lane has work, so this one only stays alive."""
+        now = time.monotonic()
+        if self._life is None and now < self._resume_at:
+            time.sleep(wait_s)
+            return False
+        if held_back and self._held(now):
+            return self.worked
+        try:
+            if self._life is None:
+                self._began = now
+                self._life = _Life(self)
+                self._life.join()
+            self._pause(held_back and now - self._held_since >= HOLD_S)
+            self.worked = self._life.turn(wait_s)
+        except (KafkaException, _Rejoin) as error:
+            self._drop(error)
+            self.worked = False
+        if not held_back:
+            self._held_since = 0.0
+        return self.worked
+
+    def finish(self) -> None:
+        """Commit what is left to commit."""
+        try:
+            if self._life is not None:
+                self._life.finish()
+        except (KafkaException, _Rejoin) as error:
+            log.warning("the last commit failed: %s; it is done again at the next start", error, extra=self._about())
+
+    def close(self) -> None:
+        """Leave without committing. A static member does not leave the group, so a quick restart moves nothing."""
+        if self._life is not None:
+            self._life.close()
+            self._life = None
+
+    def _held(self, now: float) -> bool:
+        """Whether to pass over this turn: but a lane that is never looked after loses its partitions."""
+        if not self._held_since:
+            self._held_since = self._looked_after = now
+        if now - self._looked_after < HOLD_S:
+            return True
+        self._looked_after = now
+        return False
+
+    def _pause(self, paused: bool) -> None:
+        assert self._life is not None
+        if paused != self._life.paused or paused:
+            self._life.pause(paused)
+            metrics.PAUSED.labels(*self.labels).set(paused)
+
+    def _drop(self, error: Exception) -> None:
+        """Give this life up and come back; raises CalltideError where coming back would not help."""
+        life, self._life = self._life, None
+        code = error.args[0].code() if isinstance(error, KafkaException) else None
+        try:
+            if code in REFUSED:
+                raise CalltideError(
+                    f"Kafka refuses stage {self.row.id}: {error.args[0].str()};"
+                    " grant it, or mend CALLTIDE_KAFKA__CLIENT"
+                ) from error
+            if life is not None and code in FENCED and life.slot_taken():
+                # To join again would fence the other one in turn, and so on for ever.
+                raise CalltideError(
+                    f"another worker of stage {self.row.name} took slot {self.worker.slot}; "
+                    "give each worker a --slot of its own and start it again"
+                ) from error
+        finally:
+            if life is not None:
                 life.close()
+        metrics.REJOINS.labels(*self.labels).inc()
+        self._reason = f"rejoining after: {error.__cause__ or error}"
+        log.warning("rejoin", extra=self._about() | {"reason": str(error.__cause__ or error)})
+        # A life that lasted was not the last one's fault: start the back-off anew.
+        self._pause_s = 0.1 if time.monotonic() - self._began > 30 else min(self._pause_s * 2, 5.0)
+        self._resume_at = time.monotonic() + self._pause_s
+
+    def _about(self) -> dict[str, Any]:
+        return {"stage": self.row.name, "lane": self.row.lane}
 
 
 class _Life:
     """From joining the group to leaving it: the clients, and the state restored for the partitions assigned."""
 
-    def __init__(self, worker: StageWorker, ready: Callable[[], None]) -> None:
-        settings, self.row, self.worker, self.ready = worker.settings, worker.row, worker, ready
-        self.checkpoint = Checkpoint(self.row.name, worker.processor)
+    def __init__(self, lane: _Lane) -> None:
+        settings = lane.worker.settings
+        self.lane, self.row, self.worker = lane, lane.row, lane.worker
+        self.checkpoint = Checkpoint(self.row, self.worker.processor)
+        self.assigned = False
+        """Whether the group has said what this worker holds, be it nothing."""
+        self.paused = False
+        self.fenced = False
+        """Whether the group has said that another took this member's place."""
         self.pending = 0.0
         """When the oldest uncommitted change without outputs came, monotonic seconds; 0: none."""
-        self.next_quiet_check = 0.0
+        self.next_look = 0.0
+        self.drained = 0.0
+        """When there was nothing left to read last, monotonic seconds."""
         self.heard: dict[int, float] = {}
         """When a partition last gave a record, monotonic seconds."""
+        self.captured_ms: dict[int, int] = {}
+        """Timestamp of the last record of a partition: when its audio was captured."""
+        self.group = f"{settings.kafka.group_prefix}.{self.row.id}"
+        self.member = f"{self.group}.{self.worker.slot}"
+        self.session_s = settings.kafka.session_timeout_ms / 1_000
         self.producer = Producer(
             kafka.producer(
                 settings,
                 **{
-                    "transactional.id": worker.member,
-                    "transaction.timeout.ms": 60_000,
+                    "transactional.id": self.member,
+                    # All inference is done before a transaction begins. What a dead worker left open holds up whoever
+                    # reads its partitions, so it must not outlast the worker's session.
+                    "transaction.timeout.ms": settings.kafka.session_timeout_ms,
+                    "queue.buffering.max.kbytes": 65_536,
                     # Otherwise offsets sent after a restart of the only broker wait for ever, whatever their timeout
                     # (librdkafka issue 5511, open as of 2.16.0).
                     "metadata.recovery.strategy": "none",
                 },
             )
         )
-        self.consumer = Consumer(
-            kafka.consumer(
-                settings,
-                **{
-                    "group.id": worker.group,
-                    "group.instance.id": worker.member,
-                    "session.timeout.ms": settings.kafka.session_timeout_ms,
-                    "heartbeat.interval.ms": settings.kafka.session_timeout_ms // 4,
-                    "partition.assignment.strategy": "cooperative-sticky",
-                },
-            )
-        )
+        self.consumer = Consumer(kafka.consumer(settings, **group_config(settings, self.group, self.member)))
 
-    def run(self, stop: threading.Event) -> None:
-        try:
-            # Fences the ghost of this slot and waits until its open transaction is ended.
-            self.producer.init_transactions(TRANSACTION_S)
-            self.consumer.subscribe(
-                [self.row.reads], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._revoke
-            )
-            while not stop.is_set():
-                self._turn()
-            if self.pending:
-                self._commit([])
-        except KafkaException as error:
-            code = error.args[0].code()
-            if code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
-                raise CalltideError(f"Kafka refuses stage {self.row.name}: {error.args[0].str()}; grant it") from error
-            if code in FENCED:
-                # To join again would fence the other one in turn, and so on for ever.
-                raise CalltideError(
-                    f"another worker of stage {self.row.name} took slot {self.worker.slot}, or this one was asleep for "
-                    f"over a minute ({error.args[0].str()}); give each worker a --slot of its own and start it again"
-                ) from error
-            raise _Rejoin from error
+    def join(self) -> None:
+        """Fence the ghost of this slot, wait until its open transaction is ended, and ask for partitions."""
+        self.producer.init_transactions(TRANSACTION_S)
+        self.consumer.subscribe([self.row.reads], on_assign=self._assign, on_revoke=self._revoke, on_lost=self._revoke)
+
+    def finish(self) -> None:
+        """Commit what turns without outputs have left."""
+        if self.pending:
+            self._commit([])
 
     def close(self) -> None:
-        """Leave without committing. A static member does not leave the group, so a quick restart moves nothing."""
+        """Leave without committing."""
         try:
             self.consumer.close()
         except (KafkaException, RuntimeError) as error:
-            log.warning("consumer did not close cleanly", extra={"stage": self.row.name, "reason": str(error)})
+            log.warning("consumer did not close cleanly", extra={"stage": self.row.id, "reason": str(error)})
 
-    def _turn(self) -> None:
-        """One micro-batch: wait for the first record, take what is there beside it, never wait for a batch to fill."""
-        messages = self.consumer.consume(1, POLL_S)
+    def pause(self, paused: bool) -> None:
+        """Stop or go on fetching. Partitions that are assigned meanwhile are not paused: call it again."""
+        held = [TopicPartition(self.row.reads, number) for number in self.checkpoint.partitions]
+        if paused:
+            self.consumer.pause(held)
+        else:
+            self.consumer.resume(held)
+        self.paused = paused
+
+    def slot_taken(self) -> bool:
+        """Whether another worker has this one's place in the group.
+
+        A fenced producer alone does not say so: its transaction may have timed out while the process was asleep. The
+        group's coordinator tells with the next heartbeat.
+        """
+        deadline = time.monotonic() + self.session_s / 2
+        while not self.fenced and time.monotonic() < deadline:
+            for message in self.consumer.consume(1, 0.1):
+                error = message.error()
+                self.fenced = error is not None and error.code() in FENCED
+        return self.fenced
+
+    def turn(self, wait_s: float) -> bool:
+        """One micro-batch: wait for the first record, take what is there beside it, never wait for a batch to fill.
+
+        Returns whether there were records.
+        """
+        messages = self.consumer.consume(1, wait_s)
         if messages:
-            messages += self.consumer.consume(self.row.batch - 1, 0)
+            messages += self.consumer.consume(self._most() - 1, 0)
         batch = [consumed for message in messages if (consumed := self._consumed(message)) is not None]
-        name = self.row.name
+        labels = self.lane.labels
         if batch:
-            RECORDS.labels(name).inc(len(batch))
-            BATCH.labels(name).observe(len(batch))
-            BYTES.labels(name).inc(sum(len(item.record.value) for item in batch))
+            metrics.RECORDS.labels(*labels).inc(len(batch))
+            metrics.BATCH.labels(*labels).observe(len(batch))
+            metrics.BYTES.labels(*labels).inc(sum(len(item.record.value) for item in batch))
+        elif not self.paused:
+            self.drained = time.monotonic()
         produced = self._process(batch) if batch else []
-        if time.monotonic() >= self.next_quiet_check:
-            self.next_quiet_check = time.monotonic() + QUIET_CHECK_S
+        if time.monotonic() >= self.next_look:
+            self.next_look = time.monotonic() + LOOK_S
             produced += self._idle()
+            self._look()
         if batch and not self.pending:
             self.pending = time.monotonic()
         if produced or (self.pending and time.monotonic() - self.pending >= COMMIT_INTERVAL_S):
             self._commit(produced)
-        CALLS.labels(name).set(self.checkpoint.calls())
+        return bool(batch)
+
+    def _most(self) -> int:
+        processor, ladder = self.worker.processor, self.lane.ladder
+        if ladder is not None and ladder.step and isinstance(processor, Adjustable):
+            return processor.reduced[ladder.step - 1].batch
+        return self.row.batch
 
     def _process(self, batch: list[Consumed]) -> list[Produced]:
-        careful = self.worker.careful_until
+        worker, topic = self.worker, self.row.reads
+        if isinstance(worker.processor, Adjustable):
+            worker.processor.effort = self.lane.ladder.step if self.lane.ladder else 0
+        alone = any(item.offset <= worker.careful_until.get((topic, item.partition), -1) for item in batch)
         try:
-            with PROCESS.labels(self.row.name).time():
-                return self.checkpoint.turn(
-                    batch, careful=any(item.offset <= careful.get(item.partition, -1) for item in batch)
-                )
+            with metrics.PROCESS.labels(*self.lane.labels).time():
+                if alone:
+                    return self.checkpoint.carefully(batch, self._enter_alone)
+                if worker.crashes is not None:
+                    spans: dict[int, tuple[int, int]] = {}
+                    for item in batch:
+                        first, _ = spans.get(item.partition, (item.offset, 0))
+                        spans[item.partition] = (first, item.offset)
+                    worker.crashes.enter(topic, spans)
+                return self.checkpoint.turn(batch)
         except Exception as error:
             # One of these records is bad; the states are half-changed. Come back and try them one by one.
             for item in batch:
-                careful[item.partition] = max(careful.get(item.partition, -1), item.offset)
+                place = topic, item.partition
+                worker.careful_until[place] = max(worker.careful_until.get(place, -1), item.offset)
             raise _Rejoin from error
+        finally:
+            if worker.crashes is not None:
+                worker.crashes.leave()
+
+    def _enter_alone(self, consumed: Consumed) -> None:
+        if self.worker.crashes is not None and consumed.record.kind != IDLE:
+            self.worker.crashes.enter_alone(self.row.reads, consumed.partition, consumed.offset)
 
     def _commit(self, produced: list[Produced]) -> None:
-        """Make one or more turns durable: the checkpoint protocol.
+        """Make one or more turns durable: the checkpoint protocol. docs/runtime.md names the test of each step.
 
         1. The records were read under read_committed, and those that a call's snapshot covers were skipped.
         2. All inference is done: nothing slow happens while the transaction is open.
@@ -199,11 +390,11 @@ class _Life:
         6. Offsets go with the group's metadata, so a worker that has lost its partitions cannot commit.
         7. Only when the transaction is in the log does memory take it for granted; any failure ends in a rejoin.
         """
-        with TRANSACTION.labels(self.row.name).time():
-            offsets, changes = self.checkpoint.commit()
-            if not (produced or offsets or changes):
-                self.pending = 0.0
-                return
+        offsets, changes = self.checkpoint.commit()
+        self.pending = 0.0
+        if not (produced or offsets or changes):
+            return
+        with metrics.TRANSACTION.labels(*self.lane.labels).time(), self._counting_aborts():
             self.producer.begin_transaction()
             for record in produced:
                 self._produce(
@@ -230,10 +421,52 @@ class _Life:
                 )
             self.producer.commit_transaction(TRANSACTION_S)
         self.checkpoint.committed(offsets, changes)
-        self.pending = 0.0
+        self._count(produced)
+
+    @contextlib.contextmanager
+    def _counting_aborts(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            metrics.ABORTS.labels(*self.lane.labels).inc()
+            raise
+
+    def _count(self, produced: list[Produced]) -> None:
+        labels, now = self.lane.labels, time.time()
+        metrics.OUTPUTS.labels(*labels).inc(len(produced))
         if self.checkpoint.dead_letters:
-            DEAD.labels(self.row.name).inc(self.checkpoint.dead_letters)
+            metrics.DEAD.labels(*labels).inc(self.checkpoint.dead_letters)
             self.checkpoint.dead_letters = 0
+        for record in produced:
+            headers = dict(record.output.headers)
+            if record.topic is None and headers.get("kind") in UTTERANCES:
+                event = decode(headers, record.output.value)
+                assert isinstance(event, Segment)
+                metrics.DELAY.labels(*labels).observe(now - event.captured_at.timestamp())
+                if self.lane.ladder is not None and self.lane.ladder.step:
+                    metrics.REDUCED.labels(*labels).inc()
+
+    def _look(self) -> None:
+        """Once in LOOK_S: what the metrics show that is not counted as it happens, and whether to work with less."""
+        labels, now = self.lane.labels, time.monotonic()
+        behind = 0
+        if now - self.drained > LOOK_S:
+            # Not caught up within the last second. What the consumer has heard of the ends is good enough here.
+            for number, held in self.checkpoint.partitions.items():
+                _, end = self.consumer.get_watermark_offsets(TopicPartition(self.row.reads, number), cached=True)
+                behind += max(0, end - held.position)
+        oldest_ms = min(self.captured_ms.values(), default=0)
+        lag_s = max(0.0, time.time() - oldest_ms / 1_000) if behind and oldest_ms else 0.0
+        metrics.LAG.labels(*labels).set(behind)
+        metrics.LAG_SECONDS.labels(*labels).set(lag_s)
+        metrics.CALLS.labels(*labels).set(self.checkpoint.calls())
+        metrics.STATE.labels(*labels).set(self.checkpoint.state_bytes())
+        ladder = self.lane.ladder
+        if ladder is not None and ladder.look(lag_s, now):
+            metrics.EFFORT.labels(*labels).set(ladder.step)
+            about = {"stage": self.row.name, "effort": ladder.step, "lag_s": round(lag_s, 1)}
+            log.warning("works with %s effort", "full" if not ladder.step else "less", extra=about)
+        self.captured_ms.clear()
 
     def _produce(self, topic: str, **record: Any) -> None:
         while True:
@@ -264,14 +497,16 @@ class _Life:
         """None for an event that is no record, and for a record of a partition that was revoked meanwhile."""
         error = message.error()
         if error is not None:
+            self.fenced = error.code() in FENCED
             if error.fatal() or not error.retriable():
                 raise KafkaException(error)
-            log.warning("kafka: %s", error.str(), extra={"stage": self.row.name})
+            log.warning("kafka: %s", error.str(), extra={"stage": self.row.id})
             return None
         partition, offset = kafka.partition_of(message), message.offset()
         if offset is None or partition not in self.checkpoint.partitions:
             return None
         self.heard[partition] = time.monotonic()
+        self.captured_ms[partition] = message.timestamp()[1]
         headers = kafka.headers_of(message)
         fields = {name: value for name, value in headers if value is not None}
         key = message.key()
@@ -305,13 +540,13 @@ class _Life:
         log.info(
             "assigned",
             extra={
-                "stage": self.row.name,
+                "stage": self.row.id,
                 "partitions": sorted(positions),
                 "calls": self.checkpoint.calls(),
                 "restore_ms": round((time.monotonic() - started) * 1_000),
             },
         )
-        self.ready()
+        self.assigned = True
 
     def _read_changelogs(self, numbers: list[int]) -> dict[int, list[tuple[str, dict[str, bytes], bytes | None]]]:
         """The committed records of the changelog's partitions.
@@ -322,7 +557,7 @@ class _Life:
         changelogs: dict[int, list[tuple[str, dict[str, bytes], bytes | None]]] = {number: [] for number in numbers}
         if not numbers:
             return changelogs
-        group = {"group.id": f"{self.worker.member}.restore", "enable.partition.eof": True, "fetch.wait.max.ms": 10}
+        group = {"group.id": f"{self.member}.restore", "enable.partition.eof": True, "fetch.wait.max.ms": 10}
         reader = Consumer(kafka.consumer(self.worker.settings, **group))
         try:
             topic = self.row.state_topic
@@ -355,4 +590,4 @@ class _Life:
         for held in partitions:
             self.checkpoint.revoke(held.partition)
             self.heard.pop(held.partition, None)
-        log.info("revoked", extra={"stage": self.row.name, "partitions": sorted(held.partition for held in partitions)})
+        log.info("revoked", extra={"stage": self.row.id, "partitions": sorted(held.partition for held in partitions)})

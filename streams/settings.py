@@ -41,6 +41,10 @@ class Kafka(_Section):
     partitions: int = Field(DEFAULT_PARTITIONS, ge=1, le=10_000, description="partitions of every topic keyed by call")
     retention_hours: int = Field(168, ge=1, description="how long audio and events stay in Kafka")
     group_prefix: str = Field("calltide", min_length=1, description="prefix of consumer groups and transactional ids")
+    group_protocol: Literal["classic", "consumer"] = Field(
+        "classic",
+        description="how a group shares its partitions; consumer: KIP-848, its session timeout is the broker's",
+    )
     session_timeout_ms: int = Field(6_000, ge=1_000, description="a worker silent for so long loses its partitions")
 
 
@@ -91,8 +95,16 @@ class Ingest(_Section):
     packet_ms: int = Field(100, ge=20, le=1_000, description="length of an audio packet")
 
 
+class Runtime(_Section):
+    """The loop of every stage."""
+
+    reduce_at_lag_s: float | None = Field(
+        4.0, gt=0, description="lag behind live calls in seconds at which ASR hears with less effort; null: never"
+    )
+
+
 class Metrics(_Section):
-    """Prometheus metrics."""
+    """Prometheus metrics and health."""
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(0, ge=0, le=65_535, description="port for /metrics of a process; 0: none")
@@ -123,6 +135,7 @@ class Settings(BaseSettings):
     gateway: Gateway = Gateway()
     web: Web = Web()
     ingest: Ingest = Ingest()
+    runtime: Runtime = Runtime()
     metrics: Metrics = Metrics()
 
     @property

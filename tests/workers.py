@@ -231,7 +231,7 @@ def main(arguments: Sequence[str]) -> None:
 
     bootstrap, name, slot, session_ms, pause_ms = arguments
     settings: Any = settings_for(bootstrap, name, int(session_ms))
-    worker = StageWorker(settings, stage_for(name), Sums(pause_s=float(pause_ms) / 1_000), int(slot))
+    worker = StageWorker(settings, [stage_for(name)], Sums(pause_s=float(pause_ms) / 1_000), int(slot))
     service.run(settings, None, worker.run)
 
 

@@ -96,7 +96,7 @@ class Job:
 
 def work(name: str, source: str) -> None:
     """Calltide's way, in the process that calls it, until it is killed."""
-    StageWorker(load(), Job(name, None, source).row, PassThrough()).run(threading.Event())
+    StageWorker(load(), [Job(name, None, source).row], PassThrough()).run(threading.Event())
 
 
 @contextmanager

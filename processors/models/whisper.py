@@ -10,6 +10,7 @@ decoding keep to that in batches of any size (tests/unit/test_whisper.py). Word 
 probabilities by up to 0.02, and it is not cheaper in batches either: so it is done alone.
 """
 
+import copy
 import math
 import zlib
 from collections.abc import Sequence
@@ -144,6 +145,13 @@ class WhisperCt2:
         self.id = f"whisper-{name}-{compute_type}-beam{beam_size}" + (f"-{language}" if language else "")
         self._beam_size = beam_size
         self._language = language or (None if self._whisper.model.is_multilingual else "en")
+
+    def with_beam(self, beam_size: int) -> "WhisperCt2":
+        """The same weights, not loaded again, decoded with another beam."""
+        other = copy.copy(self)
+        other.id = self.id.replace(f"-beam{self._beam_size}", f"-beam{beam_size}")
+        other._beam_size = beam_size
+        return other
 
     def transcribe(self, audio: Sequence[NDArray[np.float32]]) -> list[Recognition]:
         """As `AsrModel.transcribe`. Raises ValueError for audio of more than 30 s."""

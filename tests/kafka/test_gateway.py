@@ -656,7 +656,7 @@ import threading
 from streams import service
 from streams.gateway import serve_until
 from streams.settings import load
-service.run(load(), None, lambda stop, ready: serve_until(load(), stop, lambda: print("ready", flush=True)))
+service.run(load(), None, lambda stop, health: serve_until(load(), stop, lambda: print("ready", flush=True)))
 """
 
 

@@ -22,6 +22,7 @@ from deploy.topics import Topics
 from processors.base import IDLE, Record, Step
 from schemas.errors import CalltideError
 from schemas.topics import DEAD_LETTERS, topics
+from streams.health import Health
 from streams.runtime import StageWorker
 from tests.conftest import JARS
 from tests.workers import (
@@ -111,15 +112,15 @@ class Thread:
 
     def __init__(self, bench: Bench, processor: Sums, slot: int = 0) -> None:
         self.stopping = threading.Event()
-        self.ready = threading.Event()
+        self.health = Health()
         self.failure: BaseException | None = None
-        self.worker = StageWorker(bench.settings, bench.row, processor, slot)
+        self.worker = StageWorker(bench.settings, [bench.row], processor, slot)
         self.thread = threading.Thread(target=self._run, name=f"worker {slot}")
         self.thread.start()
 
     def _run(self) -> None:
         try:
-            self.worker.run(self.stopping, self.ready.set)
+            self.worker.run(self.stopping, self.health)
         except BaseException as error:
             self.failure = error
 
@@ -134,7 +135,7 @@ def working(bench: Bench, processor: Sums | None = None, slot: int = 0) -> Itera
     """A worker that is ready inside the block, and must not have failed behind it."""
     running = Thread(bench, processor or Sums(), slot)
     try:
-        assert running.ready.wait(60), "the worker was not assigned its partitions"
+        assert running.health.serving.wait(60), "the worker was not assigned its partitions"
         yield running
     finally:
         running.stop()
@@ -359,7 +360,7 @@ def test_a_worker_that_comes_back_after_another_took_its_slot_writes_nothing_and
     sent = calls_of(5, 10)
     hanging = Hanging()
     ghost = Thread(bench, hanging)
-    assert ghost.ready.wait(60)
+    assert ghost.health.serving.wait(60)
     bench.write(sent[:20])
     assert hanging.hangs.wait(60)
     with working(bench):
@@ -404,9 +405,9 @@ def test_a_worker_that_starts_before_its_topics_waits_for_them(kafka_bootstrap: 
     bench = Bench(kafka_bootstrap, topics=False)
     sent = calls_of(3, 10)
     worker = Thread(bench, Sums())
-    assert not worker.ready.wait(1)
+    assert not worker.health.serving.wait(1)
     create_topics(kafka_bootstrap, bench.row)
-    assert worker.ready.wait(60)
+    assert worker.health.serving.wait(60)
     bench.write(sent)
     bench.outputs.until(lambda: bench.ended() == 3, "the ends of 3 calls")
     worker.stop()

@@ -1,6 +1,5 @@
 """The checkpoint protocol in memory: whatever the batches, aborts and crashes, the log ends up the same."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +8,9 @@ from hypothesis import strategies as st
 
 from processors.base import IDLE, Output, Record, Step
 from schemas.topics import stage
-from streams.memory import Log, Worker
+from streams.memory import Worker
+from tests.topology import disturbed
+from tests.topology.disturbed import ACCIDENTS, Accident, assert_same, by_call, disturb, drained
 
 ROW = stage("vad")
 
@@ -57,26 +58,7 @@ def end(call: str, at_ms: int = 0) -> Record:
 
 
 def worker(records: Sequence[Record]) -> Worker:
-    return Worker(ROW, Pairs(), Log(list(records)), Log())
-
-
-def drained(running: Worker) -> Worker:
-    while not running.at_end:
-        running.turn()
-    running.turn()  # a commit without records frees what became redundant
-    return running
-
-
-def by_call(log: Log) -> dict[str, list[tuple[str, bytes, int]]]:
-    written = defaultdict(list)
-    for record in log.records:
-        written[record.call_id].append((record.kind, record.value, record.timestamp_ms))
-    return dict(written)
-
-
-STEPS = st.lists(
-    st.tuples(st.integers(1, 7), st.sampled_from(["commit", "commit", "late commit", "abort", "crash"])), max_size=40
-)
+    return disturbed.worker(ROW, Pairs(), records)
 
 
 @st.composite
@@ -93,40 +75,22 @@ def histories(draw: st.DrawFn) -> list[Record]:
     return records
 
 
-@settings(max_examples=300, deadline=None)
-@given(records=histories(), steps=STEPS)
-def test_outputs_do_not_depend_on_batches_aborts_and_crashes(
-    records: list[Record], steps: list[tuple[int, str]]
-) -> None:
-    undisturbed = drained(worker(records))
-    disturbed = worker(records)
-    for most, then in steps:
-        disturbed.turn(most, abort=then == "abort", commit=then != "late commit")
-        if then == "crash":
-            disturbed.crash()
-    drained(disturbed)
-    assert by_call(disturbed.target) == by_call(undisturbed.target)
-    assert disturbed.checkpoint.divergences == 0
-    assert {call: value for call, (_, value) in disturbed.changelog.items()} == {
-        call: value for call, (_, value) in undisturbed.changelog.items()
-    }
+@settings(max_examples=300, deadline=None, print_blob=True)
+@given(records=histories(), accidents=ACCIDENTS)
+def test_outputs_do_not_depend_on_batches_aborts_and_crashes(records: list[Record], accidents: list[Accident]) -> None:
+    assert_same(drained(disturb(worker(records), accidents)), drained(worker(records)))
 
 
-@settings(max_examples=150, deadline=None)
-@given(records=histories(), at=st.integers(0, 60), steps=STEPS)
+@settings(max_examples=150, deadline=None, print_blob=True)
+@given(records=histories(), at=st.integers(0, 60), accidents=ACCIDENTS)
 def test_a_poisoned_record_goes_to_the_dead_letters_once_and_its_call_goes_on(
-    records: list[Record], at: int, steps: list[tuple[int, str]]
+    records: list[Record], at: int, accidents: list[Accident]
 ) -> None:
     at_ms = records[min(at, len(records) - 1)].timestamp_ms if records else 0
     poisoned = [*records[:at], audio("a", b"poison", at_ms), *records[at:]]
-    undisturbed, disturbed = drained(worker(poisoned)), worker(poisoned)
-    for most, then in steps:
-        disturbed.turn(most, abort=then == "abort", commit=then != "late commit")
-        if then == "crash":
-            disturbed.crash()
-    drained(disturbed)
-    assert by_call(disturbed.target) == by_call(undisturbed.target)
-    (letter,) = disturbed.dead_letters.records
+    running = drained(disturb(worker(poisoned), accidents))
+    assert_same(running, drained(worker(poisoned)))
+    (letter,) = running.dead_letters.records
     assert letter.value == b"poison"
     assert letter.headers["__connect.errors.exception.message"] == b"poison"
     assert letter.headers["__connect.errors.topic"] == ROW.reads.encode()
@@ -168,7 +132,7 @@ def test_an_ended_call_is_not_raised_from_the_dead_by_an_older_watermark() -> No
 
 def test_a_silent_call_is_ended_by_the_time_of_the_others() -> None:
     running = drained(worker([audio("a", 1, 0), audio("b", 1, 900), audio("b", 3, 1_000)]))
-    assert by_call(running.target)["a"] == [("end", b"0:1:idle", 1_000)]
+    assert by_call(running.target)["a"] == [({"kind": b"end"}, b"0:1:idle", 1_000)]
     assert running.offset == 1, "only b holds the watermark"
 
 

@@ -16,7 +16,7 @@ from schemas import generate
 from schemas.audio import BYTES_PER_SAMPLE, RATES, AudioPacket, Codec
 from schemas.errors import CalltideError
 from schemas.events import EVENTS, CallEnded, CallInfo, CallStarted, Progress, Segment, decode, encode
-from schemas.topics import DEAD_LETTERS, STAGES, TOPICS, topics
+from schemas.topics import DEAD_LETTERS, LANES, SCORES, STAGES, TOPICS, Lane, frames, lanes, topics
 
 INFO = CallInfo(call_id="a", started_at=datetime(2026, 1, 1, tzinfo=UTC), roles=("agent", "customer"))
 SEGMENT = Segment(
@@ -158,12 +158,26 @@ def test_a_field_added_with_a_default_breaks_nobody() -> None:
     assert generate.breaks(old, old) == []
 
 
-def test_the_table_of_topics_is_the_chain() -> None:
+@pytest.mark.parametrize("lane", LANES)
+def test_the_table_of_topics_is_the_chain(lane: Lane) -> None:
     by_name = {topic.name: topic for topic in TOPICS}
-    for before, after in itertools.pairwise(STAGES):
+    chain = [lanes(row)[LANES.index(lane)] for row in STAGES]
+    assert frames(lane) == chain[0].reads
+    for before, after in itertools.pairwise(chain):
         assert before.writes == after.reads
         assert by_name[before.writes].written_by == before.name
         assert by_name[before.writes].read_by == (after.name,)
+    assert chain[-1].writes == SCORES, "whoever reads scores reads both lanes"
+    assert by_name[chain[0].state_topic].cleanup == "compact"
     assert {topic.partitions for topic in topics(24)} == {24}, "one call is one partition of every topic"
-    assert {topic.name for topic in TOPICS if topic.cleanup == "compact"} == {row.state_topic for row in STAGES}
-    assert by_name[DEAD_LETTERS].read_by == ("people",)
+
+
+def test_the_lanes_share_nothing_but_the_scores() -> None:
+    live, batch = (
+        {name for row in rows for name in (row.reads, row.writes, row.state_topic, row.id)}
+        for rows in zip(*map(lanes, STAGES), strict=True)
+    )
+    assert live & batch == {SCORES}
+    compacted = {topic.name for topic in TOPICS if topic.cleanup == "compact"}
+    assert compacted == {row.state_topic for rows in map(lanes, STAGES) for row in rows}
+    assert {topic.name: topic.read_by for topic in TOPICS}[DEAD_LETTERS] == ("people",)

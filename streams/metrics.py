@@ -1,0 +1,34 @@
+"""What a stage's worker counts, for Prometheus (docs/operations.md says what to watch)."""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+LABELS: Final = ("stage", "lane")
+SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 500)
+SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+RECORDS = Counter("calltide_records_total", "records read", LABELS)
+BYTES = Counter("calltide_bytes_total", "bytes read", LABELS)
+OUTPUTS = Counter("calltide_outputs_total", "records written and committed", LABELS)
+BATCH = Histogram(
+    "calltide_batch_records", "records in a batch", LABELS, buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 500)
+)
+PROCESS = Histogram("calltide_process_seconds", "time in the processor, its models above all", LABELS, buckets=SECONDS)
+TRANSACTION = Histogram("calltide_transaction_seconds", "time of one transaction", LABELS, buckets=SECONDS)
+ABORTS = Counter("calltide_aborts_total", "transactions that did not come to their end", LABELS)
+REJOINS = Counter("calltide_rejoins_total", "times the state was dropped and restored", LABELS)
+DEAD = Counter("calltide_dead_letters_total", "records sent to dead.letters", LABELS)
+CALLS = Gauge("calltide_calls", "calls in memory", LABELS)
+STATE = Gauge("calltide_state_bytes", "bytes of all calls' snapshots", LABELS)
+LAG = Gauge("calltide_lag_records", "records that are there and not read", LABELS)
+LAG_SECONDS = Gauge("calltide_lag_seconds", "how far the audio that is processed lies behind now", LABELS)
+DELAY = Histogram(
+    "calltide_capture_to_output_seconds",
+    "from the last sample of an utterance to its record in the stage's output; of sentiment: to its score",
+    LABELS,
+    buckets=(0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0),
+)
+PAUSED = Gauge("calltide_lane_paused", "1 while the lane waits because the other one has work", LABELS)
+EFFORT = Gauge("calltide_effort", "0: full; each step up is less work for an utterance, because of lag", LABELS)
+REDUCED = Counter("calltide_reduced_utterances_total", "utterances processed with less than full effort", LABELS)
