@@ -3,6 +3,10 @@
 Offsets are committed after the insert is acknowledged. An insert carries a deduplication token made of the offsets it
 holds and of its rows, so that a retry of the same batch adds nothing; a batch that is cut differently after a crash
 adds rows of the same identity, which the ReplacingMergeTree tables make one.
+
+A changer must know: while ClickHouse is away the sink waits with the batch in its hands, its partitions paused, and
+goes on polling Kafka, or Kafka would give the partitions away. A partition that is taken all the same takes its rows
+along: whoever gets it reads them again.
 """
 
 import hashlib
@@ -11,7 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -20,14 +24,15 @@ from urllib.parse import urlsplit
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
-from prometheus_client import Counter, Gauge
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from prometheus_client import Counter, Gauge, Histogram
 
 from deploy.migrations import apply_migrations
 from schemas.errors import CalltideError
 from schemas.events import CallEnded, CallEvent, CallStarted, Score, decode
 from schemas.topics import SCORES
 from streams import kafka
+from streams.health import Health
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -35,18 +40,27 @@ log = logging.getLogger(__name__)
 MIGRATIONS: Final = Path(__file__).parent.parent / "deploy" / "clickhouse"
 RETRY_S: Final = (0.2, 10.0)
 """First and longest pause between tries while ClickHouse is away (judgement)."""
+ANSWER_S: Final = 60
+"""Judgement: an insert takes a part of a second; a server that is silent for so long is asked again."""
+LAG_EVERY_S: Final = 1.0
+REFUSED: Final = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED)
 
 ROWS = Counter("calltide_sink_rows_total", "rows inserted", ["table"])
 SKIPPED = Counter("calltide_sink_unreadable_total", "records of scores that are no event")
+INSERT = Histogram("calltide_sink_insert_seconds", "time of an insert of all its tables")
 WAITING = Gauge("calltide_sink_waiting", "1 while ClickHouse does not answer")
+LAG = Gauge("calltide_sink_lag_records", "records of scores that are not in ClickHouse yet")
 
 
 class Unreachable(CalltideError):
     """No ClickHouse answers, or none that lets us in: it may come."""
 
 
-def connect(settings: Settings, *, create: bool = False) -> Client:
-    """A client of the database. `create` makes it when it is absent. Raises Unreachable when none answers."""
+def connect(settings: Settings, *, create: bool = False, answer_s: int = 300) -> Client:
+    """A client of the database that waits `answer_s` seconds for an answer. `create` makes it when it is absent.
+
+    Raises Unreachable when none answers.
+    """
     parts = urlsplit(settings.clickhouse_url)
     options: dict[str, Any] = {
         "host": parts.hostname or "127.0.0.1",
@@ -55,6 +69,7 @@ def connect(settings: Settings, *, create: bool = False) -> Client:
         "username": parts.username or "default",
         "password": parts.password or "",
         "compress": False,
+        "send_receive_timeout": answer_s,
         "autogenerate_session_id": False,
     }
     database = settings.clickhouse.database
@@ -162,19 +177,35 @@ def utterance_row(score: Score, topic: str, partition: int, offset: int) -> dict
 
 
 @dataclass(slots=True)
+class _Part:
+    """The rows of one partition, and the first and the last offset they were made from."""
+
+    first: int
+    last: int
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    utterances: list[dict[str, Any]] = field(default_factory=list)
+
+
 class _Batch:
-    calls: list[dict[str, Any]]
-    utterances: list[dict[str, Any]]
-    spans: dict[int, tuple[int, int]]
-    """First and last offset by partition."""
+    """What one insert will hold."""
+
+    def __init__(self) -> None:
+        self.parts: dict[int, _Part] = {}
 
     @property
     def rows(self) -> int:
-        return len(self.calls) + len(self.utterances)
+        return sum(len(part.calls) + len(part.utterances) for part in self.parts.values())
 
     @property
     def offsets(self) -> str:
-        return ",".join(f"{partition}:{first}-{last}" for partition, (first, last) in sorted(self.spans.items()))
+        return ",".join(f"{partition}:{part.first}-{part.last}" for partition, part in sorted(self.parts.items()))
+
+    def tables(self) -> dict[str, list[dict[str, Any]]]:
+        parts = [part for _, part in sorted(self.parts.items())]
+        return {
+            "calls": [row for part in parts for row in part.calls],
+            "utterances": [row for part in parts for row in part.utterances],
+        }
 
 
 class Sink:
@@ -184,6 +215,13 @@ class Sink:
         self.settings = settings
         self.topic = topic
         self.client: Client | None = None
+        self.health = Health()
+        self.batch = _Batch()
+        self._positions: dict[int, int] | None = None
+        """Partition → the offset up to which it was read, of those that are held; None: Kafka has given none yet."""
+        self._away = ""
+        """Why ClickHouse does not take rows now."""
+        self._lag_at = 0.0
         group = f"{settings.kafka.group_prefix}.sink"
         self.consumer = Consumer(
             kafka.consumer(
@@ -192,56 +230,113 @@ class Sink:
                     "group.id": group,
                     "group.instance.id": f"{group}.{slot}",
                     "session.timeout.ms": settings.kafka.session_timeout_ms,
-                    # A sink may wait for ClickHouse for longer than Kafka would wait for the sink.
-                    "max.poll.interval.ms": 3_600_000,
+                    "heartbeat.interval.ms": settings.kafka.session_timeout_ms // 4,
+                    # Says where a partition ends behind the marks of transactions: otherwise a lag of 0 is never seen.
+                    "enable.partition.eof": True,
                 },
             )
         )
 
-    def run(self, stop: threading.Event, ready: Callable[[], None] = lambda: None) -> None:
+    def run(self, stop: threading.Event, health: Health | None = None) -> None:
         """Insert until `stop` is set.
 
         Raises CalltideError when the database is not one that this version can bring up to date, and KafkaException for
         what only a restart mends.
         """
+        self.health = health or self.health
         try:
             if self._insist(lambda: migrate(self.settings), stop):
-                self.consumer.subscribe([self.topic], on_assign=lambda _consumer, _partitions: ready())
+                self.consumer.subscribe([self.topic], on_assign=self._assign, on_revoke=self._revoke)
+                self._tell()
             while not stop.is_set():
-                batch = self._collect(stop)
-                if batch.spans and self._insist(lambda batch=batch: self._insert(batch), stop):  # type: ignore[misc]
-                    self._commit(batch)
+                self._collect(stop)
+                if self.batch.parts and self._insist(self._insert, stop):
+                    self._commit(self.batch)
+                    self.batch = _Batch()
         finally:
             self.consumer.close()
             self._disconnect()
 
-    def _collect(self, stop: threading.Event) -> _Batch:
-        batch = _Batch([], [], {})
+    def _assign(self, _consumer: Consumer, held: list[TopicPartition]) -> None:
+        self._positions = dict.fromkeys((one.partition for one in held), -1)
+        self._tell()
+
+    def _revoke(self, _consumer: Consumer, lost: list[TopicPartition]) -> None:
+        """What is in hand of these partitions was not committed: it is read again by whoever gets them."""
+        for one in lost:
+            self.batch.parts.pop(one.partition, None)
+        self._positions = None
+        self._tell()
+
+    def _tell(self) -> None:
+        """Readiness: partitions are held, and ClickHouse takes rows."""
+        WAITING.set(bool(self._away))
+        if self._away:
+            self.health.waiting(f"ClickHouse does not answer: {self._away}")
+        elif self._positions is None:
+            self.health.waiting("Kafka has given no partitions yet")
+        else:
+            self.health.ready(partitions=sorted(self._positions))
+
+    def _collect(self, stop: threading.Event) -> None:
         limits = self.settings.sink
         deadline = time.monotonic() + limits.batch_ms / 1_000
-        while (room := limits.batch_rows - batch.rows) > 0 and not stop.is_set():
+        while (room := limits.batch_rows - self.batch.rows) > 0 and not stop.is_set():
             left = deadline - time.monotonic()
             if left <= 0:
                 break
-            for message in self.consumer.consume(min(room, 500), min(left, 0.1)):
-                error = message.error()
-                if error is None:
-                    self._add(batch, message)
-                elif error.fatal() or not error.retriable():
-                    raise KafkaException(error)
-        return batch
+            self._poll(min(room, 500), min(left, 0.1))
 
-    def _add(self, batch: _Batch, message: Message) -> None:
+    def _poll(self, most: int, wait_s: float) -> None:
+        """Take what Kafka has, and let it know that this sink lives."""
+        self.health.beat()
+        for message in self.consumer.consume(most, wait_s):
+            error, partition, offset = message.error(), kafka.partition_of(message), message.offset() or 0
+            if error is None:
+                self._add(message)
+                self._read_to(partition, offset + 1)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._read_to(partition, offset)
+            elif error.fatal() or error.code() in REFUSED:
+                raise KafkaException(error)
+            else:
+                # Such as a topic that is not led while its broker starts: librdkafka goes on by itself.
+                log.warning("kafka: %s", error.str())
+        if time.monotonic() >= self._lag_at + LAG_EVERY_S:
+            self._lag_at = time.monotonic()
+            self._measure_lag()
+
+    def _read_to(self, partition: int, offset: int) -> None:
+        if self._positions is not None and partition in self._positions:
+            self._positions[partition] = offset
+
+    def _measure_lag(self) -> None:
+        lag = 0
+        try:
+            for partition, position in (self._positions or {}).items():
+                held = TopicPartition(self.topic, partition)
+                # A partition that is paused is not fetched, and what is known of its end grows old.
+                low, end = self.consumer.get_watermark_offsets(held, timeout=1.0, cached=not self._away)
+                if position < 0:
+                    (held,) = self.consumer.committed([held], timeout=1.0)
+                    self._read_to(partition, position := max(held.offset, low, 0))
+                part = self.batch.parts.get(partition)
+                lag += max(end - (part.first if part else position), 0)
+        except KafkaException:
+            return  # the broker is away: the last figure stands
+        LAG.set(lag)
+
+    def _add(self, message: Message) -> None:
         partition, offset = kafka.partition_of(message), message.offset() or 0
-        first, _ = batch.spans.get(partition, (offset, offset))
-        batch.spans[partition] = (first, offset)
+        part = self.batch.parts.setdefault(partition, _Part(offset, offset))
+        part.last = offset
         headers = {name: value for name, value in kafka.headers_of(message) if value is not None}
         try:
             event: CallEvent = decode(headers, message.value() or b"")
             if isinstance(event, Score):
-                batch.utterances.append(utterance_row(event, self.topic, partition, offset))
+                part.utterances.append(utterance_row(event, self.topic, partition, offset))
             elif isinstance(event, CallStarted | CallEnded):
-                batch.calls.append(call_row(event, self.settings.pipeline_version))
+                part.calls.append(call_row(event, self.settings.pipeline_version))
         except (KeyError, ValueError, OverflowError) as error:
             # A kind that is none or not text, an event that is none, a time beyond the calendar. It stays in the topic,
             # at the offset named here.
@@ -249,13 +344,16 @@ class Sink:
             where = {"topic": self.topic, "partition": partition, "offset": offset}
             log.error("not an event: %s: %s", type(error).__name__, error, extra=where)
 
-    def _insert(self, batch: _Batch) -> None:
+    def _insert(self) -> None:
         if self.client is None:
-            self.client = connect(self.settings)
-        for table, rows in (("calls", batch.calls), ("utterances", batch.utterances)):
-            if rows:
-                _insert_rows(self.client, table, rows, f"{self.topic}/{batch.offsets}/{table}")
-                ROWS.labels(table).inc(len(rows))
+            self.client = connect(self.settings, answer_s=ANSWER_S)
+        tables = self.batch.tables()
+        with INSERT.time():
+            for table, rows in tables.items():
+                if rows:
+                    _insert_rows(self.client, table, rows, f"{self.topic}/{self.batch.offsets}/{table}")
+        for table, rows in tables.items():
+            ROWS.labels(table).inc(len(rows))
 
     def _disconnect(self) -> None:
         if self.client is not None:
@@ -263,7 +361,7 @@ class Sink:
             self.client = None
 
     def _commit(self, batch: _Batch) -> None:
-        offsets = [TopicPartition(self.topic, partition, last + 1) for partition, (_, last) in batch.spans.items()]
+        offsets = [TopicPartition(self.topic, partition, part.last + 1) for partition, part in batch.parts.items()]
         try:
             self.consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
@@ -278,14 +376,26 @@ class Sink:
                 action()
             except (Unreachable, ClickHouseError, OSError) as error:
                 self._disconnect()
-                WAITING.set(1)
-                log.warning("waiting for ClickHouse: %s", str(error).splitlines()[0][:300])
-                stop.wait(pause_s)
+                self._away = str(error).splitlines()[0][:300]
+                self._tell()
+                log.warning("waiting for ClickHouse: %s", self._away)
+                self._wait(pause_s, stop)
                 pause_s = min(pause_s * 2, longest_s)
             else:
-                WAITING.set(0)
+                if self._away:
+                    self._away = ""
+                    log.info("ClickHouse answers again")
+                    self.consumer.resume(self.consumer.assignment())
+                    self._tell()
                 return True
         return False
+
+    def _wait(self, pause_s: float, stop: threading.Event) -> None:
+        """Be patient, and stay a member of the group. What comes before a new partition is paused joins the batch."""
+        deadline = time.monotonic() + pause_s
+        while (left := deadline - time.monotonic()) > 0 and not stop.is_set():
+            self.consumer.pause(self.consumer.assignment())
+            self._poll(1, min(left, 0.1))
 
 
 def _insert_rows(client: Client, table: str, rows: Sequence[dict[str, Any]], offsets: str) -> None:

@@ -12,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, Producer
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from deploy.broker import Broker
 from deploy.clickhouse import ClickHouse
 from schemas.errors import CalltideError
 from schemas.events import CallEvent, CallInfo, Emotion, Progress, RunningScore, Score, Sentiment, Word, encode
-from streams import sink
+from streams import kafka, sink
 from streams.settings import Settings
 from streams.sink import Sink, connect, migrate
+from tests.conftest import JARS
 from tests.scripted import Writer, call, ended, new_topic, score, started
 
 pytestmark = pytest.mark.kafka
@@ -395,6 +397,75 @@ def test_a_sink_that_waits_can_be_stopped(kafka_bootstrap: str, topic: str, writ
     with sinking(Sink(settings, topic=topic)):
         until(waits, "the sink waits")
     assert committed(settings, topic) == {}
+
+
+class Watched(Sink):
+    """Counts how often it was given partitions."""
+
+    assignments = 0
+
+    def _assign(self, consumer: Consumer, held: list[TopicPartition]) -> None:
+        self.assignments += 1
+        super()._assign(consumer, held)
+
+
+def test_a_sink_that_waits_keeps_its_partitions_and_says_so(
+    kafka_bootstrap: str, topic: str, writer: Writer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than Kafka waits for a member that does not poll. Then another member takes partitions from its hands."""
+    monkeypatch.setattr(sink, "RETRY_S", (0.1, 0.5))
+    server = ClickHouse(tmp_path, port=0)
+    base = settings_for(kafka_bootstrap, server.url)
+    impatient = {"max.poll.interval.ms": "3000", "session.timeout.ms": "3000", "heartbeat.interval.ms": "500"}
+    settings = base.model_copy(update={"kafka": base.kafka.model_copy(update={"client": impatient})})
+    waiting = Watched(settings, topic=topic)
+    try:
+        server.start()
+        with sinking(waiting):
+            assert waiting.health.serving.wait(30)
+            assert waiting.health.readiness() == (True, {"ready": True, "partitions": [0, 1, 2]})
+            server.stop()
+            writer.write(*(score(call(f"c{at % 5}"), start_ms=at) for at in range(40)))
+            until(waits, "the sink waits")
+            ready, facts = waiting.health.readiness()
+            assert not ready
+            assert "ClickHouse does not answer: " in facts["waiting"]
+            until(lambda: sink.LAG._value.get() >= 40, "the lag of what came, with the marks of its transaction")
+            began = time.monotonic()
+            until(lambda: time.monotonic() - began > 5, "longer than max.poll.interval.ms")
+            assert waiting.assignments == 1, "it was thrown out of the group"
+            assert waiting.health.alive()[0]
+            other = Consumer(kafka.consumer(settings, **{"group.id": f"{settings.kafka.group_prefix}.sink"}))
+            other.subscribe([topic])
+            until(lambda: other.poll(0.1) is None and other.assignment(), "another member got partitions")
+            assert waiting.assignments == 2
+            other.close()
+            until(lambda: waiting.assignments == 3, "the sink has them all again")
+            server.start()
+            until(lambda: count(settings, "utterances") == 40, "what came while ClickHouse was away")
+            assert waiting.health.serving.wait(10)
+            assert waiting.health.readiness() == (True, {"ready": True, "partitions": [0, 1, 2]})
+        assert count(settings, "utterances", final=False) == 40
+    finally:
+        server.stop()
+
+
+def test_a_broker_killed_under_the_sink_loses_and_doubles_nothing(tmp_path: Path, clickhouse_url: str) -> None:
+    with Broker(tmp_path, port=0, jars=JARS) as broker:
+        settings = settings_for(broker.bootstrap_servers, clickhouse_url)
+        own = new_topic(broker.bootstrap_servers)
+        writer = Writer(broker.bootstrap_servers, own)
+        with sinking(Sink(settings, topic=own)):
+            writer.write(*(score(call("c"), start_ms=at) for at in range(20)), partition=0)
+            until(lambda: count(settings, "utterances") == 20, "what came before")
+            broker.kill()
+            until(lambda: not broker.running, "the broker is dead")
+            broker.restart()
+            until(broker.answers, "the broker answers", 60)
+            writer.write(*(score(call("c"), start_ms=at) for at in range(20, 40)), partition=0)
+            until_committed(settings, own, 0, 40)
+            until(lambda: sink.LAG._value.get() == 0, "nothing is left to read")
+        assert count(settings, "utterances", final=False) == 40
 
 
 READABLE = encode(score(call("c"), start_ms=2_000))[1]
