@@ -198,6 +198,11 @@ def fetch_jars(directory: Path, report: Report = print) -> list[Path]:
     return paths
 
 
+def cluster_id() -> str:
+    """A new cluster's id, a UUID as Kafka writes it. It begins with a 0 byte: `-t -F…` would look like an option."""
+    return urlsafe_b64encode(b"\0" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
+
+
 class Broker:
     """One Kafka node on 127.0.0.1, a child of this process, that ends with it at the latest.
 
@@ -355,8 +360,7 @@ class Broker:
             ":".join(map(str, self._locked_jars)),
         ]
         if not (data / "meta.properties").exists():
-            cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-            command = [*java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", self._properties]
+            command = [*java, "kafka.tools.StorageTool", "format", "-t", cluster_id(), "-c", self._properties]
             formatting = spawn(command, output=self._output, cwd=self.directory)
             if formatting.wait() != 0:
                 raise CalltideError(f"cannot format the broker's storage at {data}: {self.failure()}")

@@ -5,7 +5,8 @@ anything else librdkafka knows) can be set from outside.
 """
 
 import logging
-from typing import Any, cast
+import time
+from typing import Any, Final, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka.admin import AdminClient
@@ -19,9 +20,18 @@ MAXIMUM_MESSAGE_BYTES = 2_097_152
 """As in the topics' own setting: a segment of 15 s at 16 kHz in 16 bit is 480 kB."""
 
 
+NEWS_EVERY_S: Final = 10.0
+"""librdkafka tries a broker that is away 40 times a second, and says so each time."""
+_told: dict[int, float] = {}
+"""Code of an error → when it was last logged, monotonic seconds."""
+
+
 def _log_event(error: KafkaError) -> None:
     """librdkafka reports broker trouble here; it retries by itself, so this is news, not a failure."""
-    log.warning("kafka: %s", error.str())
+    now = time.monotonic()
+    if now - _told.get(error.code(), -NEWS_EVERY_S) >= NEWS_EVERY_S:
+        _told[error.code()] = now
+        log.warning("kafka: %s", error.str())
 
 
 def client(settings: Settings, **more: Any) -> dict[str, Any]:
@@ -29,8 +39,8 @@ def client(settings: Settings, **more: Any) -> dict[str, Any]:
     common: dict[str, Any] = {
         "bootstrap.servers": settings.bootstrap_servers,
         "error_cb": _log_event,
-        # Not its warnings: at every start it says that a coordinator is still loading, and asks again.
-        "log_level": 3,
+        # Its own lines are no JSON, and it repeats them for as long as a broker is away. Errors come to `error_cb`.
+        "log_level": 2,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1_000,
     }

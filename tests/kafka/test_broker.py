@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, Message, Producer, TopicPartit
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from deploy import broker as module
-from deploy.broker import Broker, fetch_jars
+from deploy.broker import Broker, cluster_id, fetch_jars
 from deploy.process import holder_of_port
 from schemas.errors import CalltideError
 from tests.conftest import JARS
@@ -112,6 +112,12 @@ def test_a_fetched_jar_that_is_not_the_locked_one_is_not_installed(
     with pytest.raises(CalltideError, match=r"is not the file that jars\.json names"):
         fetch_jars(copied)
     assert not jar.exists()
+
+
+def test_an_id_of_a_cluster_never_looks_like_an_option() -> None:
+    ids = [cluster_id() for _ in range(500)]
+    assert len({*ids}) == 500
+    assert [one for one in ids if one.startswith("-") or len(one) != 22] == []
 
 
 def test_records_survive_a_stop_and_a_kill(tmp_path: Path) -> None:
