@@ -1,13 +1,19 @@
-"""Log lines as JSON objects, one a line, with what the caller put into `extra` beside the message."""
+"""Log lines as JSON objects, one a line, with what the caller put into `extra` beside the message.
+
+A changer must know: whatever concerns one record says so by the same names everywhere: `call`, `stage`, `topic`,
+`partition`, `offset`.
+"""
 
 import json
 import logging
 import sys
+import threading
 import traceback
 from datetime import UTC, datetime
 from typing import Final
 
-_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
+_STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "color_message"}
+"""What is not the caller's, and uvicorn's second version of its message."""
 
 
 class _Json(logging.Formatter):
@@ -25,7 +31,16 @@ class _Json(logging.Formatter):
 
 
 def to_stderr(level: str) -> None:
-    """Log to stderr from now on."""
+    """Log to stderr from now on; warnings of Python and exceptions that end a thread, too."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    threading.excepthook = _thread_ended
+
+
+def _thread_ended(end: threading.ExceptHookArgs) -> None:
+    if end.exc_type is not SystemExit:
+        about = {"thread": end.thread.name if end.thread else ""}
+        what = (end.exc_type, end.exc_value or end.exc_type(), end.exc_traceback)
+        logging.getLogger(__name__).critical("a thread ended by an exception", exc_info=what, extra=about)

@@ -1,12 +1,14 @@
 """What every long-running process does alike: log, serve metrics and health, say when it is ready, stop on a signal."""
 
 import json
+import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from socketserver import ThreadingMixIn
-from typing import Any
+from typing import Any, Final
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import make_wsgi_app
@@ -15,6 +17,11 @@ from schemas.errors import CalltideError
 from streams import logs
 from streams.health import Health
 from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+
+CRASHED: Final = 70
+"""Exit status after an exception that nobody expected (EX_SOFTWARE); 1 is an error in plain words."""
 
 Work = Callable[[threading.Event, Health], None]
 
@@ -62,7 +69,8 @@ def serve_metrics(host: str, port: int, health: Health) -> WSGIServer:
 def run(settings: Settings, ready: Path | None, work: Work) -> None:
     """Run `work(stop, health)` until it returns. SIGTERM and SIGINT set `stop`; `ready` appears once it serves.
 
-    Raises CalltideError when the metrics port is taken, and whatever `work` raises.
+    Raises CalltideError when the metrics port is taken, and that of `work`; anything else that `work` raises is logged,
+    and the process ends with status CRASHED.
     """
     logs.to_stderr(settings.log_level)
     stop = threading.Event()
@@ -71,4 +79,10 @@ def run(settings: Settings, ready: Path | None, work: Work) -> None:
     health = Health(ready)
     if settings.metrics.port:
         serve_metrics(settings.metrics.host, settings.metrics.port, health)
-    work(stop, health)
+    try:
+        work(stop, health)
+    except CalltideError:
+        raise  # the command line says it in one line
+    except Exception:
+        log.critical("ended by an exception", exc_info=True)
+        sys.exit(CRASHED)

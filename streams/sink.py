@@ -341,7 +341,8 @@ class Sink:
             # A kind that is none or not text, an event that is none, a time beyond the calendar. It stays in the topic,
             # at the offset named here.
             SKIPPED.inc()
-            where = {"topic": self.topic, "partition": partition, "offset": offset}
+            call = (message.key() or b"").decode(errors="replace")
+            where = {"call": call, "topic": self.topic, "partition": partition, "offset": offset}
             log.error("not an event: %s: %s", type(error).__name__, error, extra=where)
 
     def _insert(self) -> None:
