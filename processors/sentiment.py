@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from processors.base import Output, Processor, Record, Step
-from processors.utterances import promote, read, rounded
+from processors.base import IDLE, Output, Processor, Record, Step
+from processors.utterances import FORGOTTEN_MS, promote, read, rounded
 from schemas.events import (
     CallEnded,
     CallEvent,
@@ -72,7 +72,7 @@ class FusedSentiment:
       once over all parties and once for each speaker. An utterance without words has no sentiment and changes nothing.
     """
 
-    idle_timeout_ms: int | None = None
+    idle_timeout_ms: int | None = FORGOTTEN_MS
 
     def __init__(self, config: Config, pipeline_version: str, model: "SentimentModel") -> None:
         self._config = config
@@ -86,6 +86,11 @@ class FusedSentiment:
         return Course(**json.loads(snapshot))
 
     def process(self, batch: Sequence[tuple[Course, Record]]) -> list[Step]:
+        steps = iter(self._hear([item for item in batch if item[1].kind != IDLE]))
+        # A call that is forgotten leaves nothing.
+        return [Step() if record.kind == IDLE else next(steps) for _, record in batch]
+
+    def _hear(self, batch: Sequence[tuple[Course, Record]]) -> list[Step]:
         events = read(batch, EmotionScored)
         texts = iter(
             self._model.score([event.text for event in events if isinstance(event, EmotionScored) and event.text])

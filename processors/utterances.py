@@ -18,6 +18,10 @@ from schemas.events import CallEnded, CallEvent, CallStarted, Progress, Segment,
 RATE: Final = 16_000
 """Samples a second of what all models after VAD hear."""
 
+FORGOTTEN_MS: Final = 3_600_000
+"""Silence after which a stage forgets a call of which the end never came, or an utterance came behind the end: one that
+was redriven. Judgement: marks come once a second while a call goes on, and the VAD ends it long before."""
+
 Utterance = TypeVar("Utterance", bound=Segment)
 
 

@@ -245,6 +245,7 @@ def stage(
     from schemas.topics import STAGES, lanes
     from schemas.topics import stage as row_of
     from streams import kafka, service
+    from streams.crashes import CrashRecord
     from streams.runtime import StageWorker
     from streams.settings import load
     from streams.stages import build
@@ -254,8 +255,10 @@ def stage(
     settings = load()
     kafka.check(settings)
     # The model is loaded before the group is joined: a stage that cannot work takes no records.
-    worker = StageWorker(settings, lanes(row_of(name)), build(settings, row_of(name)), slot)
-    service.run(settings, ready, worker.run)
+    processor = build(settings, row_of(name))
+    crashes = CrashRecord(settings.directory / "run", f"{name}.{slot}")
+    crashes.catch_fatal_signals()
+    service.run(settings, ready, StageWorker(settings, lanes(row_of(name)), processor, slot, crashes).run)
 
 
 @app.command()

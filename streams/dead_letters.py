@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec, ResourceType
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from schemas.audio import BYTES_PER_SAMPLE, AudioPacket
 from schemas.errors import CalltideError
 from schemas.events import Segment, decode
-from schemas.topics import DEAD_LETTERS
+from schemas.topics import DEAD_LETTERS, LANES, frames
 from streams import kafka
 from streams.settings import Settings
 
@@ -35,6 +35,10 @@ SETTLED: Final = "calltide.settled"
 SETTLES: Final = "calltide.settles"
 REDRIVEN: Final = "calltide.redriven"
 """Header of a redriven record: the letter it comes from. A reader of history meets it twice."""
+
+HEARD_IN_ORDER: Final = frozenset(map(frames, LANES))
+"""Topics into which nothing is redriven. A packet of a call that goes on would be late and dropped; one of a call that has
+ended would make up a new one under its name."""
 
 TRANSACTIONAL_ID: Final = "calltide.dead-letters"
 """Whoever settles next fences whoever settles now. Without the group prefix: all prefixes share the topic."""
@@ -297,14 +301,7 @@ class DeadLetters:
         topic = self._admin.list_topics(timeout=ANSWER_S).topics.get(DEAD_LETTERS)
         if topic is None:
             raise CalltideError(f"there is no topic {DEAD_LETTERS}; create it with `calltide topics create`")
-        places = [TopicPartition(DEAD_LETTERS, number) for number in topic.partitions]
-        bounds = []
-        for spec in (OffsetSpec.earliest(), OffsetSpec.latest()):
-            futures = self._admin.list_offsets(
-                dict.fromkeys(places, spec), isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=ANSWER_S
-            )
-            bounds.append({place.partition: future.result().offset for place, future in futures.items()})
-        return {number: (first, bounds[1][number]) for number, first in bounds[0].items()}
+        return kafka.ranges(self._admin, DEAD_LETTERS, topic.partitions, ANSWER_S)
 
     def _obstacles(self, letters: Sequence[Letter]) -> dict[str, str]:
         """Letter's id → why it cannot be redriven."""
@@ -321,6 +318,8 @@ class DeadLetters:
             topic, number = letter.topic, letter.topic_partition
             if topic is None or number is None:
                 found[letter.id] = "its headers do not say where it came from; see `calltide dead-letters show`"
+            elif topic in HEARD_IN_ORDER:
+                found[letter.id] = "audio is heard in order and cannot come later; ingest the recording again"
             elif topic not in topics:
                 found[letter.id] = f"topic {topic} is gone; create it with `calltide topics create`"
             elif number not in topics[topic].partitions:

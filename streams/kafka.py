@@ -6,10 +6,11 @@ anything else librdkafka knows) can be set from outside.
 
 import logging
 import time
+from collections.abc import Iterable
 from typing import Any, Final, cast
 
-from confluent_kafka import KafkaError, KafkaException, Message
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from schemas.errors import CalltideError
 from streams.settings import Settings
@@ -88,6 +89,22 @@ def check(settings: Settings, timeout_s: float = 5.0) -> None:
             f"no Kafka at {settings.bootstrap_servers} ({error.args[0].str()}); start it with `calltide up`, "
             "or set CALLTIDE_KAFKA__BOOTSTRAP_SERVERS"
         ) from None
+
+
+def ranges(admin: AdminClient, topic: str, partitions: Iterable[int], timeout_s: float) -> dict[int, tuple[int, int]]:
+    """Partition → (first offset, high watermark). Raises KafkaException.
+
+    A read_committed consumer that is asked for its watermarks tells the last stable offset instead, before which a
+    transaction that is still open does not count.
+    """
+    places = [TopicPartition(topic, number) for number in partitions]
+    first, last = (
+        admin.list_offsets(
+            dict.fromkeys(places, spec), isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=timeout_s
+        )
+        for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
+    )
+    return {place.partition: (first[place].result().offset, last[place].result().offset) for place in places}
 
 
 def headers_of(message: Message) -> list[tuple[str, bytes | None]]:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from processors.base import IDLE, Adjustable, Processor, Record
 from schemas.errors import CalltideError
@@ -557,15 +558,12 @@ class _Life:
         changelogs: dict[int, list[tuple[str, dict[str, bytes], bytes | None]]] = {number: [] for number in numbers}
         if not numbers:
             return changelogs
+        settings, topic = self.worker.settings, self.row.state_topic
+        ends = kafka.ranges(AdminClient(kafka.client(settings)), topic, numbers, TRANSACTION_S)
+        left = {number: high for number, (low, high) in ends.items() if high > low}
         group = {"group.id": f"{self.member}.restore", "enable.partition.eof": True, "fetch.wait.max.ms": 10}
-        reader = Consumer(kafka.consumer(self.worker.settings, **group))
+        reader = Consumer(kafka.consumer(settings, **group))
         try:
-            topic = self.row.state_topic
-            left: dict[int, int] = {}
-            for number in numbers:
-                low, high = reader.get_watermark_offsets(TopicPartition(topic, number), timeout=TRANSACTION_S)
-                if high > low:
-                    left[number] = high
             reader.assign([TopicPartition(topic, number, 0) for number in left])
             deadline = time.monotonic() + RESTORE_S
             while left:

@@ -1,14 +1,18 @@
 """A small deterministic stage with topics of a test's own, and a process that runs it: for tests of the runtime.
 
-Nothing here is imported by the product. One worker: `python -m tests.workers BOOTSTRAP NAME SLOT SESSION_MS PAUSE_MS`.
+Nothing here is imported by the product. One worker:
+`python -m tests.workers BOOTSTRAP NAME SLOT SESSION_MS PAUSE_MS DIRECTORY`.
 """
 
+import os
+import signal
 import sys
 import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
@@ -75,12 +79,17 @@ class Sums:
         return {"count": int(count), "sum": int(total)}
 
     def process(self, batch: Sequence[tuple[dict[str, int], Record]]) -> list[Step]:
-        """One step a record. Raises ValueError for a record of value `poison`, its state half changed."""
+        """One step a record. Raises ValueError for a record of value `poison`, its state half changed.
+
+        A record of value `deadly` ends the process as a fault in a native library does.
+        """
         return [self._one(state, record) for state, record in batch]
 
     def _one(self, state: dict[str, int], record: Record) -> Step:
         time.sleep(self.pause_s)
         state["count"] += 1
+        if record.value == b"deadly":
+            os.kill(os.getpid(), signal.SIGSEGV)
         if record.value == b"poison":
             raise ValueError("poison")
         state["sum"] = zlib.crc32(record.value, state["sum"])
@@ -227,12 +236,15 @@ def everything(bootstrap: str, topic: str, partitions: int = PARTITIONS) -> Read
 def main(arguments: Sequence[str]) -> None:
     """Run one worker until SIGTERM."""
     from streams import service
+    from streams.crashes import CrashRecord
     from streams.runtime import StageWorker
 
-    bootstrap, name, slot, session_ms, pause_ms = arguments
+    bootstrap, name, slot, session_ms, pause_ms, directory = arguments
     settings: Any = settings_for(bootstrap, name, int(session_ms))
-    worker = StageWorker(settings, [stage_for(name)], Sums(pause_s=float(pause_ms) / 1_000), int(slot))
-    service.run(settings, None, worker.run)
+    crashes = CrashRecord(Path(directory), f"{name}.{slot}")
+    crashes.catch_fatal_signals()
+    processor = Sums(pause_s=float(pause_ms) / 1_000)
+    service.run(settings, None, StageWorker(settings, [stage_for(name)], processor, int(slot), crashes).run)
 
 
 if __name__ == "__main__":

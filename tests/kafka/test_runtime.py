@@ -2,14 +2,17 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,14 +22,15 @@ from confluent_kafka.admin import AdminClient
 
 from deploy.broker import Broker
 from deploy.topics import Topics
-from processors.base import IDLE, Record, Step
+from processors.base import IDLE, Effort, Record, Step
 from schemas.errors import CalltideError
-from schemas.topics import DEAD_LETTERS, topics
+from schemas.topics import DEAD_LETTERS, Stage, topics
 from streams.health import Health
 from streams.runtime import StageWorker
 from tests.conftest import JARS
 from tests.workers import (
     PARTITIONS,
+    Found,
     OwnStage,
     Reader,
     Sent,
@@ -68,13 +72,15 @@ class Bench:
         self.outputs = Reader(bootstrap, self.row.writes)
         self.written = 0
         self.changes = 0
+        self.directory = Path(tempfile.mkdtemp(prefix="calltide-"))
 
     def close(self) -> None:
         self.outputs.close()
+        shutil.rmtree(self.directory)
 
     def command(self, slot: int, pause_ms: float) -> list[str]:
         session_ms = self.settings.kafka.session_timeout_ms
-        arguments = (self.bootstrap, self.name, slot, session_ms, pause_ms)
+        arguments = (self.bootstrap, self.name, slot, session_ms, pause_ms, self.directory)
         return [sys.executable, "-m", "tests.workers", *map(str, arguments)]
 
     def write(self, records: Iterable[Sent], timestamp_ms: int | None = None) -> None:
@@ -110,11 +116,11 @@ def bench(kafka_bootstrap: str) -> Iterator[Bench]:
 class Thread:
     """A worker in a thread."""
 
-    def __init__(self, bench: Bench, processor: Sums, slot: int = 0) -> None:
+    def __init__(self, bench: Bench, processor: Sums, slot: int = 0, rows: Sequence[Stage] = ()) -> None:
         self.stopping = threading.Event()
         self.health = Health()
         self.failure: BaseException | None = None
-        self.worker = StageWorker(bench.settings, [bench.row], processor, slot)
+        self.worker = StageWorker(bench.settings, rows or [bench.row], processor, slot)
         self.thread = threading.Thread(target=self._run, name=f"worker {slot}")
         self.thread.start()
 
@@ -213,6 +219,13 @@ def test_kill_9_loses_and_doubles_nothing_and_the_next_start_is_quick(bench: Ben
     worker.terminate()
     assert worker.wait(30) == 0
     bench.assert_exactly_once(sent)
+
+
+def everything_of(bench: Bench, sent: list[Sent]) -> list[Found]:
+    """Write these and read them back."""
+    bench.write(sent)
+    bench.writer.flush()
+    return everything(bench.bootstrap, bench.row.reads).found
 
 
 def assigned(bench: Bench) -> dict[str, set[int]]:
@@ -339,6 +352,170 @@ def test_what_a_ghost_left_open_is_never_seen_and_holds_nobody_up(bench: Bench) 
         bench.write(sent)
         bench.outputs.until(lambda: bench.ended() == 5, "the ends of 5 calls")
     bench.assert_exactly_once(sent)
+
+
+def test_a_producer_that_is_fenced_alone_comes_back(bench: Bench) -> None:
+    """As after a transaction that timed out while the machine slept: the place in the group is still this worker's."""
+    sent = calls_of(5, 40)
+    with working(bench):
+        bench.write(sent[:50])
+        bench.outputs.until(lambda: len(bench.outputs.found) >= 10, "outputs before")
+        Producer({"bootstrap.servers": bench.bootstrap, "transactional.id": f"{bench.name}.vad.0"}).init_transactions(
+            30
+        )
+        bench.write(sent[50:])
+        bench.outputs.until(lambda: bench.ended() == 5, "the ends of 5 calls")
+    bench.assert_exactly_once(sent)
+
+
+@pytest.mark.chaos
+def test_workers_come_go_and_die_under_load(kafka_bootstrap: str) -> None:
+    dice = random.Random(5)
+    bench = Bench(kafka_bootstrap, session_ms=2_000)
+    sent = calls_of(15, 120)
+    left = iter(sent)
+    running: dict[int, subprocess.Popen[bytes]] = {}
+
+    def outputs_grow(by: int) -> None:
+        goal = min(len(bench.outputs.found) + by, sum(map(len, expected(sent).values())))
+
+        def grown() -> bool:
+            bench.write(islice(left, max(0, 2 * len(bench.outputs.found) + 120 - bench.written)))
+            return len(bench.outputs.found) >= goal
+
+        bench.outputs.until(grown, f"{goal} outputs")
+
+    def start(slot: int) -> None:
+        running[slot] = subprocess.Popen(bench.command(slot, pause_ms=1), cwd=ROOT, stderr=subprocess.DEVNULL)
+
+    start(0)
+    outputs_grow(20)
+    for action in ("add", "add", "kill", "remove", "add", "kill", "add", "remove"):
+        if action == "add":
+            start(min({0, 1, 2} - set(running)))
+        else:
+            gone = running.pop(dice.choice(sorted(running)))
+            gone.kill() if action == "kill" else gone.terminate()
+            gone.wait(30)
+        outputs_grow(60)
+    bench.write(left)
+    bench.outputs.until(lambda: bench.ended() == 15, "the ends of 15 calls")
+    for worker in running.values():
+        worker.terminate()
+        assert worker.wait(30) == 0
+    bench.assert_exactly_once(sent)
+    bench.close()
+
+
+@pytest.mark.chaos
+def test_a_record_that_kills_its_process_is_a_dead_letter_on_the_third_start(bench: Bench) -> None:
+    Topics(bench.bootstrap).create([topic for topic in topics() if topic.name == DEAD_LETTERS])
+    names = [f"{bench.name}-{at}" for at in range(4)]
+    good = [(name, "audio", b"%d" % at) for at in range(30) for name in names]
+    ends = [(name, "call_ended", b"") for name in names]
+    bench.write([*good[:50], (names[1], "audio", b"deadly"), *good[50:], *ends])
+    deaths = 0
+    while True:
+        worker = subprocess.Popen(bench.command(0, pause_ms=0), cwd=ROOT, stderr=subprocess.DEVNULL)
+        bench.outputs.until(lambda worker=worker: bench.ended() == 4 or worker.poll() is not None, "the end")  # type: ignore[misc]
+        if worker.poll() is None:
+            break
+        assert worker.returncode == -signal.SIGSEGV
+        deaths += 1
+    assert deaths == 2
+    worker.terminate()
+    assert worker.wait(30) == 0
+    bench.assert_exactly_once([*good, *ends])
+    letters = Reader(bench.bootstrap, DEAD_LETTERS, 8)
+    letters.until(lambda: len(letters.at_end) == 8, "the end of dead.letters")
+    letters.close()
+    (letter,) = [record for record in letters.found if record.key in names]
+    assert letter.value == b"deadly"
+    assert letter.headers["__connect.errors.exception.class.name"] == b"streams.crashes.KilledItsProcess"
+
+
+class Watched(Sums):
+    """Notes which calls it was given, in order."""
+
+    def __init__(self) -> None:
+        super().__init__(pause_s=0.001)
+        self.seen: list[str] = []
+
+    def process(self, batch: Sequence[tuple[dict[str, int], Record]]) -> list[Step]:
+        self.seen += [record.call_id for _, record in batch]
+        return super().process(batch)
+
+
+def test_live_calls_go_before_bulk_work(bench: Bench) -> None:
+    bulk_row = replace(bench.row, reads=f"{bench.name}.bulk", writes=f"{bench.name}.bulk.out", batch=10, lane="batch")
+    create_topics(bench.bootstrap, bulk_row)
+    bulk = Writer(bench.settings, bulk_row.reads)
+    sent, waiting = calls_of(10, 100), [(f"bulk-{call}", kind, value) for call, kind, value in calls_of(10, 50)]
+    watched = Watched()
+    running = Thread(bench, watched, rows=[bench.row, bulk_row])
+    assert running.health.serving.wait(60)
+    bulk.write(waiting)
+    bulk.flush()
+    eventually(lambda: len(watched.seen) > 50, "bulk work while no live call waits")
+    bench.write(sent)
+    bench.outputs.until(lambda: bench.ended() == 10, "the ends of 10 calls")
+    done = Reader(bench.bootstrap, bulk_row.writes)
+    done.until(lambda: sum(one.headers["kind"] == b"call_ended" for one in done.found) == 10, "the end of bulk work")
+    done.close()
+    running.stop()
+    assert running.failure is None
+    bench.assert_exactly_once(sent)
+    assert everything(bench.bootstrap, bulk_row.writes).by_call() == expected(waiting)
+    live = [at for at, call in enumerate(watched.seen) if not call.startswith("bulk")]
+    between = live[-1] - live[0] + 1 - len(live)
+    # Whenever the live topic is empty for an instant, a batch of the other lane may slip in.
+    assert between < len(waiting) // 4, f"{between} of {len(waiting)} bulk records were done between the live ones"
+
+
+class Tiring(Sums):
+    """Has two ways to do with less, and says in its outputs which one it took."""
+
+    reduced = (Effort("less", 5), Effort("least", 10))
+
+    def __init__(self) -> None:
+        super().__init__(pause_s=0.02)
+        self.effort = 0
+        self.taken: list[int] = []
+
+    def process(self, batch: Sequence[tuple[dict[str, int], Record]]) -> list[Step]:
+        self.taken.append(self.effort)
+        return super().process(batch)
+
+
+def test_a_lag_makes_a_stage_work_with_less_effort_until_it_is_gone(bench: Bench) -> None:
+    tiring = Tiring()
+    sent = calls_of(10, 40)
+    with working(bench, tiring):
+        # Captured a minute ago: so long is the lag while they wait.
+        bench.write(sent, int(time.time() * 1_000) - 60_000)
+        bench.outputs.until(lambda: bench.ended() == 10, "the ends of 10 calls")
+    bench.assert_exactly_once(sent)
+    assert tiring.taken[0] == 0
+    assert max(tiring.taken) >= 1
+
+
+def test_a_restore_waits_for_what_another_worker_left_open_in_the_changelog(bench: Bench) -> None:
+    """The offsets of a transaction may be stable before its changelog is: both are there, or the call starts anew."""
+    (home,) = {one.partition for one in everything_of(bench, [("call-0", "audio", b"1")])}
+    other = Producer({"bootstrap.servers": bench.bootstrap, "transactional.id": f"{bench.name}.other"})
+    other.init_transactions(30)
+    other.begin_transaction()
+    headers = [("covered", b"0"), ("emitted", b"0"), ("timestamp", b"0")]
+    other.produce(bench.row.state_topic, b"40 7", "call-0", home, headers=headers)
+    assert other.flush(30) == 0
+    running = Thread(bench, Sums())
+    assert not running.health.serving.wait(2), "the changelog has no end yet"
+    other.commit_transaction(30)
+    assert running.health.serving.wait(30)
+    bench.write([("call-0", "audio", b"2"), ("call-0", "audio", b"3")])
+    bench.outputs.until(lambda: bench.outputs.found, "an output")
+    running.stop()
+    assert (bench.outputs.found[0].value or b"").split()[0] == b"42", "it went on from the snapshot"
 
 
 class Hanging(Sums):

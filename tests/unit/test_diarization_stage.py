@@ -1,6 +1,7 @@
 """Who speaks: by channel where each party has one, by voice on a mixed channel."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from processors.base import Record
 from processors.diarization import SHORT_S, Config, Diarization, build
+from processors.utterances import FORGOTTEN_MS
 from schemas.events import CallStarted, Role, Segment, Turn
 from tests.unit.stage_records import call, event_of, marks, record, run, utterance
 
@@ -156,6 +158,15 @@ def test_neither_batches_nor_restarts_change_a_byte(
     assert whole[1:half] == whole[half + 2 :], "a call that has ended has left nothing behind"
     assert (whole[0].headers, whole[0].value) == (started.headers, started.value)
     assert isinstance(event_of(whole[0]), CallStarted)
+
+
+def test_a_call_whose_end_never_comes_is_forgotten_by_the_time_of_the_others() -> None:
+    mixed, other = spoken(0, 0), record(marks(call(call_id="call-2"))[1])
+    late = replace(other, timestamp_ms=mixed.timestamp_ms + FORGOTTEN_MS)
+    stage = Diarization(Config(), Angles())
+    assert run("diarization", stage, [mixed])[2].keys() == {"call-1"}
+    written, dead, changelog = run("diarization", stage, [mixed, late])
+    assert (len(written), dead, changelog) == (2, [], {})
 
 
 @pytest.mark.models

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from processors.base import Record
 from processors.models.sentiment import TextSentiment
 from processors.sentiment import HALF_LIFE_WORDS, VALENCE, Config, FusedSentiment, build
+from processors.utterances import FORGOTTEN_MS
 from schemas.events import CallInfo, Emotion, EmotionLabel, EmotionScored, Score
 from tests.unit.stage_records import call, event_of, marks, record, run, utterance
 
@@ -161,6 +163,15 @@ def test_neither_batches_nor_restarts_change_a_byte(
     assert again == [item for item in whole[: len(lines)] if item.call_id == "call-1"], (
         "the end of a call frees its state"
     )
+
+
+def test_a_call_whose_end_never_comes_is_forgotten_by_the_time_of_the_others() -> None:
+    other = call(call_id="call-2")
+    late = replace(said("0.5 hello", info=other), timestamp_ms=said("0").timestamp_ms + FORGOTTEN_MS)
+    written, dead, changelog = run("sentiment", FusedSentiment(Config(), "v7", Plain()), [said("-0.5 so"), late])
+    assert not dead
+    assert [event_of(item).call.call_id for item in written] == ["call-1", "call-2"], "it leaves without a word"
+    assert list(changelog) == ["call-2"]
 
 
 @pytest.mark.models
