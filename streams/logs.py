@@ -41,6 +41,6 @@ def to_stderr(level: str) -> None:
 
 def _thread_ended(end: threading.ExceptHookArgs) -> None:
     if end.exc_type is not SystemExit:
-        about = {"thread": end.thread.name if end.thread else ""}
         what = (end.exc_type, end.exc_value or end.exc_type(), end.exc_traceback)
-        logging.getLogger(__name__).critical("a thread ended by an exception", exc_info=what, extra=about)
+        name = end.thread.name if end.thread else "unknown"
+        logging.getLogger(__name__).critical("the thread %s ended by an exception", name, exc_info=what)
