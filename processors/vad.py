@@ -345,13 +345,14 @@ class VoiceActivity:
             outputs += self._close(info, channel, "pause", heard_ms)
             call.missing_ms += max(at_ms - heard_ms, 0)
             channel.restart(packet.codec, packet.rate, max(packet.sample, heard_ms * packet.rate // 1000))
-        channel.sequence = packet.sequence
         if packet.sample > channel.next_sample:
             outputs += yield from self._gap(call, info, channel, packet.sample)
         known = channel.next_sample - packet.sample
         if 0 < packet.samples <= known:
+            # Its number does not count: behind a reconnect it may be one of the old sequence.
             call.dropped += 1
             return outputs
+        channel.sequence = packet.sequence
         # Time in which nobody sent anything is quickly read again.
         call.cut_ms += max(at_ms - call.heard_ms, 0)
         channel.captured_ms = record.timestamp_ms - end_ms

@@ -387,6 +387,16 @@ def test_a_second_start_marker_adds_metadata_and_resets_the_sequence() -> None:
     assert end_of(steps).call == call_info().model_copy(update={"metadata": {"trunk": "b"}})
 
 
+def test_a_packet_of_before_a_reconnect_does_not_stop_the_new_sequence() -> None:
+    whole = packets(sound((2_000, 0.9)))
+    resumed = [replace(packet, sequence=packet.sequence - 10) for packet in whole[10:]]
+    again = started(call_info())
+    records = [again, *map(record_of, whole[:10]), again, *map(record_of, [whole[9], *resumed]), idle(40_000)]
+    steps = feed(plain(), records)
+    assert times(steps) == [(0, 0, 2_000, "end")]
+    assert (end_of(steps).dropped_packets, end_of(steps).missing_ms) == (1, 0)
+
+
 def test_the_end_of_a_call_that_is_not_open_says_nothing() -> None:
     assert feed(plain(), [ended(call_info(), 100)]) == [Step()]
     assert feed(plain(), [idle(100)]) == [Step()]
