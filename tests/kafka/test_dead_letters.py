@@ -124,11 +124,13 @@ def bench(kafka_bootstrap: str, call: Callable[..., Run]) -> Bench:
     return Bench(settings_for(kafka_bootstrap, f"t{uuid.uuid4().hex[:8]}"), call)
 
 
-def test_a_poisoned_record_is_listed_redriven_and_comes_again_when_the_stage_is_not_mended(bench: Bench) -> None:
+def test_a_poisoned_record_is_listed_redriven_and_comes_again_when_the_stage_is_not_mended(
+    bench: Bench, tmp_path: Path
+) -> None:
     row = stage_for(bench.name)
     create_topics(bench.bootstrap, row)
     call = f"{bench.name}-call"
-    command = [sys.executable, "-m", "tests.workers", bench.bootstrap, bench.name, "0", "30000", "0"]
+    command = [sys.executable, "-m", "tests.workers", bench.bootstrap, bench.name, "0", "30000", "0", str(tmp_path)]
     worker = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
     try:
         writer = Writer(bench.settings, row.reads)
@@ -239,9 +241,10 @@ def test_what_is_possible_is_done_and_the_rest_is_said(bench: Bench) -> None:
     gone = bench.write(topic=f"{bench.name}.gone")
     narrow = bench.write(partition=PARTITIONS)
     nowhere = bench.write(partition="two")
+    heard = bench.write(topic="batch.audio.frames")
     about: Headers = [("__connect.errors.topic", bench.name.encode()), ("__connect.errors.partition", b"0")]
     old = bench.write_raw(b"", about, at_ms=NOW_MS - 3_600_000)
-    ended = bench.run("redrive", "5:99999999", old, gone, narrow, nowhere, good, good, "99:0")
+    ended = bench.run("redrive", "5:99999999", old, gone, narrow, nowhere, heard, good, good, "99:0")
     assert ended.out.splitlines() == [f"{good}  redriven  {bench.name}/2/7  {bench.name}", "1 redriven"]
     assert ended.status == 1
     faults = {line.removeprefix("calltide: ") for line in ended.err.splitlines()}
@@ -251,11 +254,12 @@ def test_what_is_possible_is_done_and_the_rest_is_said(bench: Bench) -> None:
         f"{gone} cannot be redriven: topic {bench.name}.gone is gone; create it with `calltide topics create`",
         f"{narrow} cannot be redriven: topic {bench.name} has no partition {PARTITIONS} any more",
         f"{nowhere} cannot be redriven: its headers do not say where it came from; see `calltide dead-letters show`",
+        f"{heard} cannot be redriven: audio is heard in order and cannot come later; ingest the recording again",
         f"{old} cannot be redriven: it is older than what {bench.name} keeps, so Kafka might delete it unread; "
         f"raise CALLTIDE_KAFKA__RETENTION_HOURS and run `calltide topics fix {bench.name}`",
     }
-    assert [letter["id"] for letter in bench.listed()] == [old, gone, narrow, nowhere]
-    assert bench.run("drop", "--call", bench.name, "--all-listed").out.endswith("4 dropped\n")
+    assert [letter["id"] for letter in bench.listed()] == [old, gone, narrow, nowhere, heard]
+    assert bench.run("drop", "--call", bench.name, "--all-listed").out.endswith("5 dropped\n")
     assert len(bench.returned()) == 1
 
 
