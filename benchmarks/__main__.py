@@ -5,16 +5,13 @@ and `<!-- end of figures -->`; a run replaces what it measured and leaves the re
 """
 
 import argparse
-import json
 import sys
 import time
-from pathlib import Path
 
 from rich.console import Console
-from rich.markdown import Markdown
 
 from benchmarks import cpu, latency, loop
-from benchmarks.support import Table, machine
+from benchmarks.support import Table, add_outputs, publish
 from schemas.errors import CalltideError
 
 NAMES = {
@@ -22,7 +19,6 @@ NAMES = {
     "latency": "end of speech to score at a websocket client, by number of concurrent calls",
     "cpu": f"CPU by process for a second of call, and memory, with {cpu.CALLS} calls",
 }
-END = "<!-- end of figures -->"
 
 
 def _arguments() -> argparse.Namespace:
@@ -44,27 +40,13 @@ def _arguments() -> argparse.Namespace:
         default=True,
         help=f"look for the number of calls at which p95 passes {latency.LIMIT_S:.0f} s (default: yes)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="renew the tables in a page")
+    add_outputs(parser)
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(NAMES):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}")
     if min(arguments.calls) < 1:
         parser.error("--calls takes numbers above 0")
     return arguments
-
-
-def _renew(page: Path, sections: dict[str, str]) -> None:
-    """Raises CalltideError when a section has no place in the page."""
-    text = page.read_text()
-    for name, body in sections.items():
-        mark = f"<!-- figures: python -m benchmarks {name} -->"
-        before, found, rest = text.partition(mark)
-        _, end, after = rest.partition(END)
-        if not (found and end):
-            raise CalltideError(f"{page} has no place for {name}; add the lines {mark} and {END}")
-        text = f"{before}{mark}\n{body}\n{END}{after}"
-    page.write_text(text)
 
 
 def main() -> None:
@@ -74,7 +56,7 @@ def main() -> None:
         for name, what in NAMES.items():
             console.print(f"{name:8} {what}", highlight=False)
         return
-    began, about = time.monotonic(), machine()
+    began = time.monotonic()
     tables: dict[str, list[Table]] = {}
     if "loop" in names:
         console.print("the loop", highlight=False)
@@ -88,18 +70,7 @@ def main() -> None:
             console,
         )
         tables |= {name: module.tables(runs) for name, module in (("latency", latency), ("cpu", cpu)) if name in names}
-    origin = f"{about['date']}, {about['machine']}; {about['versions']}; commit {about['commit']}"
-    sections = {
-        name: "\n" + "\n".join(table.markdown() for table in found) + f"\n*{origin}*\n"
-        for name, found in tables.items()
-    }
-    if arguments.json:
-        figures = {name: {table.title: table.data for table in found} for name, found in tables.items()}
-        arguments.json.write_text(json.dumps(about | figures, indent=1) + "\n")
-    if arguments.markdown:
-        _renew(arguments.markdown, sections)
-    for section in sections.values():
-        console.print(Markdown(section))
+    publish({f"python -m benchmarks {name}": found for name, found in tables.items()}, arguments)
     console.print(f"took {time.monotonic() - began:.0f} s", highlight=False)
 
 
