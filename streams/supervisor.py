@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
-from typing import ClassVar, Final, NoReturn
+from typing import ClassVar, Final, NoReturn, Self
 from wsgiref.simple_server import WSGIServer
 
 from filelock import FileLock, Timeout
@@ -227,7 +227,7 @@ class Supervisor:
                 self.lock.release()
                 self.lock = None
 
-    def __enter__(self) -> "Supervisor":
+    def __enter__(self) -> Self:
         if _in_main_thread():
             signal.signal(signal.SIGINT, signal.default_int_handler)
             signal.signal(signal.SIGTERM, _interrupt)

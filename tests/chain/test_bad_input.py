@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from streams import samples
-from tests.chain.support import ROOT, Stack, start, until, wait_until_up
+from tests.chain.support import ROOT, Stack, start, until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -158,20 +158,3 @@ def test_ctrl_c_while_everything_starts_leaves_nothing_behind(seconds: float, tm
     running.process.send_signal(signal.SIGINT)
     assert running.process.wait(30) == 130
     assert [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
-
-
-@pytest.mark.models
-def test_ctrl_c_stops_everything_within_15_seconds_and_a_second_start_goes_on(tmp_path: Path) -> None:
-    running = start(tmp_path / "home")
-    wait_until_up(running)
-    children = psutil.Process(running.process.pid).children(recursive=True)
-    begun = time.monotonic()
-    running.process.send_signal(signal.SIGINT)
-    assert running.process.wait(30) == 130
-    assert time.monotonic() - begun < 15
-    assert [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
-    again = start(tmp_path / "home")
-    wait_until_up(again)
-    assert again.rows("SELECT count() AS n FROM utterances") == [{"n": 0}], "the tables are those of the first start"
-    again.process.send_signal(signal.SIGINT)
-    assert again.process.wait(30) == 130
