@@ -7,7 +7,7 @@ what it did in each utterance, and the runtime counts it: nothing is skipped in 
 from typing import Final
 
 PATIENCE_S: Final = 5.0
-"""Judgement: a step's effect shows in the lag after some utterances; sooner would overshoot."""
+"""Judgement: so long a worker that was restarted may take to catch up, and so long a step takes to show in the lag."""
 RECOVERY_S: Final = 15.0
 """Judgement: a lag that has just gone is not yet proof of room; going back too soon would swing to and fro."""
 RECOVERED: Final = 0.5
@@ -21,25 +21,28 @@ class Ladder:
         self.step = 0
         self._last = steps - 1
         self._lag_s = lag_s
-        self._changed_at = float("-inf")
+        self._high_since: float | None = None
         self._low_since: float | None = None
 
     def look(self, lag_s: float, now_s: float) -> bool:
         """Note the lag at a time (monotonic seconds); True if the step has changed.
 
-        Down in effort while the lag is over the threshold, once in PATIENCE_S; back by one step after RECOVERY_S below
-        RECOVERED of it.
+        One step less effort when the lag was over the threshold for PATIENCE_S, and again after each further PATIENCE_S;
+        one step back whenever it was below RECOVERED of the threshold for RECOVERY_S.
         """
         if lag_s >= self._lag_s:
             self._low_since = None
-            if self.step < self._last and now_s - self._changed_at >= PATIENCE_S:
-                self.step, self._changed_at = self.step + 1, now_s
+            self._high_since = now_s if self._high_since is None else self._high_since
+            if self.step < self._last and now_s - self._high_since >= PATIENCE_S:
+                self.step, self._high_since = self.step + 1, now_s
                 return True
-        elif lag_s < self._lag_s * RECOVERED:
-            self._low_since = now_s if self._low_since is None else self._low_since
-            if self.step and now_s - self._low_since >= RECOVERY_S:
-                self.step, self._changed_at, self._low_since = self.step - 1, now_s, now_s
-                return True
-        else:
+            return False
+        self._high_since = None
+        if lag_s >= self._lag_s * RECOVERED:
             self._low_since = None
+            return False
+        self._low_since = now_s if self._low_since is None else self._low_since
+        if self.step and now_s - self._low_since >= RECOVERY_S:
+            self.step, self._low_since = self.step - 1, now_s
+            return True
         return False

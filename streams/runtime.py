@@ -134,7 +134,7 @@ class _Lane:
         """Whether the last turn had records."""
         self.ladder: Ladder | None = None
         lag_s = worker.settings.runtime.reduce_at_lag_s
-        if isinstance(worker.processor, Adjustable) and row.lane == "live" and lag_s is not None:
+        if isinstance(worker.processor, Adjustable) and row.lane == "live" and lag_s:
             self.ladder = Ladder(1 + len(worker.processor.reduced), lag_s)
         self._life: _Life | None = None
         self._reason = "joining the group"

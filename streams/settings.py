@@ -98,8 +98,8 @@ class Ingest(_Section):
 class Runtime(_Section):
     """The loop of every stage."""
 
-    reduce_at_lag_s: float | None = Field(
-        4.0, gt=0, description="lag behind live calls in seconds at which ASR hears with less effort; null: never"
+    reduce_at_lag_s: float = Field(
+        5.0, ge=0, description="seconds behind live calls from which ASR hears with less effort; 0: never"
     )
 
 

@@ -505,8 +505,8 @@ def test_a_restore_waits_for_what_another_worker_left_open_in_the_changelog(benc
     other = Producer({"bootstrap.servers": bench.bootstrap, "transactional.id": f"{bench.name}.other"})
     other.init_transactions(30)
     other.begin_transaction()
-    headers = [("covered", b"0"), ("emitted", b"0"), ("timestamp", b"0")]
-    other.produce(bench.row.state_topic, b"40 7", "call-0", home, headers=headers)
+    covered: list[tuple[str, str | bytes | None]] = [("covered", b"0"), ("emitted", b"0"), ("timestamp", b"0")]
+    other.produce(bench.row.state_topic, b"40 7", "call-0", home, headers=covered)
     assert other.flush(30) == 0
     running = Thread(bench, Sums())
     assert not running.health.serving.wait(2), "the changelog has no end yet"
