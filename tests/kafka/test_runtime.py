@@ -490,6 +490,7 @@ class Tiring(Sums):
 def test_a_lag_makes_a_stage_work_with_less_effort_until_it_is_gone(bench: Bench) -> None:
     tiring = Tiring()
     sent = calls_of(10, 40)
+    bench.row = replace(bench.row, batch=20)
     with working(bench, tiring):
         # Captured a minute ago: so long is the lag while they wait.
         bench.write(sent, int(time.time() * 1_000) - 60_000)
