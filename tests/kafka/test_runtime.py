@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
+from prometheus_client import REGISTRY
 
 from deploy.broker import Broker
 from deploy.topics import Topics
@@ -366,6 +367,47 @@ def test_a_producer_that_is_fenced_alone_comes_back(bench: Bench) -> None:
         bench.write(sent[50:])
         bench.outputs.until(lambda: bench.ended() == 5, "the ends of 5 calls")
     bench.assert_exactly_once(sent)
+
+
+def aborts() -> float:
+    """Transactions of all workers of this process that did not come to their end."""
+    return REGISTRY.get_sample_value("calltide_aborts_total", {"stage": "vad", "lane": "live"}) or 0.0
+
+
+def test_work_may_take_longer_than_a_transaction(kafka_bootstrap: str) -> None:
+    """All of it is done before the transaction begins, or the broker would end it: here after 1.5 s."""
+    bench = Bench(kafka_bootstrap, session_ms=1_500)
+    sent = calls_of(1, 3)
+    before = aborts()
+    with working(bench, Sums(pause_s=1.0)):
+        bench.write(sent)
+        bench.outputs.until(lambda: bench.ended() == 1, "the end of the call")
+    bench.assert_exactly_once(sent)
+    assert aborts() == before
+    bench.close()
+
+
+@pytest.mark.chaos
+def test_a_worker_that_slept_through_its_session_commits_nothing_and_comes_back(kafka_bootstrap: str) -> None:
+    bench = Bench(kafka_bootstrap, session_ms=1_500)
+    sent = calls_of(12, 60)
+    sleeper = subprocess.Popen(bench.command(0, pause_ms=1), cwd=ROOT, stderr=subprocess.DEVNULL)
+    eventually(lambda: assigned(bench).get("0"), "partitions for the first")
+    with working(bench, Sums(pause_s=0.001), slot=1):
+        eventually(lambda: all(assigned(bench).get(slot) for slot in "01"), "partitions for both")
+        bench.write(sent[:300])
+        bench.outputs.until(lambda: len(bench.outputs.found) >= 20, "outputs of both")
+        sleeper.send_signal(signal.SIGSTOP)
+        eventually(lambda: assigned(bench) == {"1": set(range(PARTITIONS))}, "all partitions with the other")
+        bench.write(sent[300:])
+        bench.outputs.until(lambda: bench.ended() >= 6, "ends of half of the calls")
+        sleeper.send_signal(signal.SIGCONT)
+        eventually(lambda: all(assigned(bench).get(slot) for slot in "01"), "partitions for both again")
+        bench.outputs.until(lambda: bench.ended() == 12, "the ends of 12 calls")
+    sleeper.terminate()
+    assert sleeper.wait(30) == 0
+    bench.assert_exactly_once(sent)
+    bench.close()
 
 
 @pytest.mark.chaos
