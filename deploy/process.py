@@ -12,7 +12,9 @@ A changer must know: PR_SET_PDEATHSIG fires when the *thread* that forked ends, 
 has a thread of its own here that starts it and waits for it.
 """
 
+import contextlib
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -22,6 +24,8 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import psutil
+
+_given: set[int] = set()
 
 # Runs in the child and becomes the program: prctl(PR_SET_PDEATHSIG, SIGTERM) survives exec. Not a preexec_fn, which
 # runs Python between fork and exec and may hang when another thread held a lock at the fork.
@@ -106,10 +110,19 @@ def end_orphan(pid_file: Path, mark: str, grace: float) -> None:
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port on loopback that nobody listens on now, and that this process was not given before.
+
+    Below those that the kernel gives to outgoing connections (from 32768 on Linux, 49152 elsewhere). A broker that was
+    killed comes back to its port, and a client that keeps trying to reach it meanwhile might be given that port as its
+    own: it would be connected to itself, and the broker could not start.
+    """
+    while True:
+        port = 20_000 + secrets.randbelow(12_768)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            if port not in _given:
+                probe.bind(("127.0.0.1", port))
+                _given.add(port)
+                return port
 
 
 def holder_of_port(port: int) -> str:

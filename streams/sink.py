@@ -251,6 +251,7 @@ class Sink:
             while not stop.is_set():
                 self._collect(stop)
                 if self.batch.parts and self._insist(self._insert, stop):
+                    log.debug("inserted", extra={"rows": self.batch.rows, "offsets": self.batch.offsets})
                     self._commit(self.batch)
                     self.batch = _Batch()
         finally:
