@@ -340,6 +340,10 @@ class _Life:
             self.pending = time.monotonic()
         if produced or (self.pending and time.monotonic() - self.pending >= COMMIT_INTERVAL_S):
             self._commit(produced)
+        if batch and log.isEnabledFor(logging.DEBUG):
+            last = {item.partition: item.offset for item in batch}
+            about = {"stage": self.row.name, "lane": self.row.lane, "offsets": last}
+            log.debug("turn", extra=about | {"records": len(batch), "outputs": len(produced)})
         return bool(batch)
 
     def _most(self) -> int:
