@@ -240,7 +240,9 @@ class Delivery:
     late: tuple[tuple[int, int], ...]
     """This packet comes so many later."""
     reconnected: int | None
-    """From this packet on sequence numbers begin again, behind another start marker."""
+    """From this packet on sequence numbers begin again."""
+    marked: bool
+    """Whether another start marker says so; without one they are taken for numbers that were heard already."""
 
     def packets(self, channel: int) -> list[AudioPacket | None]:
         """As they arrive; None is the start marker of a reconnect."""
@@ -249,7 +251,7 @@ class Delivery:
         gone = {number for first, n in self.lost for number in range(first, first + n)}
         late = dict(self.late)
         again = len(whole) if self.reconnected is None else self.reconnected
-        if again < len(whole):
+        if again < len(whole) and self.marked:
             arriving.append((again - 0.5, None))
         for number, packet in enumerate(whole):
             if number >= again:
@@ -267,13 +269,14 @@ def delivery() -> st.SearchStrategy[Delivery]:
         Delivery,
         format=FORMATS,
         stretches=st.lists(
-            st.tuples(st.integers(50, 900), st.sampled_from([0.0, 0.6, 0.9])), min_size=1, max_size=10
+            st.tuples(st.integers(50, 900), st.sampled_from([0.0, 0.05, 0.6, 0.9])), min_size=1, max_size=10
         ).map(tuple),
         packet_ms=st.lists(st.integers(20, 300), min_size=1, max_size=3).map(tuple),
         lost=runs,
         doubled=runs,
         late=runs,
-        reconnected=st.none() | st.integers(1, 30),
+        reconnected=st.none() | st.integers(1, 12),
+        marked=st.booleans(),
     )
 
 
