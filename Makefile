@@ -13,7 +13,7 @@ CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 
 UV := $(BIN)/uv pip compile --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo up test lint bench lock clean
+.PHONY: help install install-dev demo up test lint chaos bench lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -39,6 +39,10 @@ lint: install-dev ## linters and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+chaos: install-dev ## kill every part of the running chain again and again, then look for what was lost or doubled
+	$(BIN)/python -m tests.chaos
+	$(BIN)/python -m tests.chaos --real-models
 
 bench: install-dev ## measure this machine
 	$(BIN)/python -m benchmarks

@@ -21,7 +21,7 @@ from tests.chaos.recordings import QUEUE, Recording
 SPEEDS: Final = (1.5, 2.0, 3.0, 4.0)
 """Of live calls, times real time. Calls of the batch lane are sent as fast as Kafka takes them."""
 STAGGER_S: Final = 1.5
-PATIENCE_S: Final = 180.0
+PATIENCE_S: Final = 120.0
 """Judgement: no kill delays a call for so long; it is lost or stuck."""
 
 
