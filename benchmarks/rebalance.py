@@ -127,12 +127,14 @@ class _Listener:
             self.arrivals += self.watch.read(min(left, 0.1))
         return self.arrivals[first:]
 
-    def until_all(self, partitions: Set[int], since: float) -> float:
+    def until_all(self, partitions: Set[int], since: float, survivors: Sequence[Worker]) -> float:
         """When the last of the partitions had a record that was caused after the moment `since`."""
         missing = set(partitions)
         deadline = time.time() + WAIT_S
         last = since
         while missing:
+            for survivor in survivors:
+                _ = survivor.running
             if time.time() > deadline:
                 raise CalltideError(f"partitions {sorted(missing)} stay silent for {WAIT_S:.0f} s")
             found = self.watch.read(0.05)
@@ -236,7 +238,7 @@ def _kill(listener: _Listener, workers: Sequence[Worker], case: Case, busy: Set[
     starting = threading.Thread(target=restart)
     if not case.for_good:
         starting.start()
-    again = listener.until_all(held, killed)
+    again = listener.until_all(held, killed, workers[:-1])
     if case.for_good:
         starting.start()
     listener.during(1.0)  # what waited comes out
@@ -250,8 +252,8 @@ def _kill(listener: _Listener, workers: Sequence[Worker], case: Case, busy: Set[
 
 def _count(settings: Settings, listener: _Listener, result: Result) -> None:
     """Compare the segments with what the same records give in memory."""
-    records = list(_sent(settings))
-    ends = sum(record.kind == "call_ended" for record in records)
+    sent = _sent(settings)
+    ends = sum(record.kind == "call_ended" for records in sent.values() for record in records)
     deadline = time.monotonic() + WAIT_S
     while sum(arrival.kind == "call_ended" for arrival in listener.arrivals) < ends:
         if time.monotonic() > deadline:
@@ -262,10 +264,11 @@ def _count(settings: Settings, listener: _Listener, result: Result) -> None:
     for arrival in listener.arrivals:
         if arrival.kind == "segment":
             heard[_identity(arrival.headers, arrival.value)] += 1
-    target = Log()
-    memory = InMemory(VAD, build(settings, VAD), Log(records), target)
-    while not memory.at_end:
-        memory.turn(VAD.batch)
+    target, processor = Log(), build(settings, VAD)
+    for records in sent.values():  # apart, because a partition's time ends calls that have gone silent
+        memory = InMemory(VAD, processor, Log(records), target)
+        while not memory.at_end:
+            memory.turn(VAD.batch)
     wanted = {_identity(record.headers, record.value) for record in target.records if record.kind == "segment"}
     result.segments = len(wanted)
     result.doubled = sum(count - 1 for count in heard.values()) + len(heard.keys() - wanted)
@@ -278,8 +281,9 @@ def _identity(headers: Mapping[str, bytes], value: bytes) -> str:
     return event.identity
 
 
-def _sent(settings: Settings) -> Iterator[Record]:
-    """All that ingest has written."""
+def _sent(settings: Settings) -> dict[int, list[Record]]:
+    """All that ingest has written, by partition."""
+    sent: dict[int, list[Record]] = defaultdict(list)
     ends = {}
     with Consumer(kafka.consumer(settings, **{"group.id": "benchmark.sent"})) as consumer:
         for number in range(settings.kafka.partitions):
@@ -287,15 +291,14 @@ def _sent(settings: Settings) -> Iterator[Record]:
             if end:
                 ends[number] = end
         consumer.assign([TopicPartition(VAD.reads, number, 0) for number in ends])
-        while ends:
+        while any(len(sent[number]) < end for number, end in ends.items()):
             for message in consumer.consume(1_000, 0.2):
                 assert message.error() is None
                 headers = {name: value or b"" for name, value in kafka.headers_of(message)}
                 key, kind = (message.key() or b"").decode(), headers["kind"].decode()
-                yield Record(key, kind, headers, message.value() or b"", message.timestamp()[1])
-                partition = kafka.partition_of(message)
-                if ends.get(partition, 0) == (message.offset() or 0) + 1:
-                    del ends[partition]
+                record = Record(key, kind, headers, message.value() or b"", message.timestamp()[1])
+                sent[kafka.partition_of(message)].append(record)
+    return sent
 
 
 def tables(results: Sequence[Result], settings: Settings) -> list[Table]:
