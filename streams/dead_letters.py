@@ -37,8 +37,8 @@ REDRIVEN: Final = "calltide.redriven"
 """Header of a redriven record: the letter it comes from. A reader of history meets it twice."""
 
 HEARD_IN_ORDER: Final = frozenset(map(frames, LANES))
-"""Topics into which nothing is redriven. A packet of a call that goes on would be late and dropped; one of a call that has
-ended would make up a new one under its name."""
+"""Topics into which nothing is redriven. A packet of a call that goes on would be late and dropped; one of a call that
+has ended would make up a new one under its name."""
 
 TRANSACTIONAL_ID: Final = "calltide.dead-letters"
 """Whoever settles next fences whoever settles now. Without the group prefix: all prefixes share the topic."""

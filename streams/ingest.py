@@ -28,7 +28,8 @@ from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
-FLUSH_S: Final = 30.0
+FLUSH_S: Final = 120.0
+"""How long to wait for Kafka at the end. Judgement: a broker that was killed is back within half a minute."""
 MAXIMUM_SPEED: Final = float("inf")
 
 

@@ -44,6 +44,10 @@ def client(settings: Settings, **more: Any) -> dict[str, Any]:
         "log_level": 2,
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1_000,
+        # Otherwise a client whose only broker is away begins its connections anew, without any back-off; and offsets
+        # sent in a transaction after its return wait for ever, whatever their timeout (librdkafka issue 5511, open as
+        # of 2.16.0).
+        "metadata.recovery.strategy": "none",
     }
     return common | more | settings.kafka.client
 

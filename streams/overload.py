@@ -27,8 +27,8 @@ class Ladder:
     def look(self, lag_s: float, now_s: float) -> bool:
         """Note the lag at a time (monotonic seconds); True if the step has changed.
 
-        One step less effort when the lag was over the threshold for PATIENCE_S, and again after each further PATIENCE_S;
-        one step back whenever it was below RECOVERED of the threshold for RECOVERY_S.
+        One step less effort when the lag was over the threshold for PATIENCE_S, and again after each further
+        PATIENCE_S; one step back whenever it was below RECOVERED of the threshold for RECOVERY_S.
         """
         if lag_s >= self._lag_s:
             self._low_since = None

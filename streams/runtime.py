@@ -160,7 +160,8 @@ class _Lane:
         if self._life is None and now < self._resume_at:
             time.sleep(wait_s)
             return False
-        if held_back and self._held(now):
+        # A lane that is still joining is polled all the time: each step of joining takes a poll.
+        if held_back and self._life is not None and self._life.assigned and self._held(now):
             return self.worked
         try:
             if self._life is None:
@@ -244,6 +245,8 @@ class _Life:
         self.checkpoint = Checkpoint(self.row, self.worker.processor)
         self.assigned = False
         """Whether the group has said what this worker holds, be it nothing."""
+        self.failure: Exception | None = None
+        """Why partitions could not be taken over."""
         self.paused = False
         self.fenced = False
         """Whether the group has said that another took this member's place."""
@@ -268,9 +271,6 @@ class _Life:
                     # reads its partitions, so it must not outlast the worker's session.
                     "transaction.timeout.ms": settings.kafka.session_timeout_ms,
                     "queue.buffering.max.kbytes": 65_536,
-                    # Otherwise offsets sent after a restart of the only broker wait for ever, whatever their timeout
-                    # (librdkafka issue 5511, open as of 2.16.0).
-                    "metadata.recovery.strategy": "none",
                 },
             )
         )
@@ -323,6 +323,8 @@ class _Life:
         messages = self.consumer.consume(1, wait_s)
         if messages:
             messages += self.consumer.consume(self._most() - 1, 0)
+        if self.failure is not None:
+            raise self.failure
         batch = [consumed for message in messages if (consumed := self._consumed(message)) is not None]
         labels = self.lane.labels
         if batch:
@@ -525,6 +527,13 @@ class _Life:
         return Consumed(partition, offset, record, key, headers)
 
     def _assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Take over partitions. A failure is kept for the loop: what is raised here reaches it as something else."""
+        try:
+            self._take_over(consumer, partitions)
+        except Exception as error:
+            self.failure = error
+
+    def _take_over(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Restore before the first record: the changelog is read to its end as it is once the offsets are stable."""
         started = time.monotonic()
         # With read_committed the broker answers only when no transaction holds offsets of these partitions open.

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from prometheus_client import REGISTRY
 
@@ -559,6 +559,23 @@ def test_a_restore_waits_for_what_another_worker_left_open_in_the_changelog(benc
     bench.outputs.until(lambda: bench.outputs.found, "an output")
     running.stop()
     assert (bench.outputs.found[0].value or b"").split()[0] == b"42", "it went on from the snapshot"
+
+
+def test_partitions_that_cannot_be_taken_over_yet_are_tried_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.runtime.TRANSACTION_S", 1.0)
+    other = Producer({"bootstrap.servers": bench.bootstrap, "transactional.id": f"{bench.name}.other"})
+    other.init_transactions(30)
+    other.begin_transaction()
+    group = Consumer({"bootstrap.servers": bench.bootstrap, "group.id": f"{bench.name}.vad"}).consumer_group_metadata()
+    other.send_offsets_to_transaction([TopicPartition(bench.row.reads, 0, 1)], group, 30)
+    running = Thread(bench, Sums())
+    eventually(lambda: "Timed out" in str(running.health.readiness()[1].get("waiting")), "a failure that is told")
+    other.abort_transaction(30)
+    assert running.health.serving.wait(30)
+    running.stop()
+    assert running.failure is None
 
 
 class Hanging(Sums):
