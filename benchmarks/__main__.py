@@ -10,7 +10,7 @@ import time
 
 from rich.console import Console
 
-from benchmarks import cpu, latency, loop
+from benchmarks import cpu, latency, loop, overhead
 from benchmarks.support import Table, add_outputs, publish
 from schemas.errors import CalltideError
 
@@ -18,6 +18,7 @@ NAMES = {
     "loop": "records a second and latency of the loop without models",
     "latency": "end of speech to score at a websocket client, by number of concurrent calls",
     "cpu": f"CPU by process for a second of call, and memory, with {cpu.CALLS} calls",
+    "overhead": "CPU of the chain beside that of the bare model calls",
 }
 
 
@@ -26,7 +27,8 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=f"Measure this machine. Without a name, all:\n{names}",
-        epilog="The models' own: python -m benchmarks.asr, .diarization, .vad",
+        epilog="The models' own: python -m benchmarks.asr, .diarization, .vad\n"
+        "Longer ones: python -m benchmarks.vad_load (6 minutes), .rebalance (6), .memory (half an hour or more)",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
@@ -70,6 +72,9 @@ def main() -> None:
             console,
         )
         tables |= {name: module.tables(runs) for name, module in (("latency", latency), ("cpu", cpu)) if name in names}
+    if "overhead" in names:
+        console.print("the chain and its models alone", highlight=False)
+        tables["overhead"] = overhead.tables(overhead.measure())
     publish({f"python -m benchmarks {name}": found for name, found in tables.items()}, arguments)
     console.print(f"took {time.monotonic() - began:.0f} s", highlight=False)
 

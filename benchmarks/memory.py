@@ -166,7 +166,8 @@ def measure(settings: Settings, rows: Sequence[Stage], calls: int) -> Run:
             if time.monotonic() - moved > STUCK_S:
                 raise CalltideError(f"no call came to its end within {STUCK_S:.0f} s; see that the machine has room")
         run.took_s = time.monotonic() - began
-        feeders.clear()  # before the broker goes
+        for feeder in feeders.values():
+            feeder.producer.close()
     return run
 
 
