@@ -151,7 +151,7 @@ FORMATS: st.SearchStrategy[Format] = st.sampled_from(
     [("mulaw", 8_000), ("alaw", 8_000), ("pcm_s16le", 8_000), ("pcm_s16le", 16_000)]
 )
 ROLES: st.SearchStrategy[tuple[Role, ...]] = st.sampled_from(
-    [("unknown",), ("agent", "customer"), ("customer",), ("unknown", "customer")]
+    [("unknown",), ("unknown",), ("agent", "customer"), ("customer",), ("unknown", "customer")]
 )
 
 
@@ -356,8 +356,8 @@ SAID: st.SearchStrategy[Said] = st.builds(
     Said,
     what=st.sampled_from(["speech", "speech", "speech", "speech", "start", "mark", "end"]),
     channel=st.integers(0, 1),
-    length_ms=st.integers(100, 1_500),
-    level=st.sampled_from([0.1, 0.2, 0.5, 0.7]),
+    length_ms=st.integers(300, 1_800),
+    level=st.floats(0.1, 0.7),
     format=FORMATS,
     wordless=st.booleans(),
 )

@@ -57,8 +57,14 @@ def end(call: str, at_ms: int = 0) -> Record:
     return Record(call, "call_ended", {"kind": b"call_ended"}, b"", at_ms)
 
 
-def worker(records: Sequence[Record]) -> Worker:
-    return disturbed.worker(ROW, Pairs(), records)
+class Patient(Pairs):
+    """No call is ever idle."""
+
+    idle_timeout_ms = None
+
+
+def worker(records: Sequence[Record], processor: Pairs | None = None) -> Worker:
+    return disturbed.worker(ROW, processor or Pairs(), records)
 
 
 @st.composite
@@ -86,11 +92,14 @@ def test_outputs_do_not_depend_on_batches_aborts_and_crashes(records: list[Recor
 def test_a_poisoned_record_goes_to_the_dead_letters_once_and_its_call_goes_on(
     records: list[Record], at: int, accidents: list[Accident]
 ) -> None:
+    at %= len(records) + 1
     at_ms = records[min(at, len(records) - 1)].timestamp_ms if records else 0
     poisoned = [*records[:at], audio("a", b"poison", at_ms), *records[at:]]
     running = drained(disturb(worker(poisoned), accidents))
     assert_same(running, drained(worker(poisoned)))
     (letter,) = running.dead_letters.records
+    without = drained(worker(records, Patient()))
+    assert by_call(drained(worker(poisoned, Patient())).target) == by_call(without.target)
     assert letter.value == b"poison"
     assert letter.headers["__connect.errors.exception.message"] == b"poison"
     assert letter.headers["__connect.errors.topic"] == ROW.reads.encode()
