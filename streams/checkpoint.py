@@ -72,7 +72,9 @@ class _Call:
     alive: bool = False
     """Whether the call is open after the records admitted so far (its state may still be to come)."""
     timestamp_ms: int = 0
+    """Latest timestamp of the records admitted since the call opened."""
     covered_timestamp_ms: int = 0
+    """The same at the cut."""
     dirty: bool = False
     logged: bool = False
     """Whether the changelog holds a record of this call."""
@@ -148,11 +150,13 @@ class Checkpoint:
         everything and comes back with `carefully`.
         """
         admitted = [item for consumed in batch for item in self._admit(consumed)]
-        steps = self.processor.process([(self._state(call, consumed), consumed.record) for call, consumed in admitted])
+        steps = self.processor.process(
+            [(self._state(call, consumed), consumed.record) for call, consumed, _ in admitted]
+        )
         return [
             produced
-            for (call, consumed), step in zip(admitted, steps, strict=True)
-            for produced in self._settle(call, consumed, step)
+            for (call, consumed, timestamp_ms), step in zip(admitted, steps, strict=True)
+            for produced in self._settle(call, consumed, timestamp_ms, step)
         ]
 
     def carefully(
@@ -202,8 +206,11 @@ class Checkpoint:
             for call_id in done:
                 del partition.calls[call_id]
 
-    def _admit(self, consumed: Consumed) -> list[tuple[_Call, Consumed]]:
-        """The record with its call, behind the idle records that its time brings about; nothing if it is covered."""
+    def _admit(self, consumed: Consumed) -> list[tuple[_Call, Consumed, int]]:
+        """The record with its call and the call's time, behind the idle records that the record's time brings about.
+
+        If it is covered, those alone.
+        """
         partition = self.partitions[consumed.partition]
         record = consumed.record
         admitted = self._expire(consumed.partition, record.timestamp_ms, consumed.offset)
@@ -211,24 +218,26 @@ class Checkpoint:
         call = partition.calls.setdefault(record.call_id, _Call())
         if consumed.offset <= call.covered:
             return admitted
-        call.timestamp_ms = max(call.timestamp_ms, record.timestamp_ms)
+        # The time of an earlier call of the same name, which may be forgotten or not, must not count.
+        call.timestamp_ms = max(call.timestamp_ms, record.timestamp_ms) if call.alive else record.timestamp_ms
         call.alive = record.kind not in ENDING
         if self.processor.idle_timeout_ms is not None:
             expiry_ms = call.timestamp_ms + self.processor.idle_timeout_ms
             partition.next_expiry_ms = min(partition.next_expiry_ms, expiry_ms)
-        return [*admitted, (call, consumed)]
+        return [*admitted, (call, consumed, call.timestamp_ms)]
 
-    def _expire(self, number: int, now_ms: int, offset: int) -> list[tuple[_Call, Consumed]]:
+    def _expire(self, number: int, now_ms: int, offset: int) -> list[tuple[_Call, Consumed, int]]:
         timeout = self.processor.idle_timeout_ms
         partition = self.partitions[number]
         if timeout is None or now_ms < partition.next_expiry_ms:
             return []
         expired = []
         for call_id, call in partition.calls.items():
-            if call.alive and now_ms >= call.timestamp_ms + timeout:
+            # A record that the snapshot covers has no say: it was read before the call came to what it is here.
+            if call.alive and call.covered < offset and now_ms >= call.timestamp_ms + timeout:
                 call.alive = False
                 record = Record(call_id, IDLE, {}, b"", call.timestamp_ms + timeout)
-                expired.append((call, Consumed(number, offset - 1, record)))
+                expired.append((call, Consumed(number, offset - 1, record), record.timestamp_ms))
         partition.next_expiry_ms = (
             min((call.timestamp_ms for call in partition.calls.values() if call.alive), default=now_ms) + timeout
         )
@@ -241,12 +250,17 @@ class Checkpoint:
         return state
 
     def _one(
-        self, call: _Call, consumed: Consumed, before: Callable[[Consumed], None] = lambda _consumed: None
+        self,
+        call: _Call,
+        consumed: Consumed,
+        timestamp_ms: int,
+        before: Callable[[Consumed], None] = lambda _consumed: None,
     ) -> list[Produced]:
         """Process one record alone; a failure becomes a dead letter and the call goes on as if it had not come."""
         kept = copy.deepcopy(call.state)
         try:
-            before(consumed)
+            if consumed.record.kind != IDLE:  # made up here, under the offset of another record
+                before(consumed)
             (step,) = self.processor.process([(self._state(call, consumed), consumed.record)])
         except Exception as error:  # whatever a record does, its call must go on
             log.exception(
@@ -263,10 +277,10 @@ class Checkpoint:
             letter = self._dead_letter(consumed, error)
             # A call that stood at a cut stands at it still, one record further on.
             step = Step(snapshot=call.snapshot if call.oldest is None else None)
-            return self._emit(call, [letter]) + self._settle(call, consumed, step)
-        return self._settle(call, consumed, step)
+            return self._emit(call, [letter]) + self._settle(call, consumed, timestamp_ms, step)
+        return self._settle(call, consumed, timestamp_ms, step)
 
-    def _settle(self, call: _Call, consumed: Consumed, step: Step) -> list[Produced]:
+    def _settle(self, call: _Call, consumed: Consumed, timestamp_ms: int, step: Step) -> list[Produced]:
         number, record = consumed.partition, consumed.record
         produced = self._emit(
             call, [Produced(number, record.call_id, output, record.timestamp_ms) for output in step.outputs]
@@ -281,7 +295,7 @@ class Checkpoint:
                 extra={"stage": self.row.id, "call": record.call_id, "fewer": call.emitted - call.made},
             )
         call.snapshot, call.covered = step.snapshot, consumed.offset
-        call.covered_timestamp_ms = max(call.covered_timestamp_ms, record.timestamp_ms)
+        call.covered_timestamp_ms = timestamp_ms
         call.oldest, call.emitted, call.made, call.dirty = None, 0, 0, True
         return produced
 

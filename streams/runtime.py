@@ -18,7 +18,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from processors.base import IDLE, Adjustable, Processor, Record
+from processors.base import Adjustable, Processor, Record
 from schemas.errors import CalltideError
 from schemas.events import Segment, decode
 from schemas.topics import Stage
@@ -381,7 +381,7 @@ class _Life:
                 worker.crashes.leave()
 
     def _enter_alone(self, consumed: Consumed) -> None:
-        if self.worker.crashes is not None and consumed.record.kind != IDLE:
+        if self.worker.crashes is not None:
             self.worker.crashes.enter_alone(self.row.reads, consumed.partition, consumed.offset)
 
     def _commit(self, produced: list[Produced]) -> None:

@@ -69,11 +69,13 @@ def worker(records: Sequence[Record], processor: Pairs | None = None) -> Worker:
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Record]:
-    """Calls interleaved at random, with pauses that make some idle, ends, and calls that come back after their end."""
+    """Calls interleaved at random, with pauses that make some idle, clocks that go back, ends, and calls that come
+    back after their end."""
     at_ms, records = 0, []
     for call, value, pause_ms in draw(
         st.lists(
-            st.tuples(st.sampled_from("abc"), st.integers(-1, 9), st.sampled_from([0, 10, 400, 1_500])), max_size=60
+            st.tuples(st.sampled_from("abc"), st.integers(-1, 9), st.sampled_from([0, 10, 400, 1_500, -300, -2_000])),
+            max_size=60,
         )
     ):
         at_ms += pause_ms
@@ -143,6 +145,24 @@ def test_a_silent_call_is_ended_by_the_time_of_the_others() -> None:
     running = drained(worker([audio("a", 1, 0), audio("b", 1, 900), audio("b", 3, 1_000)]))
     assert by_call(running.target)["a"] == [({"kind": b"end"}, b"0:1:idle", 1_000)]
     assert running.offset == 1, "only b holds the watermark"
+
+
+def test_a_late_record_at_a_cut_does_not_bring_the_idle_end_forward_after_a_crash() -> None:
+    running = worker([audio("a", 0, 10), audio("a", 0, -290)])
+    running.turn()
+    running.crash()
+    running.source.records += [audio("b", 0, 1_210)]
+    drained(running)
+    assert by_call(running.target)["a"][-1][2] == 1_010
+
+
+def test_a_record_of_before_a_snapshot_does_not_end_the_call_after_a_crash() -> None:
+    # Call b holds the watermark with a clock that is ahead of a's.
+    running = worker([audio("b", 1, 5_000), audio("a", 1), audio("a", 2), audio("a", 3)])
+    running.turn(3)
+    running.crash()
+    running.turn(1)
+    assert [record.value for record in running.target.records] == [b"1:1+2"]
 
 
 def test_a_call_that_comes_back_after_its_end_is_opened_anew() -> None:
