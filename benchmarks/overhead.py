@@ -15,8 +15,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from threading import Thread
 from typing import Any, Final
@@ -169,20 +171,22 @@ def _send(
     return used, scores
 
 
-def _bare(settings: Settings, run: Run, number: int, seconds: float) -> None:
-    """The same calls in memory, in batches of the same size; then the model calls alone. Fills in `bare_s`."""
+def _bare(settings: Settings, batches: Mapping[str, float], number: int, seconds: float) -> dict[str, float]:
+    """The same calls in memory, in batches of the same size; then the model calls alone: CPU seconds by stage."""
+    used: dict[str, float] = {}
     log = Log(_together(_calls(settings.directory, number, seconds), settings.ingest.packet_ms))
     for row in STAGES:
         asked: list[tuple[Callable[..., Any], list[Any]]] = []
         target = Log()
         worker = InMemory(row, _processor(settings, row.name, asked), log, target)
         while not worker.at_end:
-            worker.turn(max(1, round(run.batches[row.name])))
+            worker.turn(max(1, round(batches[row.name])))
         started = time.process_time()
         for ask, arguments in asked:
             ask(*arguments)
-        run.bare_s[row.name] = time.process_time() - started
+        used[row.name] = time.process_time() - started
         log = target
+    return used
 
 
 def _together(calls: list[Call], packet_ms: int) -> list[Record]:
@@ -217,7 +221,8 @@ def measure(number: int = CALLS, seconds: float = CALL_S, speed: float = AT_ONCE
     try:
         with temporary_home() as settings:
             _chain(settings, run, number, seconds, speed)
-            _bare(settings, run, number, seconds)
+            with ProcessPoolExecutor(1, get_context("spawn")) as process:
+                run.bare_s = process.submit(_bare, settings, run.batches, number, seconds).result()
     finally:
         del os.environ["CALLTIDE_RUNTIME__REDUCE_AT_LAG_S"]
     return run

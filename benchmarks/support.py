@@ -88,6 +88,8 @@ def temporary_home() -> Iterator[Settings]:
         os.environ["CALLTIDE_HOME"] = name
         # What a client says while a fresh broker settles is no news here.
         os.environ["CALLTIDE_KAFKA__CLIENT"] = '{"log_level": "3"}'
+        # As the command line does: numpy's idle threads would be counted as work.
+        os.environ["OMP_NUM_THREADS"] = "1"
         for part in ("BROKER", "CLICKHOUSE", "GATEWAY", "WEB"):
             os.environ[f"CALLTIDE_{part}__PORT"] = str(free_port())
         load.cache_clear()
