@@ -53,6 +53,8 @@ COMMAND: Final = "python -m benchmarks.rebalance"
 VAD: Final = STAGES[0]
 CALLS: Final = 40
 """About five a partition, each with a record of VAD a second or so."""
+CASE: Final = "REBALANCE_CASE"
+"""Environment variable of the workers: protocol, and whether membership is static."""
 TRIES: Final = 3
 SETTLE_S: Final = 4.0
 """Between two tries, so that nothing of the one is seen in the other."""
@@ -176,14 +178,14 @@ def _calls(settings: Settings, number: int) -> Iterator[None]:
 
 def measure(case: Case, number: int, tries: int) -> Result:
     """A broker, calls and workers of its own for one case."""
-    os.environ["CALLTIDE_KAFKA__GROUP_PROTOCOL"] = case.protocol
-    module = "streams" if case.static else "benchmarks.rebalance"
+    os.environ[CASE] = f"{case.protocol} {case.static}"
     try:
         with ExitStack() as stack:
             settings = stack.enter_context(temporary_home())
             stack.enter_context(broker(settings))
             workers = [
-                stack.enter_context(Worker(settings, VAD.name, slot, module)) for slot in range(1 + case.for_good)
+                stack.enter_context(Worker(settings, VAD.name, slot, "benchmarks.rebalance"))
+                for slot in range(1 + case.for_good)
             ]
             start_s = max(_start(worker) for worker in workers)
             listener = _Listener(stack.enter_context(Watch(settings, [VAD.writes])))
@@ -200,7 +202,7 @@ def measure(case: Case, number: int, tries: int) -> Result:
             _count(settings, listener, result)
             return result
     finally:
-        del os.environ["CALLTIDE_KAFKA__GROUP_PROTOCOL"]
+        del os.environ[CASE]
 
 
 def _start(worker: Worker) -> float:
@@ -345,23 +347,29 @@ def tables(results: Sequence[Result], settings: Settings) -> list[Table]:
     return [table]
 
 
-def _dynamic() -> None:
-    """Be the `streams` program, but that its consumers are dynamic members."""
+def _stage() -> None:
+    """Be the `streams` program, with the kind of membership that the case wants."""
     from streams.__main__ import main as streams
 
-    static = runtime.group_config
+    protocol, static = os.environ[CASE].split()
+    ours = runtime.group_config
 
-    def dynamic(settings: Settings, group: str, member: str) -> dict[str, object]:
-        return {name: value for name, value in static(settings, group, member).items() if name != "group.instance.id"}
+    def theirs(settings: Settings, group: str, member: str) -> dict[str, object]:
+        config = ours(settings, group, member) | {"group.protocol": protocol}
+        absent = set() if static == "True" else {"group.instance.id"}
+        if protocol == "consumer":
+            # The broker's to say.
+            absent |= {"session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"}
+        return {name: value for name, value in config.items() if name not in absent}
 
-    runtime.group_config = dynamic
+    runtime.group_config = theirs
     streams()
 
 
 def main() -> None:
     """Measure, print."""
     if sys.argv[1:2] == ["stage"]:
-        _dynamic()
+        _stage()
         return
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.split("\n\n")[0])
     parser.add_argument("--calls", type=int, default=CALLS, metavar="N", help=f"calls at once (default: {CALLS})")

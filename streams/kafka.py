@@ -113,8 +113,7 @@ def ranges(admin: AdminClient, topic: str, partitions: Iterable[int], timeout_s:
 
 def headers_of(message: Message) -> list[tuple[str, bytes | None]]:
     """The headers of a message as the wire has them: names and bytes."""
-    pairs = cast("list[tuple[str, bytes | None]]", message.headers() or [])
-    return list(pairs)
+    return cast("list[tuple[str, bytes | None]]", message.headers() or [])
 
 
 def partition_of(message: Message) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from processors.audio import encode as encode_audio
 from processors.base import Record
-from schemas.audio import AudioPacket
+from schemas.audio import BYTES_PER_SAMPLE, AudioPacket
 from schemas.errors import CalltideError
 from schemas.events import CallEnded, CallInfo, CallStarted, Role, encode
 from streams.files import AudioFile
@@ -51,12 +51,17 @@ def packets(call: CallInfo, audio: AudioFile, packet_ms: int) -> Iterator[Packet
 
     def cut(samples: NDArray[np.float32]) -> Iterator[Packet]:
         nonlocal sequence, sample
-        end_ms = (sample + len(samples)) * 1_000 // audio.rate
-        for channel in range(audio.channels):
-            value = encode_audio(np.ascontiguousarray(samples[:, channel]), audio.codec)
-            packet = AudioPacket(channel, audio.codec, audio.rate, sample, sequence, value)
-            yield Packet(packet.headers(), value, end_ms)
-        sequence, sample = sequence + 1, sample + len(samples)
+        # Encoded at once: a call per packet would cost more than the encoding itself.
+        encoded = [encode_audio(np.ascontiguousarray(column), audio.codec) for column in samples.T]
+        width = BYTES_PER_SAMPLE[audio.codec]
+        for start in range(0, len(samples), size):
+            end = min(start + size, len(samples))
+            end_ms = (sample + end - start) * 1_000 // audio.rate
+            for channel, whole in enumerate(encoded):
+                value = whole[start * width : end * width]
+                packet = AudioPacket(channel, audio.codec, audio.rate, sample, sequence, value)
+                yield Packet(packet.headers(), value, end_ms)
+            sequence, sample = sequence + 1, sample + end - start
 
     blocks = audio.blocks()
     while True:
@@ -68,11 +73,9 @@ def packets(call: CallInfo, audio: AudioFile, packet_ms: int) -> Iterator[Packet
             damage = error
             break
         whole = len(held) - len(held) % size
-        for start in range(0, whole, size):
-            yield from cut(held[start : start + size])
+        yield from cut(held[:whole])
         held = held[whole:]
-    if len(held):
-        yield from cut(held)
+    yield from cut(held)
     duration_ms = sample * 1_000 // audio.rate
     ended = CallEnded(
         call=call,

@@ -38,7 +38,11 @@ POLL_S: Final = 0.05
 COMMIT_INTERVAL_S: Final = 1.0
 """Judgement: offsets and snapshots without outputs are committed so often; bounds what a crash repeats."""
 TRANSACTION_S: Final = 30.0
+"""How long to wait for the ghost of this slot, and for offsets of others to become stable."""
 RESTORE_S: Final = 120.0
+CLOSE_S: Final = 15.0
+"""Judgement: closing a consumer takes milliseconds, with its broker away up to a session. librdkafka 2.16 was seen to
+hang there once, after its offsets had been refused in the middle of a rebalance."""
 LOOK_S: Final = 1.0
 """How often quiet partitions and lag are looked for, however busy the others are."""
 HOLD_S: Final = 1.0
@@ -60,12 +64,13 @@ class _Rejoin(Exception):
 
 def group_config(settings: Settings, group: str, member: str) -> dict[str, Any]:
     """What makes a consumer a static member of a group."""
-    common = {"group.id": group, "group.instance.id": member, "group.protocol": settings.kafka.group_protocol}
-    if settings.kafka.group_protocol == "consumer":
-        return common  # the rest is the broker's to say
-    return common | {
+    return {
+        "group.id": group,
+        "group.instance.id": member,
+        "group.protocol": "classic",
         "session.timeout.ms": settings.kafka.session_timeout_ms,
-        "heartbeat.interval.ms": settings.kafka.session_timeout_ms // 4,
+        # Whoever is to take over learns of it with the next heartbeat.
+        "heartbeat.interval.ms": settings.kafka.session_timeout_ms // 8,
         "partition.assignment.strategy": "cooperative-sticky",
     }
 
@@ -209,6 +214,7 @@ class _Lane:
     def _drop(self, error: Exception) -> None:
         """Give this life up and come back; raises CalltideError where coming back would not help."""
         life, self._life = self._life, None
+        self._reason = f"rejoining after: {error.__cause__ or error}"
         code = error.args[0].code() if isinstance(error, KafkaException) else None
         try:
             if code in REFUSED:
@@ -226,7 +232,6 @@ class _Lane:
             if life is not None:
                 life.close()
         metrics.REJOINS.labels(*self.labels).inc()
-        self._reason = f"rejoining after: {error.__cause__ or error}"
         log.warning("rejoin", extra=self._about() | {"reason": str(error.__cause__ or error)})
         # A life that lasted was not the last one's fault: start the back-off anew.
         self._pause_s = 0.1 if time.monotonic() - self._began > 30 else min(self._pause_s * 2, 5.0)
@@ -262,6 +267,8 @@ class _Life:
         self.group = f"{settings.kafka.group_prefix}.{self.row.id}"
         self.member = f"{self.group}.{self.worker.slot}"
         self.session_s = settings.kafka.session_timeout_ms / 1_000
+        self.commit_s = self.session_s + 2
+        """By then the broker has ended the transaction itself; to wait longer would hold up a rebalance."""
         self.producer = Producer(
             kafka.producer(
                 settings,
@@ -287,7 +294,14 @@ class _Life:
             self._commit([])
 
     def close(self) -> None:
-        """Leave without committing."""
+        """Leave without committing. Raises CalltideError when the client hangs: then only a new process helps."""
+        leaving = threading.Thread(target=self._leave, name=f"leave {self.row.id}", daemon=True)
+        leaving.start()
+        leaving.join(CLOSE_S)
+        if leaving.is_alive():
+            raise CalltideError(f"the Kafka client of stage {self.row.id} does not close; start the stage again")
+
+    def _leave(self) -> None:
         try:
             self.consumer.close()
         except (KafkaException, RuntimeError) as error:
@@ -424,9 +438,9 @@ class _Life:
                 self.producer.send_offsets_to_transaction(
                     [TopicPartition(self.row.reads, partition, offset) for partition, offset in offsets.items()],
                     self.consumer.consumer_group_metadata(),
-                    TRANSACTION_S,
+                    self.commit_s,
                 )
-            self.producer.commit_transaction(TRANSACTION_S)
+            self.producer.commit_transaction(self.commit_s)
         self.checkpoint.committed(offsets, changes)
         self._count(produced)
 
@@ -513,7 +527,7 @@ class _Life:
         if offset is None or partition not in self.checkpoint.partitions:
             return None
         self.heard[partition] = time.monotonic()
-        self.captured_ms[partition] = message.timestamp()[1]
+        self.captured_ms[partition] = timestamp_ms = message.timestamp()[1]
         headers = kafka.headers_of(message)
         fields = {name: value for name, value in headers if value is not None}
         key = message.key()
@@ -522,7 +536,7 @@ class _Life:
             kind=fields.get("kind", b"").decode(errors="replace"),
             headers=fields,
             value=message.value() or b"",
-            timestamp_ms=message.timestamp()[1],
+            timestamp_ms=timestamp_ms,
         )
         return Consumed(partition, offset, record, key, headers)
 

@@ -41,10 +41,6 @@ class Kafka(_Section):
     partitions: int = Field(DEFAULT_PARTITIONS, ge=1, le=10_000, description="partitions of every topic keyed by call")
     retention_hours: int = Field(168, ge=1, description="how long audio and events stay in Kafka")
     group_prefix: str = Field("calltide", min_length=1, description="prefix of consumer groups and transactional ids")
-    group_protocol: Literal["classic", "consumer"] = Field(
-        "classic",
-        description="how a group shares its partitions; consumer: KIP-848, its session timeout is the broker's",
-    )
     session_timeout_ms: int = Field(6_000, ge=1_000, description="a worker silent for so long loses its partitions")
 
 
