@@ -355,8 +355,9 @@ def test_what_a_ghost_left_open_is_never_seen_and_holds_nobody_up(bench: Bench) 
     bench.assert_exactly_once(sent)
 
 
-def test_a_producer_that_is_fenced_alone_comes_back(bench: Bench) -> None:
+def test_a_producer_that_is_fenced_alone_comes_back(kafka_bootstrap: str) -> None:
     """As after a transaction that timed out while the machine slept: the place in the group is still this worker's."""
+    bench = Bench(kafka_bootstrap, session_ms=3_000)
     sent = calls_of(5, 40)
     with working(bench):
         bench.write(sent[:50])
@@ -367,6 +368,7 @@ def test_a_producer_that_is_fenced_alone_comes_back(bench: Bench) -> None:
         bench.write(sent[50:])
         bench.outputs.until(lambda: bench.ended() == 5, "the ends of 5 calls")
     bench.assert_exactly_once(sent)
+    bench.close()
 
 
 def aborts() -> float:
