@@ -342,6 +342,9 @@ class _Life:
         batch = [consumed for message in messages if (consumed := self._consumed(message)) is not None]
         labels = self.lane.labels
         if batch:
+            now = time.monotonic()
+            for number, timestamp_ms in {item.partition: item.record.timestamp_ms for item in batch}.items():
+                self.heard[number], self.captured_ms[number] = now, timestamp_ms
             metrics.RECORDS.labels(*labels).inc(len(batch))
             metrics.BATCH.labels(*labels).observe(len(batch))
             metrics.BYTES.labels(*labels).inc(sum(len(item.record.value) for item in batch))
@@ -372,7 +375,8 @@ class _Life:
         worker, topic = self.worker, self.row.reads
         if isinstance(worker.processor, Adjustable):
             worker.processor.effort = self.lane.ladder.step if self.lane.ladder else 0
-        alone = any(item.offset <= worker.careful_until.get((topic, item.partition), -1) for item in batch)
+        careful = worker.careful_until
+        alone = careful and any(item.offset <= careful.get((topic, item.partition), -1) for item in batch)
         try:
             with metrics.PROCESS.labels(*self.lane.labels).time():
                 if alone:
@@ -388,7 +392,7 @@ class _Life:
             # One of these records is bad; the states are half-changed. Come back and try them one by one.
             for item in batch:
                 place = topic, item.partition
-                worker.careful_until[place] = max(worker.careful_until.get(place, -1), item.offset)
+                careful[place] = max(careful.get(place, -1), item.offset)
             raise _Rejoin from error
         finally:
             if worker.crashes is not None:
@@ -459,9 +463,9 @@ class _Life:
             metrics.DEAD.labels(*labels).inc(self.checkpoint.dead_letters)
             self.checkpoint.dead_letters = 0
         for record in produced:
-            headers = dict(record.output.headers)
-            if record.topic is None and headers.get("kind") in UTTERANCES:
-                event = decode(headers, record.output.value)
+            headers = record.output.headers
+            if headers and headers[0][1] in UTTERANCES and record.topic is None:
+                event = decode(dict(headers), record.output.value)
                 assert isinstance(event, Segment)
                 metrics.DELAY.labels(*labels).observe(now - event.captured_at.timestamp())
                 if self.lane.ladder is not None and self.lane.ladder.step:
@@ -526,8 +530,6 @@ class _Life:
         partition, offset = kafka.partition_of(message), message.offset()
         if offset is None or partition not in self.checkpoint.partitions:
             return None
-        self.heard[partition] = time.monotonic()
-        self.captured_ms[partition] = timestamp_ms = message.timestamp()[1]
         headers = kafka.headers_of(message)
         fields = {name: value for name, value in headers if value is not None}
         key = message.key()
@@ -536,7 +538,7 @@ class _Life:
             kind=fields.get("kind", b"").decode(errors="replace"),
             headers=fields,
             value=message.value() or b"",
-            timestamp_ms=timestamp_ms,
+            timestamp_ms=message.timestamp()[1],
         )
         return Consumed(partition, offset, record, key, headers)
 
