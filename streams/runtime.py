@@ -275,8 +275,9 @@ class _Life:
                 **{
                     "transactional.id": self.member,
                     # All inference is done before a transaction begins. What a dead worker left open holds up whoever
-                    # reads its partitions, so it must not outlast the worker's session.
-                    "transaction.timeout.ms": settings.kafka.session_timeout_ms,
+                    # takes over its partitions, so it must be ended before the worker's session is. 1 s: the least
+                    # that librdkafka takes.
+                    "transaction.timeout.ms": max(1_000, settings.kafka.session_timeout_ms // 2),
                     "queue.buffering.max.kbytes": 65_536,
                 },
             )
