@@ -308,7 +308,9 @@ class Supervisor:
 
     def _died(self, one: _Service, status: int) -> None:
         one.process = None
-        own_fault = self._kafka_since is not None and one.deaths.begun >= self._kafka_since
+        # Who feels the broker's death first may be gone before the broker's own end is seen.
+        kafka_lives = self._kafka_since is not None and (self.broker is None or self.broker.answers())
+        own_fault = kafka_lives and one.deaths.begun >= (self._kafka_since or 0.0)
         deaths = one.deaths.died(own_fault, one.ready.exists(), self.RESTART_WINDOW_S)
         one.ready.unlink(missing_ok=True)
         # An error in plain words, twice the same before it ever served: a setting, a port, a model. Trying on would
