@@ -90,7 +90,11 @@ class SpeechRecognition:
             language=recognition.language,
             asr_confidence=rounded(recognition.confidence),
             asr_model=model_id,
-            flags=(*([recognition.rejected] if recognition.rejected else ()), *([REDUCED] if self.effort else ())),
+            flags=(
+                *turn.flags,
+                *([recognition.rejected] if recognition.rejected else ()),
+                *([REDUCED] if self.effort else ()),
+            ),
         )
 
 

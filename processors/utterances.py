@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from processors import audio
 from processors.base import Record
 from schemas.errors import CalltideError
-from schemas.events import CallEnded, CallEvent, CallStarted, Progress, Segment, decode
+from schemas.events import CallEnded, CallEvent, CallStarted, Correction, Progress, Segment, decode
 
 RATE: Final = 16_000
 """Samples a second of what all models after VAD hear."""
@@ -32,7 +32,7 @@ def read(batch: Sequence[tuple[Any, Record]], kind: type[Utterance]) -> list[Utt
     """
     events = [decode(record.headers, record.value) for _, record in batch]
     for event in events:
-        if type(event) not in (kind, CallStarted, CallEnded, Progress):
+        if type(event) not in (kind, CallStarted, CallEnded, Progress, Correction):
             raise CalltideError(f"a {event.kind} came where a {kind.__name__} is read; mend what writes to the topic")
     return events
 
@@ -44,7 +44,7 @@ def samples(segment: Segment, record: Record) -> NDArray[np.float32]:
 
 def promote(event: Segment, to: type[Utterance], **added: Any) -> Utterance:
     """The event as the next stage's kind, with the fields that this stage adds."""
-    return to(**{name: value for name, value in event if name != "kind"}, **added)
+    return to(**{name: value for name, value in event if name != "kind"} | added)
 
 
 def rounded(value: float) -> float:

@@ -82,6 +82,16 @@ class Progress(CallEvent):
     at_ms: Milliseconds
 
 
+class Correction(CallEvent):
+    """What has become known of a speaker of a mixed channel and holds for all of the call's utterances so far, too."""
+
+    kind: Literal["correction"] = "correction"
+    speaker: str
+    same_as: str | None = Field(default=None, description="the earlier speaker whose voice this one turned out to be")
+    role: Role = "unknown"
+    role_confidence: Probability | None = None
+
+
 class Segment(CallEvent):
     """One stretch of speech on one channel. Its identity is (call, channel, start_ms)."""
 
@@ -109,6 +119,15 @@ class Turn(Segment):
     speaker: str
     role: Role
     speaker_confidence: Probability
+    role_confidence: Probability | None = Field(
+        default=None, description="how sure a role is that was found by what was said; absent: the channel tells"
+    )
+    overlap_ms: Milliseconds = Field(
+        default=0, description="how much of it another speaker of the same mixed channel speaks, too"
+    )
+    flags: tuple[str, ...] = Field(
+        default=(), description="what a reader must know: no_words, no_speech, repetition, cross_talk, …"
+    )
 
 
 class Word(_Model):
@@ -129,9 +148,14 @@ class Transcript(Turn):
     language: str
     asr_confidence: Probability
     asr_model: str
-    flags: tuple[str, ...] = Field(
-        default=(), description="what a reader must know: no_words, no_speech, repetition, …"
-    )
+
+
+class GranularEmotion(_Model):
+    """A finer name for an emotion: a naming convention over the six probabilities, not a measurement of its own."""
+
+    name: str
+    base: EmotionLabel
+    confidence: Probability
 
 
 class Emotion(_Model):
@@ -140,6 +164,26 @@ class Emotion(_Model):
     label: EmotionLabel
     probabilities: dict[EmotionLabel, Probability]
     model: str
+    uncertain: bool = Field(default=False, description="the strongest is too weak to be called by its name")
+    granular: tuple[GranularEmotion, ...] = ()
+    complex: str | None = Field(default=None, description="the name of the two strongest together, if they have one")
+
+
+class Acoustics(_Model):
+    """What can be measured of a voice. Absent where there was too little voice to measure it."""
+
+    pitch_mean_hz: float | None = None
+    pitch_variance_hz2: float | None = None
+    rms: float | None = Field(default=None, description="root mean square of the samples, 0 to 1")
+    loudness_lufs: float | None = None
+    speaking_rate_wps: float | None = Field(default=None, description="words a second")
+    spectral_centroid_hz: float | None = None
+    zero_crossing_rate: float | None = Field(default=None, description="share of samples at which the sign changes")
+    mfcc: tuple[float, ...] = Field(default=(), description="means over time of 13 mel-frequency cepstral coefficients")
+    jitter: float | None = Field(default=None, description="local, a share of the period")
+    shimmer: float | None = Field(default=None, description="local, a share of the amplitude")
+    formants_hz: tuple[float, ...] = Field(default=(), description="means of F1, F2, F3 over voiced frames")
+    hnr_db: float | None = Field(default=None, description="harmonics-to-noise ratio")
 
 
 class EmotionScored(Transcript):
@@ -148,6 +192,7 @@ class EmotionScored(Transcript):
     kind: Literal["emotion", "score"] = "emotion"
     emotion: Emotion | None = None
     emotion_skipped: str | None = None
+    acoustics: Acoustics | None = None
 
 
 class Sentiment(_Model):
@@ -160,6 +205,7 @@ class Sentiment(_Model):
     confidence: Probability
     members: dict[str, Polarity] = Field(default_factory=dict, description="the text models' own scores")
     model: str
+    disagree: bool = Field(default=False, description="words and voice say clearly different things")
 
 
 class RunningScore(_Model):
@@ -179,12 +225,13 @@ class Score(EmotionScored):
     pipeline_version: str
 
 
-Event = CallStarted | CallEnded | Progress | Segment | Turn | Transcript | EmotionScored | Score
+Event = CallStarted | CallEnded | Progress | Correction | Segment | Turn | Transcript | EmotionScored | Score
 
 EVENTS: Final[Mapping[str, type[CallEvent]]] = {
     "call_started": CallStarted,
     "call_ended": CallEnded,
     "progress": Progress,
+    "correction": Correction,
     "segment": Segment,
     "turn": Turn,
     "transcript": Transcript,
