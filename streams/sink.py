@@ -1,8 +1,9 @@
-"""`scores` to ClickHouse: nothing lost, and nothing doubled for whoever reads with FINAL.
+"""`scores` to ClickHouse: nothing lost, and nothing doubled for whoever reads `utterances` or `calls FINAL`.
 
 Offsets are committed after the insert is acknowledged. An insert carries a deduplication token made of the offsets it
 holds and of its rows, so that a retry of the same batch adds nothing; a batch that is cut differently after a crash
-adds rows of the same identity, which the ReplacingMergeTree tables make one.
+adds rows of the same identity, which the ReplacingMergeTree tables make one. Utterances are kept as they were heard;
+corrections of their speakers lie beside them, and the view `utterances` applies them.
 
 A changer must know: while ClickHouse is away the sink waits with the batch in its hands, its partitions paused, and
 goes on polling Kafka, or Kafka would give the partitions away. A partition that is taken all the same takes its rows
@@ -29,7 +30,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from deploy.migrations import apply_migrations
 from schemas.errors import CalltideError
-from schemas.events import CallEnded, CallEvent, CallStarted, Score, decode
+from schemas.events import Acoustics, CallEnded, CallEvent, CallStarted, Correction, Score, decode
 from schemas.topics import SCORES
 from streams import kafka
 from streams.health import Health
@@ -38,6 +39,7 @@ from streams.settings import Settings
 log = logging.getLogger(__name__)
 
 MIGRATIONS: Final = Path(__file__).parent.parent / "deploy" / "clickhouse"
+TABLES: Final = ("calls", "corrections", "utterances_heard")
 RETRY_S: Final = (0.2, 10.0)
 """First and longest pause between tries while ClickHouse is away (judgement)."""
 ANSWER_S: Final = 60
@@ -136,8 +138,9 @@ def call_row(event: CallStarted | CallEnded, version: str) -> dict[str, Any]:
 
 
 def utterance_row(score: Score, topic: str, partition: int, offset: int) -> dict[str, Any]:
-    """The row of `utterances` for a score."""
+    """The row of `utterances_heard` for a score."""
     call, emotion, sentiment = score.call, score.emotion, score.sentiment
+    granular = emotion.granular if emotion else ()
     return {
         "tenant": call.tenant,
         "call_id": call.call_id,
@@ -151,7 +154,9 @@ def utterance_row(score: Score, topic: str, partition: int, offset: int) -> dict
         "agent": call.agent,
         "speaker": score.speaker,
         "role": score.role,
+        "role_confidence": score.role_confidence,
         "speaker_confidence": score.speaker_confidence,
+        "overlap_ms": score.overlap_ms,
         "cut": score.cut,
         "text": score.text,
         "words.text": [word.text for word in score.words],
@@ -164,12 +169,20 @@ def utterance_row(score: Score, topic: str, partition: int, offset: int) -> dict
         "flags": list(score.flags),
         "emotion": emotion.label if emotion else "",
         "emotions": emotion.probabilities if emotion else {},
+        "emotion_uncertain": emotion.uncertain if emotion else False,
+        "complex_emotion": (emotion.complex or "") if emotion else "",
+        "granular.name": [one.name for one in granular],
+        "granular.base": [one.base for one in granular],
+        "granular.confidence": [one.confidence for one in granular],
         "emotion_model": emotion.model if emotion else "",
         "emotion_skipped": score.emotion_skipped or "",
+        # Each of its fields is a column of the same name.
+        **(score.acoustics or Acoustics()).model_dump(),
         "sentiment": sentiment.label if sentiment else "",
         "score": sentiment.score if sentiment else None,
         "text_score": sentiment.text_score if sentiment else None,
         "voice_score": sentiment.voice_score if sentiment else None,
+        "disagree": sentiment.disagree if sentiment else False,
         "confidence": sentiment.confidence if sentiment else None,
         "members": sentiment.members if sentiment else {},
         "sentiment_model": sentiment.model if sentiment else "",
@@ -182,14 +195,30 @@ def utterance_row(score: Score, topic: str, partition: int, offset: int) -> dict
     }
 
 
+def correction_row(event: Correction, version: str, topic: str, partition: int, offset: int) -> dict[str, Any]:
+    """The row of `corrections`."""
+    return {
+        "tenant": event.call.tenant,
+        "call_id": event.call.call_id,
+        "pipeline_version": version,
+        "started_at": _time(event.call.started_at),
+        "speaker": event.speaker,
+        "same_as": event.same_as or "",
+        "role": event.role,
+        "role_confidence": event.role_confidence,
+        "topic": topic,
+        "partition": partition,
+        "offset": offset,
+    }
+
+
 @dataclass(slots=True)
 class _Part:
-    """The rows of one partition, and the first and the last offset they were made from."""
+    """The rows of one partition by table, and the first and the last offset they were made from."""
 
     first: int
     last: int
-    calls: list[dict[str, Any]] = field(default_factory=list)
-    utterances: list[dict[str, Any]] = field(default_factory=list)
+    rows: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {table: [] for table in TABLES})
 
 
 class _Batch:
@@ -200,7 +229,7 @@ class _Batch:
 
     @property
     def rows(self) -> int:
-        return sum(len(part.calls) + len(part.utterances) for part in self.parts.values())
+        return sum(len(rows) for part in self.parts.values() for rows in part.rows.values())
 
     @property
     def offsets(self) -> str:
@@ -208,10 +237,7 @@ class _Batch:
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         parts = [part for _, part in sorted(self.parts.items())]
-        return {
-            "calls": [row for part in parts for row in part.calls],
-            "utterances": [row for part in parts for row in part.utterances],
-        }
+        return {table: [row for part in parts for row in part.rows[table]] for table in TABLES}
 
 
 class Sink:
@@ -341,9 +367,12 @@ class Sink:
         try:
             event: CallEvent = decode(headers, message.value() or b"")
             if isinstance(event, Score):
-                part.utterances.append(utterance_row(event, self.topic, partition, offset))
+                part.rows["utterances_heard"].append(utterance_row(event, self.topic, partition, offset))
+            elif isinstance(event, Correction):
+                row = correction_row(event, self.settings.pipeline_version, self.topic, partition, offset)
+                part.rows["corrections"].append(row)
             elif isinstance(event, CallStarted | CallEnded):
-                part.calls.append(call_row(event, self.settings.pipeline_version))
+                part.rows["calls"].append(call_row(event, self.settings.pipeline_version))
         except (KeyError, ValueError, OverflowError) as error:
             # A kind that is none or not text, an event that is none, a time beyond the calendar. It stays in the topic,
             # at the offset named here.

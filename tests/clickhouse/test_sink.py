@@ -18,7 +18,20 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from deploy.broker import Broker
 from deploy.clickhouse import ClickHouse
 from schemas.errors import CalltideError
-from schemas.events import CallEvent, CallInfo, Emotion, Progress, RunningScore, Score, Sentiment, Word, encode
+from schemas.events import (
+    Acoustics,
+    CallEvent,
+    CallInfo,
+    Correction,
+    Emotion,
+    GranularEmotion,
+    Progress,
+    RunningScore,
+    Score,
+    Sentiment,
+    Word,
+    encode,
+)
 from streams import kafka, sink
 from streams.settings import Settings
 from streams.sink import Sink, connect, migrate
@@ -90,6 +103,9 @@ def rows(settings: Settings, sql: str) -> list[dict[str, Any]]:
 
 
 def count(settings: Settings, table: str, final: bool = True) -> int:
+    """How many rows; without `final` also those that ClickHouse has not merged yet."""
+    if not final and table == "utterances":
+        table = "utterances_heard"  # the view shows each utterance once
     found = rows(settings, f"SELECT count() AS n FROM {table} {'FINAL' if final else ''}")
     return int(found[0]["n"]) if found else 0
 
@@ -137,6 +153,8 @@ FULL = Score(
     speaker="customer",
     role="customer",
     speaker_confidence=0.8125,
+    role_confidence=0.9,
+    overlap_ms=320,
     text="I'm \"very\" unhappy\n\t\\ – ça m'énerve, 怒 😡 '); DROP TABLE utterances; --",
     words=(
         Word(text="I'm", start_ms=61_300, end_ms=61_400, confidence=0.1),
@@ -147,8 +165,32 @@ FULL = Score(
     asr_confidence=0.7000000000000001,
     asr_model="tiny.en/int8",
     flags=("repetition", "no_speech"),
-    emotion=Emotion(label="anger", probabilities={"anger": 0.7, "neutral": 0.1, "sadness": 0.2}, model="head-1"),
+    emotion=Emotion(
+        label="anger",
+        probabilities={"anger": 0.7, "neutral": 0.1, "sadness": 0.2},
+        model="head-1",
+        uncertain=True,
+        granular=(
+            GranularEmotion(name="irritation", base="anger", confidence=0.49),
+            GranularEmotion(name="gloom", base="sadness", confidence=1 / 3),
+        ),
+        complex="bitterness",
+    ),
     emotion_skipped=None,
+    acoustics=Acoustics(
+        pitch_mean_hz=211.4,
+        pitch_variance_hz2=1_234.5,
+        rms=0.1,
+        loudness_lufs=-23.7,
+        speaking_rate_wps=3.3,
+        spectral_centroid_hz=1_500.1,
+        zero_crossing_rate=0.07,
+        mfcc=tuple(number - 1 / 3 for number in range(13)),
+        jitter=0.01,
+        shimmer=0.05,
+        formants_hz=(512.3, 1_489.9, 2_500.0),
+        hnr_db=-1.5,
+    ),
     sentiment=Sentiment(
         label="negative",
         score=-0.6543210987654321,
@@ -157,6 +199,7 @@ FULL = Score(
         confidence=0.9,
         members={"vader": -0.4, "minilm": -0.6},
         model="ensemble-1",
+        disagree=True,
     ),
     running=RunningScore(score=-0.1, party_score=-0.2, utterances=7),
     pipeline_version="v1",
@@ -202,11 +245,20 @@ def score_of(row: dict[str, Any], like: Score) -> Score:
     spoken = datetime.fromisoformat(row["spoken_at"] + "Z")
     assert spoken == info.started_at + timedelta(milliseconds=like.start_ms)
     words = zip(row["words.text"], row["words.start_ms"], row["words.end_ms"], row["words.confidence"], strict=True)
-    heard = {"label": row["emotion"], "probabilities": row["emotions"], "model": row["emotion_model"]}
-    names = {name: row[name] for name in ("score", "text_score", "voice_score", "confidence", "members")}
+    granular = zip(row["granular.name"], row["granular.base"], row["granular.confidence"], strict=True)
+    heard = {
+        "label": row["emotion"],
+        "probabilities": row["emotions"],
+        "model": row["emotion_model"],
+        "uncertain": row["emotion_uncertain"],
+        "granular": [{"name": name, "base": base, "confidence": sure} for name, base, sure in granular],
+        "complex": row["complex_emotion"] or None,
+    }
+    acoustics = {name: row[name] for name in Acoustics.model_fields}
+    names = {name: row[name] for name in ("score", "text_score", "voice_score", "confidence", "members", "disagree")}
     fields = (
-        "channel start_ms end_ms cut speaker role speaker_confidence text language asr_confidence asr_model flags "
-        "pipeline_version"
+        "channel start_ms end_ms cut speaker role role_confidence speaker_confidence overlap_ms text language "
+        "asr_confidence asr_model flags pipeline_version"
     )
     return Score.model_validate(
         {
@@ -221,6 +273,7 @@ def score_of(row: dict[str, Any], like: Score) -> Score:
             ],
             "emotion": heard if row["emotion"] else None,
             "emotion_skipped": row["emotion_skipped"] or None,
+            "acoustics": acoustics if any(value not in (None, []) for value in acoustics.values()) else None,
             "sentiment": {"label": row["sentiment"], "model": row["sentiment_model"], **names}
             if row["sentiment"]
             else None,
@@ -275,6 +328,7 @@ class Forgetful(Sink):
 EVENTS: list[CallEvent] = [
     started(call("c")),
     *(score(call("c"), start_ms=1_000 * at, text=f"utterance {at}") for at in range(20)),
+    Correction(call=call("c"), speaker="customer", same_as="speaker-1", role="agent", role_confidence=0.75),
     ended(call("c")),
 ]
 
@@ -293,6 +347,7 @@ def test_the_same_batches_again_add_nothing_even_without_final(settings: Setting
         forget(settings, topic, batch_rows=4)
         assert count(settings, "utterances", final=False) == 20
         assert count(settings, "calls", final=False) == 2, "the start and the end"
+        assert count(settings, "corrections", final=False) == 1
     assert committed(settings, topic) == {}
 
 
@@ -301,8 +356,10 @@ def test_other_batches_after_a_crash_double_nothing_with_final(settings: Setting
     for batch_rows in (3, 5, 1_000):
         forget(settings, topic, batch_rows)
     assert count(settings, "utterances", final=False) > 20, "otherwise this test shows nothing"
-    found = rows(settings, "SELECT start_ms, text FROM utterances FINAL ORDER BY start_ms")
-    assert found == [{"start_ms": 1_000 * at, "text": f"utterance {at}"} for at in range(20)]
+    found = rows(settings, "SELECT start_ms, text, speaker, role, role_confidence FROM utterances ORDER BY start_ms")
+    who = {"speaker": "speaker-1", "role": "agent", "role_confidence": 0.75}
+    assert found == [{"start_ms": 1_000 * at, "text": f"utterance {at}", **who} for at in range(20)]
+    assert count(settings, "corrections") == 1
     (row,) = rows(settings, "SELECT revision FROM calls FINAL")
     assert row["revision"] == 2
     with sinking(Sink(settings, topic=topic)):
