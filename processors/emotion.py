@@ -1,20 +1,24 @@
 """Emotion: how an utterance sounds, from the voice alone, for the parties it may be computed for. Audio ends here.
 
+Six probabilities by a model, finer names for them by a table (`emotion_names`), and what can be measured (`acoustics`).
+
 A changer must know: by default only customers are scored. To infer employees' emotions at work is forbidden in the EU
 (AI Act, article 5(1)(f)) but for medical or safety reasons, so an agent's voice never reaches the model unless a
 setting says so, and neither does a voice whose role is unknown.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from processors import acoustics
 from processors.base import Output, Processor, Record, Step
+from processors.emotion_names import complex_emotion, granular
 from processors.utterances import promote, read, rounded, samples
-from schemas.events import CallEvent, Emotion, EmotionScored, Transcript
+from schemas.events import Acoustics, CallEvent, Emotion, EmotionLabel, EmotionScored, Transcript
 
 if TYPE_CHECKING:
     from processors.models.emotion import EmotionModel
@@ -29,6 +33,25 @@ class Config(BaseModel):
     enabled: bool = Field(True, description="compute emotion from voice at all")
     roles: tuple[Literal["agent", "customer", "unknown", "all"], ...] = Field(
         ("customer",), description="parties whose emotion is computed, as JSON; all: every party"
+    )
+    model: str = Field(
+        "packaged",
+        description="packaged; a directory made by `calltide train emotion`; or, with the extra torch, an id or "
+        "directory of Hugging Face or SpeechBrain",
+    )
+    device: str = Field("cpu", description="cpu, cuda or cuda:N, for models of the extra torch")
+    batch: int = Field(1, ge=1, description="utterances computed at once, for models of the extra torch")
+    meant_as: dict[str, EmotionLabel | Literal["left_out"]] = Field(
+        {},
+        description='as JSON, what a class beyond the six counts as, such as {"disgust": "anger"}; if not said, calm '
+        "and boredom are neutral and disgust is left_out: the others share its probability",
+    )
+    uncertain_below: float = Field(
+        0.5, ge=0, le=1, description="probability of the strongest emotion under which it is marked uncertain"
+    )
+    acoustics: bool = Field(True, description="measure pitch, level, pace and spectrum, too")
+    praat: bool = Field(
+        False, description="measure jitter, shimmer, formants and HNR, too; needs the extra praat (GPL-3)"
     )
 
 
@@ -55,13 +78,11 @@ class VoiceEmotion:
     def process(self, batch: Sequence[tuple[None, Record]]) -> list[Step]:
         events = read(batch, Transcript)
         heard = [
-            samples(event, record)
+            (event, samples(event, record))
             for event, (_, record) in zip(events, batch, strict=True)
             if isinstance(event, Transcript) and self._skipped(event) is None
         ]
-        model = self._model
-        found = [self._emotion(model, row) for row in model.predict(heard)] if model and heard else []
-        emotions = iter(found)
+        found = iter(self._heard(heard))
         scored: list[CallEvent] = []
         for event in events:
             if not isinstance(event, Transcript):
@@ -69,8 +90,24 @@ class VoiceEmotion:
             elif skipped := self._skipped(event):
                 scored.append(promote(event, EmotionScored, emotion_skipped=skipped))
             else:
-                scored.append(promote(event, EmotionScored, emotion=next(emotions)))
+                emotion, measured = next(found)
+                scored.append(promote(event, EmotionScored, emotion=emotion, acoustics=measured))
         return [Step([Output.of(event)]) for event in scored]
+
+    def _heard(self, heard: list[tuple[Transcript, NDArray[np.float32]]]) -> list[tuple[Emotion, Acoustics | None]]:
+        model = self._model
+        if model is None or not heard:
+            return []
+        rows = model.predict([audio for _, audio in heard])
+        return [
+            (self._emotion(model, row), self._measured(event, audio))
+            for (event, audio), row in zip(heard, rows, strict=True)
+        ]
+
+    def _measured(self, event: Transcript, audio: NDArray[np.float32]) -> Acoustics | None:
+        if not self._config.acoustics:
+            return None
+        return acoustics.measure(audio, len(event.text.split()), praat=self._config.praat)
 
     def _skipped(self, event: Transcript) -> str | None:
         """Why there is no emotion for this utterance, in words for people; None: there is one."""
@@ -85,22 +122,39 @@ class VoiceEmotion:
             return "no words were recognised"
         return None
 
-    @staticmethod
-    def _emotion(model: "EmotionModel", probabilities: NDArray[np.float32]) -> Emotion:
-        labels = model.labels
-        return Emotion.model_validate(
-            {
-                "label": labels[int(np.argmax(probabilities))],
-                "probabilities": dict(zip(labels, map(rounded, probabilities), strict=True)),
-                "model": model.id,
-            }
+    def _emotion(self, model: "EmotionModel", row: NDArray[np.float32]) -> Emotion:
+        labels = cast("tuple[EmotionLabel, ...]", model.labels)
+        probabilities = dict(zip(labels, map(rounded, row), strict=True))
+        label = labels[int(np.argmax(row))]
+        return Emotion(
+            label=label,
+            probabilities=probabilities,
+            model=model.id,
+            uncertain=probabilities[label] < self._config.uncertain_below,
+            granular=granular(probabilities),
+            complex=complex_emotion(probabilities),
         )
 
 
 def build(config: Config, pipeline_version: str) -> Processor:
-    """The stage with its real model; switched off, it needs none and its weights may be absent."""
+    """The stage with its real model; switched off, it needs none and its weights may be absent.
+
+    Raises CalltideError when the model, or Praat where it is asked for, cannot be had.
+    """
     if not config.enabled:
         return VoiceEmotion(config, None)
-    from processors.models.emotion import WhisperStatsEmotion
+    if config.acoustics and config.praat:
+        acoustics.require_praat()
+    return VoiceEmotion(config, _model(config))
 
-    return VoiceEmotion(config, WhisperStatsEmotion())
+
+def _model(config: Config) -> "EmotionModel":
+    from processors.models.emotion import WhisperStatsEmotion, head_in
+
+    if config.model == "packaged":
+        return WhisperStatsEmotion(meant_as=config.meant_as)
+    if head := head_in(config.model):
+        return WhisperStatsEmotion(head, config.meant_as)
+    from processors.models.hub import load_emotion
+
+    return load_emotion(config.model, config.device, config.batch)

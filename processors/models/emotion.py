@@ -1,11 +1,12 @@
 """Emotion of an utterance from the voice alone: six probabilities.
 
-A changer must know: level, length and encoder are part of the trained model. `training/train_emotion.py` takes its
-features from `WhisperEncoder`, so a change there asks for a new training and new figures in docs/emotion.md.
+A changer must know: level, length and encoder are part of the trained model. `training/train_emotion.py` and
+`calltide train emotion` take their features from `WhisperEncoder`, so a change there asks for a new training and new
+figures in docs/emotion.md, and makes users' own heads worthless.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -17,6 +18,10 @@ from schemas.errors import CalltideError
 
 RATE: Final = 16_000
 EMOTIONS: Final = ("neutral", "happiness", "sadness", "anger", "fear", "surprise")
+MEANT_AS: Final[Mapping[str, str]] = {"calm": "neutral", "boredom": "neutral", "disgust": "left_out"}
+"""Judgement: calm and boredom are even voices, neutral to a call centre; disgust is like none of the six."""
+HEAD: Final = "emotion.onnx"
+"""The file of a trained head in its directory."""
 
 
 class EmotionModel(Protocol):
@@ -26,7 +31,7 @@ class EmotionModel(Protocol):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The classes, in the order of the columns."""
+        """The six classes, in the order of the columns; one that the model does not know has probability 0."""
         ...
 
     def predict(self, audio: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -74,19 +79,48 @@ class WhisperStatsEmotion:
 
     labels = EMOTIONS
 
-    def __init__(self, head: Path | None = None, threads: int = 1) -> None:
-        """`head`: another one made by `training/train_emotion.py`. Raises CalltideError when it does not fit."""
-        path = head or WEIGHTS / "emotion.onnx"
+    def __init__(self, head: Path | None = None, meant_as: Mapping[str, str] | None = None, threads: int = 1) -> None:
+        """`head`: another one, of `training/train_emotion.py` or `calltide train emotion`; `meant_as`: see `onto_six`.
+
+        Raises CalltideError when it does not fit.
+        """
+        path = head or WEIGHTS / HEAD
         self._encoder = WhisperEncoder(threads)
         self._head = open_session(path, threads)
         facts = self._head.get_modelmeta().custom_metadata_map
-        if json.loads(facts.get("labels", "null")) != list(EMOTIONS):
-            raise CalltideError(f"{path} is no head for {', '.join(EMOTIONS)}; train one (docs/emotion.md)")
+        classes = json.loads(facts.get("labels", "[]"))
+        if not classes or "id" not in facts:
+            raise CalltideError(f"{path} is no emotion head; train one (docs/emotion.md)")
+        self._onto_six = onto_six(classes, meant_as or {})
         self.id = facts["id"]
 
     def predict(self, audio: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """See EmotionModel.predict. Raises ValueError for an empty utterance."""
         rows = np.empty((len(audio), len(EMOTIONS)), np.float32)
         for row, samples in zip(rows, audio, strict=True):
-            row[:] = self._head.run(None, {"states": self._encoder.states(samples)})[0]
+            six = self._head.run(None, {"states": self._encoder.states(samples)})[0][0] @ self._onto_six
+            row[:] = six / max(six.sum(), np.float32(1e-6))
         return rows
+
+
+def onto_six(classes: Sequence[str], meant_as: Mapping[str, str]) -> NDArray[np.float32]:
+    """The (classes, 6) matrix of 0 and 1 that adds a model's probabilities up to those of `EMOTIONS`.
+
+    A class that is none of them counts as what `meant_as`, or else `MEANT_AS`, says; as nothing when that is
+    `left_out`, and then the rest must be brought to a sum of 1. Raises CalltideError for a class that neither knows.
+    """
+    known = {**{name: name for name in EMOTIONS}, **MEANT_AS, **meant_as}
+    matrix = np.zeros((len(classes), len(EMOTIONS)), np.float32)
+    for row, name in zip(matrix, classes, strict=True):
+        meant = known.get(name)
+        if meant is None:
+            raise CalltideError(f"the model has a class {name}; say in emotion.meant_as which of the six it counts as")
+        if meant != "left_out":
+            row[EMOTIONS.index(meant)] = 1
+    return matrix
+
+
+def head_in(directory: str) -> Path | None:
+    """The head in a directory made by `calltide train emotion`; None when there is none."""
+    path = Path(directory).expanduser() / HEAD
+    return path if path.is_file() else None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -95,11 +95,35 @@ def test_the_label_is_the_likeliest_and_the_transcript_stays() -> None:
         assert Transcript.model_validate(event.model_dump() | {"kind": "transcript"}) == said
 
 
+def test_finer_names_and_doubt_follow_from_the_probabilities() -> None:
+    records = [record(utterance(Transcript, call()), np.full(16_000, level, np.float32)) for level in (0.9, 0.4, 0.2)]
+    (sure, half, even), _ = scored(records, Config(uncertain_below=0.5))
+    assert sure.emotion is not None
+    assert half.emotion is not None
+    assert even.emotion is not None
+    assert (sure.emotion.uncertain, half.emotion.uncertain, even.emotion.uncertain) == (False, True, True)
+    assert {found.name: found.confidence for found in sure.emotion.granular} == {"outrage": 0.9, "frustration": 0.9}
+    assert {found.confidence for found in half.emotion.granular} == {0.4, 0.28}
+    assert even.emotion.granular == ()
+    assert even.emotion.complex is None
+
+
+def test_a_voice_is_measured_only_where_its_emotion_is_computed() -> None:
+    records = [spoken(role, 2_000 * i, text="one two three") for i, role in enumerate(ROLES)]
+    (agent, customer, unknown), _ = scored(records)
+    assert (agent.acoustics, unknown.acoustics) == (None, None)
+    assert customer.acoustics is not None
+    assert customer.acoustics.speaking_rate_wps == 3
+    assert customer.acoustics.jitter is None, "Praat is not asked for"
+    assert scored(records, Config(acoustics=False))[0][1].acoustics is None
+
+
 def test_an_unknown_role_in_the_settings_is_refused() -> None:
     with pytest.raises(ValueError, match="customer"):
         Config.model_validate({"roles": ["custommer"]})
 
 
+@settings(max_examples=30, deadline=None)
 @given(
     roles=st.lists(st.sampled_from(["agent", "customer", "unknown"]), max_size=8),
     batches=st.lists(st.integers(1, 5), min_size=1, max_size=4),
