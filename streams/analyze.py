@@ -16,8 +16,9 @@ from rich.text import Text
 
 from processors.base import Record
 from schemas.errors import CalltideError
-from schemas.events import CallEnded, CallInfo, Role, Score, decode
+from schemas.events import CallEnded, CallInfo, Correction, Emotion, Role, Score, decode
 from schemas.topics import STAGES
+from streams.corrections import Corrections
 from streams.files import open_audio
 from streams.ingest import new_call_id
 from streams.memory import Chain
@@ -32,8 +33,9 @@ CARRIAGE: Final = {"kind", "call", "codec", "rate", "captured_at"}
 """Fields of a score that say how it travelled, not what was heard."""
 
 CSV_COLUMNS: Final = (
-    *("call_id", "channel", "speaker", "role", "start_ms", "end_ms", "text", "language", "asr_confidence"),
-    *("emotion", "emotion_probability", "sentiment", "score", "text_score", "voice_score", "confidence"),
+    *("call_id", "channel", "speaker", "role", "role_confidence", "start_ms", "end_ms", "overlap_ms", "flags"),
+    *("text", "language", "asr_confidence", "emotion", "emotion_probability", "emotion_uncertain", "complex_emotion"),
+    *("sentiment", "score", "text_score", "voice_score", "disagree", "confidence"),
 )
 
 ROLE_STYLE: Final = {"agent": "cyan", "customer": "magenta", "unknown": "white"}
@@ -46,6 +48,8 @@ class Analysis:
     def __init__(self, call: CallInfo) -> None:
         self.call = call
         self.scores: list[Score] = []
+        """As they were heard."""
+        self.corrections = Corrections()
         self.ended: CallEnded | None = None
 
     def add(self, finished: Iterable[Record]) -> None:
@@ -54,13 +58,16 @@ class Analysis:
             event = decode(record.headers, record.value)
             if isinstance(event, Score):
                 self.scores.append(event)
+            elif isinstance(event, Correction):
+                self.corrections.add(event)
             elif isinstance(event, CallEnded):
                 self.ended = event
 
     @property
     def in_order(self) -> list[Score]:
-        """Scores by when they were spoken."""
-        return sorted(self.scores, key=lambda score: (score.start_ms, score.channel))
+        """Scores by when they were spoken, with speakers and roles as they are known by now."""
+        known = map(self.corrections.apply, self.scores)
+        return sorted(known, key=lambda score: (score.start_ms, score.channel))
 
 
 def utterance(score: Score) -> dict[str, Any]:
@@ -132,19 +139,40 @@ def clock(milliseconds: int) -> str:
     return f"{milliseconds // 60_000}:{milliseconds % 60_000 / 1_000:04.1f}"
 
 
+def emotion_name(emotion: Emotion) -> str:
+    """The name of the strongest emotion, with a question mark where it is too weak to be called by it."""
+    return f"{emotion.label}?" if emotion.uncertain else emotion.label
+
+
+def marks(score: Score) -> list[str]:
+    """What a reader must know of an utterance beside what was said."""
+    sentiment, found = score.sentiment, []
+    if sentiment and sentiment.disagree and sentiment.voice_score is not None:
+        found.append(f"words {sentiment.text_score:+.2f} but voice {sentiment.voice_score:+.2f}")
+    if score.overlap_ms:
+        found.append(f"both speak for {score.overlap_ms / 1_000:.1f} s")
+    if "cross_talk" in score.flags and score.text:
+        found.append("cross-talk of the other channel")
+    return found
+
+
 def line(score: Score) -> Text:
-    """One utterance as one readable line."""
-    text = Text()
+    """One utterance as one readable line; dim where it is the other party, heard through."""
+    text = Text(style="dim" if "cross_talk" in score.flags else "")
     text.append(f"{clock(score.start_ms):>7} ", style="dim")
     text.append(f"{score.speaker:<10} ", style=ROLE_STYLE[score.role])
-    if score.sentiment is None:
+    if score.text:
+        text.append(score.text)
+    else:
         text.append(f"({', '.join(score.flags) or 'no words'})", style="dim italic")
-        return text
-    text.append(score.text)
-    text.append(f"  {score.sentiment.label} {score.sentiment.score:+.2f}", style=SENTIMENT_STYLE[score.sentiment.label])
-    if score.emotion is not None:
-        probability = score.emotion.probabilities[score.emotion.label]
-        text.append(f"  {score.emotion.label} {probability:.0%}", style="yellow")
+    if score.sentiment is not None:
+        style = SENTIMENT_STYLE[score.sentiment.label]
+        text.append(f"  {score.sentiment.label} {score.sentiment.score:+.2f}", style=style)
+        if score.emotion is not None:
+            probability = score.emotion.probabilities[score.emotion.label]
+            text.append(f"  {emotion_name(score.emotion)} {probability:.0%}", style="yellow")
+    if found := marks(score):
+        text.append(f"  [{'; '.join(found)}]", style="dim")
     return text
 
 
@@ -157,10 +185,11 @@ def notes(analysis: Analysis) -> list[str]:
             f"no emotion for some utterances: {'; '.join(skipped)}. It is computed for customers only: say who speaks "
             "with --roles (one role a channel, such as --roles customer), or take everybody with --emotion all."
         )
-    if any(score.role == "unknown" for score in analysis.scores):
-        found.append(
-            "speakers are told apart by voice; nobody said who is the agent: --roles names the channels' parties."
-        )
+    known = analysis.in_order
+    if any(score.role == "unknown" for score in known):
+        found.append("it is not known who is the agent and who the customer: --roles names the channels' parties.")
+    if surest := [score.role_confidence for score in known if score.role != "unknown" and score.role_confidence]:
+        found.append(f"who is the agent and who the customer was found by what they said ({min(surest):.0%} sure).")
     return found
 
 
@@ -189,25 +218,16 @@ def as_json(analyses: Sequence[Analysis]) -> str:
 def as_csv(analyses: Sequence[Analysis]) -> str:
     """One line an utterance."""
     table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
+    writer = csv.DictWriter(table, CSV_COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
     for analysis in analyses:
         for score in analysis.in_order:
-            emotion, sentiment = score.emotion, score.sentiment
-            writer.writerow(
-                (score.call.call_id, score.channel, score.speaker, score.role, score.start_ms, score.end_ms, score.text)
-                + (score.language, score.asr_confidence)
-                + ((emotion.label, emotion.probabilities[emotion.label]) if emotion else ("", ""))
-                + (
-                    (
-                        sentiment.label,
-                        sentiment.score,
-                        sentiment.text_score,
-                        sentiment.voice_score,
-                        sentiment.confidence,
-                    )
-                    if sentiment
-                    else ("", "", "", "", "")
-                )
-            )
+            row = dict(score) | {"call_id": score.call.call_id, "flags": " ".join(score.flags), "emotion": ""}
+            if emotion := score.emotion:
+                row |= {"emotion": emotion.label, "emotion_probability": emotion.probabilities[emotion.label]}
+                row |= {"emotion_uncertain": emotion.uncertain, "complex_emotion": emotion.complex}
+            row["sentiment"] = ""
+            if sentiment := score.sentiment:
+                row |= dict(sentiment) | {"sentiment": sentiment.label}
+            writer.writerow(row)
     return table.getvalue()

@@ -12,16 +12,15 @@ class Corrections:
 
     def __init__(self) -> None:
         self._merged: dict[str, str] = {}
-        # By the name under which it was found, the last one at the end.
         self._roles: dict[str, tuple[Role, float | None]] = {}
 
     def add(self, correction: Correction) -> None:
         """Take the next one, in the order of the topic."""
         if correction.same_as:
             self._merged[correction.speaker] = correction.same_as
-        if correction.role != "unknown":
-            self._roles.pop(correction.speaker, None)
-            self._roles[correction.speaker] = correction.role, correction.role_confidence
+        # One that merges nobody says what the role is, be it unknown again.
+        if not correction.same_as or correction.role != "unknown":
+            self._roles[correction.same_as or correction.speaker] = correction.role, correction.role_confidence
 
     def name(self, speaker: str) -> str:
         """The speaker's name by now: speaker-3 is speaker-2, and that is speaker-1."""
@@ -33,8 +32,7 @@ class Corrections:
     def apply(self, score: Score) -> Score:
         """The utterance with its speaker and role as they are known by now; the same object when nothing is."""
         speaker = self.name(score.speaker)
-        found = [role for name, role in self._roles.items() if self.name(name) == speaker]
-        role, confidence = found[-1] if found else (score.role, score.role_confidence)
+        role, confidence = self._roles.get(speaker, (score.role, score.role_confidence))
         if (speaker, role, confidence) == (score.speaker, score.role, score.role_confidence):
             return score
         return score.model_copy(update={"speaker": speaker, "role": role, "role_confidence": confidence})

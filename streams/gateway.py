@@ -35,7 +35,17 @@ from schemas.events import Score, decode
 from schemas.topics import SCORES
 from streams import kafka
 from streams.settings import Settings
-from streams.subscriptions import Backlog, Cursor, Positions, Record, RunningCalls, Subscription, event_message, notice
+from streams.subscriptions import (
+    Backlog,
+    Cursor,
+    Positions,
+    Record,
+    RunningCalls,
+    Subscription,
+    event_message,
+    notice,
+    subject,
+)
 
 PROTOCOL: Final = 1
 PATH: Final = "/v1/scores"
@@ -64,6 +74,8 @@ LEADERLESS: Final = (
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.OFFSET_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
 )
 
 BATCH: Final = 500
@@ -235,7 +247,7 @@ class _Client:
         """What to send with a record: a client of one call needs the place in its partition only."""
         return whole.partition("~")[0] if self.wanted.one_call else whole
 
-    def put(self, text: str, key: tuple[str, str] | None = None) -> bool:
+    def put(self, text: str, key: tuple[str, ...] | None = None) -> bool:
         """Let it wait its turn. False: too much waits already."""
         self.filled.set()
         return self.backlog.put(text, key)
@@ -417,7 +429,7 @@ class Gateway:
             if cursor not in texts:
                 texts[cursor] = event_message(record, cursor, now)
             PUSHED.inc()
-            if not client.put(texts[cursor], (event.call.call_id, event.kind)):
+            if not client.put(texts[cursor], subject(event)):
                 slow.append(client)
         self._end_slow(slow)
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
 from urllib.parse import urlencode, urlsplit
@@ -25,8 +25,9 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from websockets.frames import CloseCode
 
 from schemas.errors import CalltideError
-from schemas.events import CallEnded, CallEvent, CallInfo, CallStarted, Score, decode
-from streams.analyze import ROLE_STYLE, clock, line
+from schemas.events import CallEnded, CallEvent, CallInfo, CallStarted, Correction, Score, decode
+from streams.analyze import ROLE_STYLE, clock, emotion_name, line, marks
+from streams.corrections import Corrections
 
 RETRY_SECONDS: Final = (0.1, 5.0)
 """First and longest pause before connecting again; each is twice the one before."""
@@ -47,7 +48,7 @@ async def subscribe(url: str, **fields: str | Sequence[str]) -> AsyncGenerator[d
     refuses the subscription.
     """
     # With a query the subscription begins at once; without one the gateway would wait for a first message.
-    fields = {"kinds": "score,call_started,call_ended", **fields}
+    fields = {"kinds": "score,correction,call_started,call_ended", **fields}
     first, longest = RETRY_SECONDS
     connected, pause, refusal = False, first, ""
     proxy: Literal[True] | None = None if urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1") else True
@@ -113,20 +114,44 @@ def _printable(value: Any) -> Any:
 
 def _row(score: Score) -> Text:
     """An utterance for columns: what was said comes last, where it may be cut off."""
-    row = Text.assemble((f"{clock(score.start_ms):>7} ", "dim"), (f"{score.speaker:<10.10} ", ROLE_STYLE[score.role]))
+    row = Text.assemble(
+        (f"{clock(score.start_ms):>7} ", "dim"),
+        (f"{score.speaker:<10.10} ", ROLE_STYLE[score.role]),
+        style="dim" if "cross_talk" in score.flags else "",
+    )
     row.append_text(bar(score.sentiment.score, 3) if score.sentiment else Text(" " * 7))
-    row.append(f" {score.emotion.label if score.emotion else '':<9} ", "yellow")
+    row.append(f" {emotion_name(score.emotion) if score.emotion else '':<10} ", "yellow")
     row.append(score.text or f"({', '.join(score.flags) or 'no words'})", "" if score.text else "dim italic")
+    if found := marks(score):
+        row.append(f"  [{'; '.join(found)}]", "dim")
     return row
+
+
+def _told(correction: Correction) -> Text:
+    """A correction in words."""
+    told = [f"{correction.speaker} is {correction.same_as}"] if correction.same_as else []
+    if correction.role != "unknown" or not told:
+        sure = f", {correction.role_confidence:.0%} sure" if correction.role_confidence is not None else ""
+        known = f"the {correction.role}{sure}" if correction.role != "unknown" else "of an unknown role again"
+        told.append(f"{correction.same_as or correction.speaker} is {known}")
+    return Text(f"-- {'; '.join(told)}", style="bold")
 
 
 @dataclass(slots=True)
 class _Call:
     call: CallInfo
+    corrections: Corrections = field(default_factory=Corrections)
     last: Score | None = None
-    customer: Score | None = None
+    said: dict[str, Score] = field(default_factory=dict)
+    """What each speaker said last."""
     duration_ms: int = 0
     ended: float | None = None
+
+    @property
+    def customer(self) -> Score | None:
+        """What was said last by one who is not the agent, as far as is known by now."""
+        known = map(self.corrections.apply, self.said.values())
+        return max((score for score in known if score.role != "agent"), key=lambda score: score.start_ms, default=None)
 
 
 class View:
@@ -138,7 +163,8 @@ class View:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._calls: dict[str, _Call] = {}
-        self._scores: deque[Score] = deque(maxlen=KEPT_UTTERANCES)
+        # As heard, with what becomes known of its call: that outlives the call's place in the table.
+        self._scores: deque[tuple[Corrections, Score]] = deque(maxlen=KEPT_UTTERANCES)
         self._state = ""
         self._lock = threading.Lock()
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=REFRESH, screen=False)
@@ -180,10 +206,12 @@ class View:
         if isinstance(event, Score):
             state.last = event
             state.duration_ms = max(state.duration_ms, event.end_ms)
-            if event.role != "agent":
-                state.customer = event
-            self._scores.append(event)
-            said = line(event)
+            state.said[event.speaker] = event
+            self._scores.append((state.corrections, event))
+            said = line(state.corrections.apply(event))
+        elif isinstance(event, Correction):
+            state.corrections.add(event)
+            said = _told(event)
         elif isinstance(event, CallStarted):
             said = Text(f"-- call begins ({', '.join(event.call.roles)})", style="bold")
         elif isinstance(event, CallEnded):
@@ -202,7 +230,8 @@ class View:
     def _render(self) -> RenderableType:
         """Called by the thread that redraws."""
         with self._lock:
-            shown, recent = list(self._forget_ended().values()), list(self._scores)
+            shown = list(self._forget_ended().values())
+            recent = [corrections.apply(score) for corrections, score in self._scores]
         height = self._console.height
         rows = min(len(shown), max(1, height // 2 - 4))
         recent = recent[-max(3, height - rows - 7) :]
@@ -235,7 +264,7 @@ class View:
                 str(last.running.utterances if last else 0),
                 bar(last.running.score) if last else "",
                 bar(customer.running.party_score) if customer else "",
-                f"{emotion.label} {emotion.probabilities[emotion.label]:.0%}" if emotion else "",
+                f"{emotion_name(emotion)} {emotion.probabilities[emotion.label]:.0%}" if emotion else "",
             )
         return table
 

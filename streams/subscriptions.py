@@ -13,13 +13,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from schemas.errors import CalltideError
-from schemas.events import CallEvent
+from schemas.events import CallEvent, Correction
 
 Positions = dict[int, int]
 """Partition → the next offset to be pushed."""
 
-KINDS: Final = ("score", "call_started", "call_ended", "progress")
-DEFAULT_KINDS: Final = ("score", "call_started", "call_ended")
+KINDS: Final = ("score", "correction", "call_started", "call_ended", "progress")
+DEFAULT_KINDS: Final = KINDS[:-1]
 FILTERS: Final = ("call", "queue", "agent", "tenant")
 FIELDS: Final = (*FILTERS, "kinds", "from", "history")
 
@@ -158,6 +158,14 @@ class Subscription:
         }
 
 
+def subject(event: CallEvent) -> tuple[str, ...]:
+    """(call, kind), and of a correction also of whom and of what it speaks: what a newer event of the same replaces."""
+    same = event.call.call_id, event.kind
+    if isinstance(event, Correction):
+        return *same, event.speaker, event.same_as or "", "" if event.same_as and event.role == "unknown" else "role"
+    return same
+
+
 def event_message(record: Record, cursor: str, pushed_at: datetime, *, history: bool = False) -> str:
     """The JSON text that carries a record; the event is spliced in as it lies in the topic, not written anew."""
     mark = ',"history":true' if history else ""
@@ -179,6 +187,7 @@ def utc(moment: datetime) -> str:
 class _RunningCall:
     touched: float
     started: tuple[int, Record, str] | None = None
+    corrections: dict[tuple[str, ...], tuple[int, Record, str]] = field(default_factory=dict)
     scores: deque[tuple[int, Record, str]] = field(default_factory=lambda: deque(maxlen=HISTORY_UTTERANCES))
 
 
@@ -205,6 +214,8 @@ class RunningCalls:
             self._calls.move_to_end(call_id)
             if record.event.kind == "call_started":
                 call.started = (self._sequence, record, cursor)
+            elif record.event.kind == "correction":
+                call.corrections[subject(record.event)] = (self._sequence, record, cursor)
             elif record.event.kind == "score":
                 call.scores.append((self._sequence, record, cursor))
         while self._calls and now - next(iter(self._calls.values())).touched > FORGET_SECONDS:
@@ -215,7 +226,7 @@ class RunningCalls:
         kept = [
             entry
             for call in self._calls.values()
-            for entry in (*([call.started] if call.started else []), *call.scores)
+            for entry in (*([call.started] if call.started else []), *call.corrections.values(), *call.scores)
             if wanted.wants(entry[1].event)
         ]
         return [(record, cursor) for _, record, cursor in sorted(kept, key=lambda entry: entry[0])]
@@ -224,7 +235,7 @@ class RunningCalls:
 class Backlog:
     """Messages that wait for one client: at most `limit`.
 
-    When one more comes: without `conflate` it is refused. With it only the newest message of each call and kind is kept
+    When one more comes: without `conflate` it is refused. With it only the newest message of each `subject` is kept
     from then on until all is sent, and the next message says how many were skipped; it is refused when even so there
     are more than `limit`.
     """
@@ -232,7 +243,7 @@ class Backlog:
     def __init__(self, limit: int, *, conflate: bool) -> None:
         self._limit = limit
         self._conflate = conflate
-        self._waiting: OrderedDict[object, tuple[tuple[str, str] | None, str]] = OrderedDict()
+        self._waiting: OrderedDict[object, tuple[tuple[str, ...] | None, str]] = OrderedDict()
         self._conflating = False
         self._sequence = 0
         self._skipped = 0
@@ -240,8 +251,8 @@ class Backlog:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, text: str, key: tuple[str, str] | None = None) -> bool:
-        """Add a message; `key` (call, kind) is what it may be conflated by. False: no room."""
+    def put(self, text: str, key: tuple[str, ...] | None = None) -> bool:
+        """Add a message; `key` (`subject`) is what it may be conflated by. False: no room."""
         if len(self._waiting) >= self._limit and self._conflate and not self._conflating:
             self._conflating = True
             waiting, self._waiting = self._waiting, OrderedDict()
@@ -250,7 +261,7 @@ class Backlog:
         self._add(text, key)
         return len(self._waiting) <= self._limit
 
-    def _add(self, text: str, key: tuple[str, str] | None) -> None:
+    def _add(self, text: str, key: tuple[str, ...] | None) -> None:
         self._sequence += 1
         slot: object = key if self._conflating and key else self._sequence
         if self._waiting.pop(slot, None):

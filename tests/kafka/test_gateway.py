@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from deploy.broker import Broker
 from deploy.topics import Topics
 from schemas.errors import CalltideError
-from schemas.events import CallInfo, Progress, encode
+from schemas.events import CallInfo, Correction, Progress, encode
 from schemas.topics import SCORES
 from streams.gateway import Gateway
 from streams.listen import latency_s, subscribe
@@ -104,7 +104,10 @@ def test_hello_comes_first_and_an_event_is_pushed_as_it_lies_in_the_topic(gatewa
             assert hello["type"] == "hello"
             assert (hello["protocol"], hello["partitions"], hello["kafka"]) == (1, 3, "ok")
             assert (hello["slow_clients"], hello["queue"], hello["pipeline"]) == ("close", 1000, "v1")
-            assert hello["subscription"] == {"call": ["c1"], "kinds": ["score", "call_started", "call_ended"]}
+            assert hello["subscription"] == {
+                "call": ["c1"],
+                "kinds": ["score", "correction", "call_started", "call_ended"],
+            }
             assert hello["cursor"] == f"{writer.topic}~0:0,1:0,2:0"
             writer.write(said)
             (message,) = await take(client, 1)
@@ -183,11 +186,45 @@ def test_kinds_are_chosen(gateway: Gateway, writer: Writer) -> None:
     within(work())
 
 
+def test_a_correction_is_pushed_in_its_place_live_from_a_cursor_and_with_history(
+    gateway: Gateway, writer: Writer
+) -> None:
+    info = call("c1")
+    events = [
+        score(info, 0),
+        Correction(call=info, speaker="speaker-2", same_as="speaker-1"),
+        score(info, 900),
+        Correction(call=info, speaker="speaker-1", role="customer", role_confidence=0.97),
+        score(info, 1800),
+    ]
+    said = [json.loads(encode(event)[1]) for event in events]
+
+    async def work() -> None:
+        async with connect(f"{gateway.address}?call=c1") as client:
+            await receive(client)
+            writer.write(*events)
+            live = await take(client, 5)
+        assert [message["event"] for message in live] == said
+        assert live[1]["type"] == "correction"
+        async with connect(f"{gateway.address}?call=c1&from={quote(live[1]['cursor'])}") as client:
+            assert [message["event"] for message in await until_live(client)] == said[2:]
+        for query in ("call=c1", "queue="):
+            async with connect(f"{gateway.address}?history=live&{query}") as client:
+                history = await until_live(client)
+                assert [message["event"] for message in history] == said
+        async with connect(f"{gateway.address}?from={quote(history[2]['cursor'])}") as client:
+            assert [message["event"] for message in await until_live(client)] == said[3:]
+        async with connect(f"{gateway.address}?history=live&kinds=score") as client:
+            assert [message["type"] for message in await until_live(client)] == ["score"] * 3
+
+    within(work())
+
+
 @pytest.mark.parametrize(
     ("query", "word"),
     [
         ("calls=a", "call, queue, agent, tenant, kinds, from, history"),
-        ("kinds=emotion", "score, call_started, call_ended, progress"),
+        ("kinds=emotion", "score, correction, call_started, call_ended, progress"),
         ("from=scores-0-1~1:2", "malformed or not of the topic"),
         ("from=TOPIC~0:1:2", "malformed"),
         ("from=TOPIC-7-0&call=a", "partition 7"),

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from schemas.events import CallEvent, encode
+from schemas.events import CallEvent, Correction, Role, Score, encode
 from streams.listen import View, bar, latency_s
 from tests.scripted import Writer, call, ended, new_topic, score, serving, settings_for, started
 
@@ -71,6 +71,60 @@ def test_a_terminal_shows_the_calls_and_the_last_utterances_in_its_height() -> N
     assert any("more calls" in line for line in lines)
     assert "hello there" in lines[-2]
     assert "call-29" in lines[-2], "the newest comes last"
+
+
+def mixed(start_ms: int, speaker: str, text: str, role: Role = "unknown", **heard: Any) -> Score:
+    """An utterance of a mono call."""
+    return score(call("call-7"), start_ms, text, role=role, **heard).model_copy(update={"speaker": speaker})
+
+
+CORRECTIONS = [
+    Correction(call=call("call-7"), speaker="speaker-2", same_as="speaker-1"),
+    Correction(call=call("call-7"), speaker="speaker-1", role="agent", role_confidence=0.97),
+]
+
+
+def test_corrections_are_told_and_hold_for_what_comes_after() -> None:
+    out = io.StringIO()
+    with View(Console(file=out, width=40)) as view:
+        for event in (mixed(0, "speaker-2", "hello"), *CORRECTIONS, mixed(1_000, "speaker-2", "how can I help")):
+            view.add(message(event))
+        view.add(message(CORRECTIONS[1].model_copy(update={"role": "unknown"})))
+    assert out.getvalue().splitlines() == [
+        "call-7   0:00.0 speaker-2  hello  neutral +0.00",
+        "call-7  -- speaker-2 is speaker-1",
+        "call-7  -- speaker-1 is the agent, 97% sure",
+        "call-7   0:01.0 speaker-1  how can I help  neutral +0.00",
+        "call-7  -- speaker-1 is of an unknown role again",
+    ]
+
+
+def test_a_terminal_corrects_what_it_shows_already() -> None:
+    console = Console(file=io.StringIO(), width=110, height=20, force_terminal=True, color_system=None)
+    view = View(console)
+
+    def shown() -> list[str]:
+        with console.capture() as captured:
+            console.print(view._render())
+        return captured.get().splitlines()
+
+    for event in (
+        mixed(0, "speaker-1", "I was charged twice", polarity=-0.8, party=-0.8, emotion="anger"),
+        mixed(2_000, "speaker-2", "how can I help", polarity=0.8, party=0.8, emotion="happiness"),
+    ):
+        view.add(message(event))
+    assert any("speaker-2" in one and "how can I help" in one for one in shown())
+    assert any("happiness 80%" in one for one in shown())
+    for event in (
+        Correction(call=call("call-7"), speaker="speaker-2", same_as="speaker-9"),
+        Correction(call=call("call-7"), speaker="speaker-9", role="agent"),
+        ended(call("call-7")),
+    ):
+        view.add(message(event))
+    assert any("speaker-9" in one and "how can I help" in one for one in shown())
+    assert any("anger 80%" in one for one in shown()), "the customer is the other one"
+    view._calls.clear()  # as 20 s after the call's end
+    assert any("speaker-9" in one and "how can I help" in one for one in shown())
 
 
 @pytest.mark.parametrize(

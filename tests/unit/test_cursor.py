@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import CalltideError
-from schemas.events import CallEnded, CallEvent, CallInfo, CallStarted, Progress, RunningScore, Score, encode
+from schemas.events import (
+    CallEnded,
+    CallEvent,
+    CallInfo,
+    CallStarted,
+    Correction,
+    Progress,
+    RunningScore,
+    Score,
+    encode,
+)
 from streams.subscriptions import (
     FORGET_SECONDS,
     HISTORY_UTTERANCES,
@@ -20,6 +30,7 @@ from streams.subscriptions import (
     Subscription,
     event_message,
     notice,
+    subject,
 )
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123_456, tzinfo=UTC)
@@ -57,6 +68,10 @@ def score(call_id: str = "c1", start_ms: int = 0, text: str = "hello") -> Score:
 
 def ended(call_id: str = "c1") -> CallEnded:
     return CallEnded(call=info(call_id), duration_ms=1000, ended_at=NOW, reason="hangup")
+
+
+def corrected(speaker: str, call_id: str = "c1", **found: Any) -> Correction:
+    return Correction(call=info(call_id), speaker=speaker, **found)
 
 
 def record(event: CallEvent, partition: int = 0, offset: int = 0) -> Record:
@@ -136,12 +151,8 @@ def test_fields_restrict_any_within_all_across() -> None:
 
 def test_kinds_default_to_all_but_progress() -> None:
     progress = Progress(call=info(), at_ms=1000)
-    assert [subscription().wants(event) for event in (started(), score(), ended(), progress)] == [
-        True,
-        True,
-        True,
-        False,
-    ]
+    events = (started(), score(), corrected("speaker-2"), ended(), progress)
+    assert [subscription().wants(event) for event in events] == [True, True, True, True, False]
     assert [subscription(kinds=["progress,score"]).wants(event) for event in (started(), score(), progress)] == [
         False,
         True,
@@ -153,7 +164,7 @@ def test_kinds_default_to_all_but_progress() -> None:
     ("fields", "word"),
     [
         ({"calls": ["c1"]}, "call, queue, agent, tenant, kinds, from, history"),
-        ({"kinds": ["scores"]}, "score, call_started, call_ended, progress"),
+        ({"kinds": ["scores"]}, "score, correction, call_started, call_ended, progress"),
         ({"history": ["all"]}, "live"),
         ({"from_": ["scores~0:1"], "history": ["live"]}, "not several"),
         ({"from_": ["scores-3-120"]}, "call=<id>"),
@@ -218,6 +229,20 @@ def test_running_calls_stay_bounded() -> None:
     assert [kept.event.call.call_id for kept, _ in calls.events(Subscription())] == ["new"], "its end was lost"
 
 
+def test_running_calls_keep_what_became_known_of_each_speaker() -> None:
+    """However long ago: a merge is told with the utterances that it is of. Of what is found anew the newest."""
+    calls = RunningCalls()
+    merged, agent = corrected("speaker-2", same_as="speaker-1"), corrected("speaker-1", role="agent")
+    newer = corrected("speaker-1", role="customer")
+    more = [score("c1", start_ms) for start_ms in range(2 * HISTORY_UTTERANCES)]
+    for offset, event in enumerate([score(start_ms=9_000), merged, agent, *more, newer]):
+        calls.add(record(event, offset=offset), f"cursor {offset}", now=0.0)
+    told = calls.events(Subscription())
+    assert [kept.event for kept, _ in told] == [merged, *more[-HISTORY_UTTERANCES:], newer]
+    assert [cursor for _, cursor in told] == [f"cursor {kept.offset}" for kept, _ in told]
+    assert not calls.events(Subscription(kinds=frozenset({"progress"})))
+
+
 def drain(backlog: Backlog) -> list[dict[str, Any]]:
     return [json.loads(text) for text in backlog]
 
@@ -266,6 +291,17 @@ def test_a_conflating_backlog_keeps_the_newest_of_each_call_and_counts_the_rest(
     assert sum(told.get("skipped", 0) for told in got) == len(put) - len(got), "what was skipped is told"
     newest = {call: number for number, call in put}
     assert set(newest.values()) <= set(numbers), "the newest of each call is never skipped"
+
+
+def test_a_correction_is_conflated_with_a_newer_one_of_the_same_only() -> None:
+    backlog = Backlog(4, conflate=True)
+    events = [
+        *(corrected("speaker-2", same_as="speaker-1"), corrected("speaker-3", same_as="speaker-1")),
+        *(corrected("speaker-1", role="agent"), score(), score(start_ms=900), corrected("speaker-1", role="customer")),
+    ]
+    for number, event in enumerate(events):
+        assert backlog.put(message(number), subject(event))
+    assert [told["number"] for told in drain(backlog)] == [0, 1, 4, 5]
 
 
 def test_the_gateways_own_messages_are_not_conflated() -> None:
