@@ -30,6 +30,7 @@ ENCODER_FILE, TOKENIZER_FILE, HEAD_FILE = "minilm.onnx", "minilm-tokenizer.json"
 # About 100 spoken words. A segment ends after 15 s, in which people say about 40; training cut its texts at 64 tokens.
 MAX_TOKENS = 128
 DIGITS = 4
+RESTORE = f"restore it with `git checkout -- {WEIGHTS}` or make it with `python -m training.train_sentiment`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +66,13 @@ def label_of(score: float, thresholds: tuple[float, float]) -> str:
     return "positive" if score > thresholds[1] else "neutral"
 
 
+def straight(text: str) -> str:
+    """The text with straight apostrophes: the lexicons know "don't" only in this spelling."""
+    return text.replace("’", "'")
+
+
 class EnsembleSentiment:
-    """MiniLM, VADER and TextBlob for English text, on the CPU, with nothing loaded from outside `weights_dir`.
+    """MiniLM, VADER and TextBlob for English text, on the CPU, with nothing loaded from outside one directory.
 
     * `minilm`: the head's P(positive) − P(negative), calibrated by a temperature on held-out texts.
     * `vader`: VADER's compound score (Hutto & Gilbert 2014).
@@ -78,7 +84,8 @@ class EnsembleSentiment:
     the label. A text without a letter or digit is neutral with confidence 0. Tokens beyond MAX_TOKENS are not seen by
     MiniLM.
 
-    Raises CalltideError when a file is missing from `weights_dir`.
+    `weights_dir` is a directory made by `calltide train sentiment`; without it, the committed weights are taken.
+    Raises CalltideError when a file is missing.
     """
 
     def __init__(self, weights_dir: Path | None = None, threads: int = 1) -> None:
@@ -86,8 +93,8 @@ class EnsembleSentiment:
         for name in (ENCODER_FILE, TOKENIZER_FILE, HEAD_FILE):
             if not (folder / name).is_file():
                 raise CalltideError(
-                    f"sentiment: {folder / name} is missing; restore it with `git checkout -- {folder}`"
-                    " or make it with `python -m training.train_sentiment`"
+                    f"sentiment: {folder / name} is missing; "
+                    + ("make the directory again with `calltide train sentiment`" if weights_dir else RESTORE)
                 )
         head = json.loads((folder / HEAD_FILE).read_text("utf-8"))
         self.id: str = head["id"]
@@ -107,22 +114,26 @@ class EnsembleSentiment:
 
     def embed(self, text: str) -> npt.NDArray[np.float32]:
         """The network's mean token vector, float32 [384]: the head's input, tuned to sentiment, not to likeness."""
-        ids = np.array([self._tokenizer.encode(text).ids], np.int64)
+        ids = np.array([self._tokenizer.encode(straight(text)).ids], np.int64)
         vector: npt.NDArray[np.float32] = self._encoder.run(None, {"ids": ids})[0][0]
         return vector
 
+    @property
+    def head(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Weight [3, 384] and bias [3] that make logits, in the order of SENTIMENTS, of `embed`'s vector."""
+        return self._weight, self._bias
+
+    def lexicons(self, text: str) -> dict[str, float]:
+        """The scores of VADER and TextBlob, −1 to 1."""
+        text = straight(text)
+        return {"vader": float(self._vader.polarity_scores(text)["compound"]), "textblob": float(polarity(text))}
+
     def members(self, text: str) -> tuple[dict[str, float], list[float]]:
         """Each member's score, −1 to 1, and MiniLM's probabilities in the order of SENTIMENTS; unrounded."""
-        text = text.replace("’", "'")  # the lexicons know "don't" only in this spelling
         logits = self._weight @ self.embed(text).astype(np.float64) + self._bias
         powers = np.exp(logits - logits.max())
         probabilities: list[float] = (powers / powers.sum()).tolist()
-        scores = {
-            "minilm": probabilities[2] - probabilities[0],
-            "vader": float(self._vader.polarity_scores(text)["compound"]),
-            "textblob": float(polarity(text)),
-        }
-        return scores, probabilities
+        return {"minilm": probabilities[2] - probabilities[0], **self.lexicons(text)}, probabilities
 
     def _score(self, text: str) -> TextSentiment:
         if not any(character.isalnum() for character in text):

@@ -117,7 +117,7 @@ def test_shares_are_a_mean_and_thresholds_enclose_zero(model: EnsembleSentiment)
 
 
 def test_missing_weights_are_one_clear_line(tmp_path: Path) -> None:
-    with pytest.raises(CalltideError, match=r"minilm\.onnx is missing; restore it"):
+    with pytest.raises(CalltideError, match=r"minilm\.onnx is missing; make the directory again"):
         EnsembleSentiment(tmp_path)
 
 

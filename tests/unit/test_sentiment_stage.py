@@ -1,18 +1,20 @@
 """Words and voice made one score, and the call's running score."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from processors.base import Record
-from processors.models.sentiment import TextSentiment
-from processors.sentiment import HALF_LIFE_WORDS, VALENCE, Config, FusedSentiment, build
+from processors.models.sentiment import SentimentModel, TextSentiment, label_of
+from processors.sentiment import HALF_LIFE_WORDS, NO_LANGUAGE, NO_ROLE, VALENCE, Config, FusedSentiment, build
 from processors.utterances import FORGOTTEN_MS
-from schemas.events import CallInfo, Emotion, EmotionLabel, EmotionScored, Score
+from schemas.errors import CalltideError
+from schemas.events import CallInfo, Correction, Emotion, EmotionLabel, EmotionScored, Role, Score
 from tests.unit.stage_records import call, event_of, marks, record, run, utterance
 
 SURE: dict[EmotionLabel, float] = dict.fromkeys(VALENCE, 0.0)
@@ -21,18 +23,24 @@ SURE: dict[EmotionLabel, float] = dict.fromkeys(VALENCE, 0.0)
 class Plain:
     """Says what the text says: "-0.5 and so on" scores −0.5."""
 
-    id = "plain"
     thresholds = (-0.2, 0.3)
 
+    def __init__(self, name: str = "plain", confidence: float = 0.8) -> None:
+        self.id = name
+        self._confidence = confidence
+
     def score(self, texts: Sequence[str]) -> list[TextSentiment]:
+        numbers = [float(text.split()[0]) for text in texts]
         return [
-            TextSentiment("neutral", float(text.split()[0]), 0.8, {"plain": float(text.split()[0])}) for text in texts
+            TextSentiment(label_of(number, self.thresholds), number, self._confidence, {"plain": number})
+            for number in numbers
         ]
 
 
-def voice(**probabilities: float) -> Emotion:
+def voice(uncertain: bool = False, **probabilities: float) -> Emotion:
     label = max(probabilities, key=probabilities.__getitem__)
-    return Emotion.model_validate({"label": label, "probabilities": SURE | probabilities, "model": "some-voice"})
+    found = {"label": label, "probabilities": SURE | probabilities, "model": "some-voice", "uncertain": uncertain}
+    return Emotion.model_validate(found)
 
 
 def said(
@@ -41,13 +49,20 @@ def said(
     emotion: Emotion | None = None,
     speaker: str = "customer",
     info: CallInfo | None = None,
+    role: Role = "customer",
+    language: str = "en",
 ) -> Record:
-    event = utterance(EmotionScored, info or call(), start_ms, text=text, emotion=emotion, speaker=speaker)
+    fields = {"text": text, "emotion": emotion, "speaker": speaker, "role": role, "language": language}
+    event = utterance(EmotionScored, info or call(), start_ms, **fields)
     return record(event, in_value=True)
 
 
-def scores(records: Sequence[Record], config: Config | None = None) -> list[Score]:
-    written, dead, _ = run("sentiment", FusedSentiment(config or Config(), "v7", Plain()), records)
+def scores(
+    records: Sequence[Record],
+    config: Config | None = None,
+    models: SentimentModel | Mapping[str, SentimentModel | None] | None = None,
+) -> list[Score]:
+    written, dead, _ = run("sentiment", FusedSentiment(config or Config(), "v7", models or Plain()), records)
     assert not dead
     assert all("event" not in item.headers for item in written)
     return [event_of(item) for item in written]
@@ -97,6 +112,78 @@ def test_the_voice_weight_reaches_from_words_only_to_voice_only(weight: float, s
     (result,) = scores([said("0.5 it was", emotion=voice(happiness=1.0))], Config(voice_weight=weight))
     assert result.sentiment is not None
     assert result.sentiment.score == score
+
+
+def test_a_role_may_have_a_voice_weight_of_its_own() -> None:
+    config = Config(voice_weights={"agent": 0.0})
+    by_agent, by_customer = scores(
+        [said("0.5 it was", emotion=voice(anger=1.0), role=role) for role in ("agent", "customer")], config
+    )
+    assert by_agent.sentiment is not None and by_customer.sentiment is not None
+    assert by_agent.sentiment.score == 0.5 > by_customer.sentiment.score
+    assert by_agent.sentiment.voice_score == VALENCE["anger"], "what the voice says is kept where it does not count"
+
+
+@pytest.mark.parametrize(
+    ("words", "confidence", "emotion", "disagree"),
+    [
+        ("0.8 lovely", 0.8, voice(anger=1.0), True),
+        ("-0.8 awful", 0.8, voice(happiness=1.0), True),
+        ("-0.8 awful", 0.8, voice(anger=1.0), False),
+        ("0.1 so so", 0.8, voice(anger=1.0), False),
+        ("0.8 lovely", 0.8, voice(neutral=1.0), False),
+        ("0.8 lovely", 0.4, voice(anger=1.0), False),
+        ("0.8 lovely", 0.8, voice(anger=0.4, neutral=0.6), False),
+        ("0.8 lovely", 0.8, voice(True, anger=1.0), False),
+        ("0.8 lovely", 0.8, None, False),
+    ],
+)
+def test_words_and_voice_disagree_when_both_are_clear_and_opposite(
+    words: str, confidence: float, emotion: Emotion | None, disagree: bool
+) -> None:
+    (result,) = scores([said(words, emotion=emotion)], models=Plain(confidence=confidence))
+    assert result.sentiment is not None
+    assert result.sentiment.disagree is disagree
+
+
+def test_the_closest_model_reads_and_a_text_that_none_can_read_says_so() -> None:
+    english, german, agents = Plain("english"), Plain("german"), Plain("agents")
+    models = {"*/en": english, "*/de": german, "agent/*": agents, "agent/de": english, "unknown/*": None}
+    lines: list[tuple[Role, str]] = [
+        ("customer", "en"),
+        ("customer", "de-AT"),
+        ("agent", "fr"),
+        ("agent", "de"),
+        ("customer", "fr"),
+        ("unknown", "en"),
+    ]
+    found = scores(
+        [said("0.9 so", 1_000 * i, None, r, None, r, lang) for i, (r, lang) in enumerate(lines)], None, models
+    )
+    assert [f.sentiment and f.sentiment.model for f in found] == ["english", "german", "agents", "english", None, None]
+    assert [f.flags for f in found] == [(), (), (), (), (NO_LANGUAGE,), (NO_ROLE,)]
+    assert found[-1].running.utterances == 4, "what has no sentiment does not count"
+    (silent,) = scores([said("", language="fr")], None, models)
+    assert silent.flags == (), "nothing was said: nothing is missing"
+
+
+def test_parties_that_turn_out_to_be_one_have_one_course() -> None:
+    twenty, ten = " ".join(["1"] * 20), " ".join(["-1"] * 10)
+    heard = [said(twenty), said(ten, 5_000), said("1 more", 9_000)]
+    *_, straight = scores(heard)
+    split = [said(twenty, speaker="a"), said(ten, 5_000, speaker="b")]
+    joined = record(Correction(call=call(), speaker="b", same_as="a"), in_value=True)
+    written, dead, _ = run("sentiment", FusedSentiment(Config(), "v7", Plain()), [*split, joined, heard[2]], crash=True)
+    assert not dead and written[2].kind == "correction"
+    split_again = [*split, joined, said("1 more", 9_000, speaker="a")]
+    *_, found = [event_of(r) for r in run("sentiment", FusedSentiment(Config(), "v7", Plain()), split_again)[0]]
+    assert found.running == straight.running
+
+
+@pytest.mark.parametrize("key", ["customers", "customer/german", "/de", "customer/"])
+def test_a_key_that_names_no_party_is_refused(key: str) -> None:
+    with pytest.raises(ValueError, match="models"):
+        Config.model_validate({"models": {key: "packaged"}})
 
 
 def test_the_running_score_halves_its_distance_every_so_many_words() -> None:
@@ -188,3 +275,15 @@ def test_the_real_model_in_any_batch() -> None:
     found = [event_of(item) for item in whole]
     assert [score.sentiment.label for score in found] == ["negative", "neutral", "positive"]
     assert found[0].running.score < 0 < found[2].running.score - found[1].running.score
+
+
+@pytest.mark.models
+def test_the_real_model_reads_english_only_and_roles_can_be_left_out(tmp_path: Path) -> None:
+    stage = build(Config(models={"agent": "none", "*/de": "none"}), "test")
+    lines: list[tuple[Role, str]] = [("customer", "en"), ("customer", "es"), ("agent", "en"), ("customer", "de")]
+    records = [said("this is wonderful", 1_000 * i, role=r, language=lang) for i, (r, lang) in enumerate(lines)]
+    found = [event_of(item) for item in run("sentiment", stage, records)[0]]
+    assert [f.sentiment is not None for f in found] == [True, False, False, False]
+    assert [f.flags for f in found] == [(), (NO_LANGUAGE,), (NO_ROLE,), (NO_LANGUAGE,)]
+    with pytest.raises(CalltideError, match="CALLTIDE_SENTIMENT__MODEL"):
+        build(Config(model=str(tmp_path)), "test")
