@@ -8,9 +8,10 @@ How a segment comes about:
 * It opens at the first window with a probability of `threshold` or more, and begins `pre_roll_ms` earlier, but never
   before the end of the segment before it. A window goes on being speech until its probability falls below `release`.
 * It ends after `hangover_ms` without speech, TAIL_MS after the last window of speech. With less speech in it than
-  `minimum_speech_ms` it was a burst and is dropped.
-* Before it gets longer than `maximum_ms` it is cut in the middle of its weakest recent window, and the rest is the next
-  segment; in a pause it just ends there.
+  `minimum_speech_ms`, or with speech that the model was never sure of (EVIDENCE), it was a noise: it is dropped and its
+  length counted.
+* Before it gets longer than `maximum_ms` it is cut in the middle of its weakest recent window, by the model's
+  probability and by loudness, and the rest is the next segment; in a pause it just ends there.
 * A call whose channels talk across each other for CUT_MS never stands at a point where its state is small. Then all
   open segments end where they are, or in a common pause of the last seconds before, and what goes on opens new ones.
 
@@ -31,6 +32,7 @@ What happens to audio that is not as it should be:
 """
 
 import json
+import math
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -59,8 +61,19 @@ STATE: Final = (2, 128)
 
 TAIL_MS: Final = 96
 """Audio kept after the last window of speech. Judgement: a fading consonant falls below the threshold early."""
-SEARCH_MS: Final = 3_000
-"""How far back a too long segment is searched for its weakest window; at most a quarter of `maximum_ms`. Judgement."""
+EVIDENCE: Final = 1.0
+"""Least sum, over a segment's windows, of what their probabilities are above `threshold`. Measured: music, tones and
+noise that rise above the threshold stay below this, real speech does not (docs/vad.md)."""
+SEARCH_MS: Final = 5_000
+"""How far back a too long segment is searched for its weakest window; at most a third of `maximum_ms`. Judgement:
+farther back there is a pause more often, and segments get shorter."""
+_SMOOTHING: Final = (1, 2, 3, 2, 1)
+"""Weights of the windows around one for how weak it is: a pause between words is longer than the closure before a "t".
+Measured, as is _DB_OF_PROBABILITY, by the share of cuts that fall into a pause (docs/vad.md)."""
+_DB_OF_PROBABILITY: Final = 10.0
+"""Decibels less that make a window as weak as a probability of 0 instead of 1."""
+_SILENCE_DB: Final = -70.0
+"""Below this level of full scale nothing is weaker than another."""
 CUT_MS: Final = 30_000
 """Longest media time without a point at which the state is small: what is read again after a crash. Judgement."""
 PAUSE_FROM_MS: Final = 20_000
@@ -116,6 +129,10 @@ class _Open:
     speech: int
     """Number of windows of speech."""
     speech_end_ms: int
+    evidence: float
+    """Sum of what its probabilities are above the threshold."""
+    continued: bool = False
+    """Whether it is the rest of one that was too long."""
 
 
 @dataclass(slots=True)
@@ -179,6 +196,8 @@ class _Call:
     """Wall clock at the end of the latest packet."""
     missing_ms: int = 0
     dropped: int = 0
+    not_speech_ms: int = 0
+    """What rose above the threshold and was no speech, all channels."""
     heard_ms: int = 0
     """Media time of the channel that is farthest."""
 
@@ -204,7 +223,7 @@ class VoiceActivity:
         self._config = config
         self._model = model
         self._tail_ms = min(TAIL_MS, config.hangover_ms)
-        self._search = min(SEARCH_MS, config.maximum_ms // 4) // WINDOW_MS
+        self._search = min(SEARCH_MS, config.maximum_ms // 3) // WINDOW_MS
 
     def open(self, call_id: str) -> _Call:
         """The state of a call that has just appeared."""
@@ -221,6 +240,7 @@ class VoiceActivity:
         header = json.loads(snapshot[5:start])
         call = _Call(CallInfo.model_validate(header["call"]), header["made_up"], mark_ms=header["mark_ms"])
         call.captured_ms, call.missing_ms, call.dropped = header["captured_ms"], header["missing_ms"], header["dropped"]
+        call.not_speech_ms = header.get("not_speech_ms", 0)  # snapshots of 0.1.0 have none
         for *fields, n_audio, n_partial in header["channels"]:
             channel = _Channel(*fields)
             sizes = (4 * STATE[0] * STATE[1], 4 * CONTEXT_MS * channel.rate // 1000, n_audio, n_partial)
@@ -342,7 +362,7 @@ class VoiceActivity:
             return outputs
         elif (packet.codec, packet.rate) != (channel.codec, channel.rate):
             heard_ms = channel.heard_ms
-            outputs += self._close(info, channel, "pause", heard_ms)
+            outputs += self._close(call, info, channel, "pause", heard_ms)
             call.missing_ms += max(at_ms - heard_ms, 0)
             channel.restart(packet.codec, packet.rate, max(packet.sample, heard_ms * packet.rate // 1000))
         if packet.sample > channel.next_sample:
@@ -357,7 +377,7 @@ class VoiceActivity:
         call.cut_ms += max(at_ms - call.heard_ms, 0)
         channel.captured_ms = record.timestamp_ms - end_ms
         call.captured_ms = max(call.captured_ms or 0, record.timestamp_ms)
-        outputs += yield from self._feed(info, channel, packet.value[known * BYTES_PER_SAMPLE[packet.codec] :])
+        outputs += yield from self._feed(call, info, channel, packet.value[known * BYTES_PER_SAMPLE[packet.codec] :])
         call.heard_ms = max(call.heard_ms, end_ms)
         for other in call.channels.values():
             if other.heard_ms < call.heard_ms - LAG_MS:
@@ -391,13 +411,13 @@ class VoiceActivity:
         call.missing_ms += to_sample * 1000 // channel.rate - channel.heard_ms
         missing = to_sample - channel.next_sample
         filled = min(missing, (self._config.hangover_ms + MARK_MS) * channel.rate // 1000)
-        outputs = yield from self._feed(info, channel, audio.silence(filled, channel.codec))
+        outputs = yield from self._feed(call, info, channel, audio.silence(filled, channel.codec))
         if filled < missing:
-            outputs += self._close(info, channel, "pause", channel.heard_ms)
+            outputs += self._close(call, info, channel, "pause", channel.heard_ms)
             channel.restart(channel.codec, channel.rate, to_sample)
         return outputs
 
-    def _feed(self, info: CallInfo, channel: _Channel, value: bytes) -> _Hearing:
+    def _feed(self, call: _Call, info: CallInfo, channel: _Channel, value: bytes) -> _Hearing:
         """Hear the next samples of a channel."""
         channel.next_sample += len(value) // BYTES_PER_SAMPLE[channel.codec]
         heard, size = channel.partial + value, WINDOW_MS * channel.bytes_per_ms
@@ -408,10 +428,10 @@ class VoiceActivity:
             windows = heard[first : min(first + CHUNK * size, whole)]
             probabilities = yield channel, windows
             channel.audio += windows
-            outputs += self._segment(info, channel, probabilities)
+            outputs += self._segment(call, info, channel, probabilities)
         return outputs
 
-    def _segment(self, info: CallInfo, channel: _Channel, probabilities: list[float]) -> list[Output]:
+    def _segment(self, call: _Call, info: CallInfo, channel: _Channel, probabilities: list[float]) -> list[Output]:
         config, outputs = self._config, []
         if channel.open is None and max(probabilities) < config.threshold:
             channel.position_ms += WINDOW_MS * len(probabilities)
@@ -424,7 +444,7 @@ class VoiceActivity:
             if segment is None:
                 if probability >= config.threshold:
                     channel.trim(before_ms - config.pre_roll_ms)
-                    channel.open = _Open([probability], 1, now_ms)
+                    channel.open = _Open([probability], 1, now_ms, probability - config.threshold)
                 continue
             segment.probabilities.append(probability)
             if probability >= config.threshold or (
@@ -432,33 +452,64 @@ class VoiceActivity:
             ):
                 segment.speech_end_ms = now_ms
                 segment.speech += 1
+                segment.evidence += max(probability - config.threshold, 0)
             elif now_ms - segment.speech_end_ms >= config.hangover_ms:
-                outputs += self._close(info, channel, "pause", now_ms)
+                outputs += self._close(call, info, channel, "pause", now_ms)
                 continue
             if now_ms + WINDOW_MS - channel.audio_ms > config.maximum_ms:
                 if segment.speech_end_ms < now_ms:
-                    outputs += self._close(info, channel, "max_length", now_ms)
+                    outputs += self._close(call, info, channel, "max_length", now_ms)
                 else:
-                    outputs += self._split(info, channel, segment)
+                    outputs += self._split(call, info, channel, segment)
         if channel.open is None:
             channel.trim(channel.position_ms - config.pre_roll_ms)
         return outputs
 
-    def _split(self, info: CallInfo, channel: _Channel, segment: _Open) -> list[Output]:
+    def _split(self, call: _Call, info: CallInfo, channel: _Channel, segment: _Open) -> list[Output]:
         """Cut a segment in its weakest recent window (the last of several) and go on with the rest."""
-        values = segment.probabilities
-        candidates = range(max(len(values) - self._search, 0), len(values))
-        weakest = min(candidates, key=lambda i: (values[i], -i))
+        config, values = self._config, segment.probabilities
+        weakest = self._weakest(channel, values)
         end_ms = channel.position_ms - WINDOW_MS * (len(values) - weakest) + WINDOW_MS // 2
-        output = self._emit(info, channel, "max_length", end_ms)
+        spoken = self._is_speech(segment)
+        outputs = [self._emit(info, channel, "max_length", end_ms)] if spoken else []
+        if not spoken:
+            call.not_speech_ms += end_ms - channel.audio_ms
+            channel.trim(end_ms)
         segment.probabilities = values[weakest:]
-        segment.speech = sum(value >= self._config.release for value in segment.probabilities)
-        return [output]
+        segment.speech = sum(value >= config.release for value in segment.probabilities)
+        segment.evidence = sum(max(value - config.threshold, 0) for value in segment.probabilities)
+        segment.continued = spoken
+        return outputs
 
-    def _close(self, info: CallInfo, channel: _Channel, cut: Cut, heard_ms: int) -> list[Output]:
+    def _weakest(self, channel: _Channel, values: list[float]) -> int:
+        """Index of the window of `values`, the open segment's probabilities, in which to cut it."""
+        n, size = self._search, WINDOW_MS * channel.bytes_per_ms
+        end = (channel.position_ms - channel.audio_ms) * channel.bytes_per_ms
+        samples = audio.decode(bytes(channel.audio[end - n * size : end]), channel.codec)
+        # Whole numbers: the sums are the same in whatever order they are added.
+        powers = np.square(np.rint(samples * 32_768).astype(np.int64)).reshape(n, -1).mean(axis=1).tolist()
+        floor = 10 ** (_SILENCE_DB / 10)
+        strength = [
+            value + 10 * math.log10(power / 2**30 + floor) / _DB_OF_PROBABILITY
+            for value, power in zip(values[-n:], powers, strict=True)
+        ]
+        around = len(_SMOOTHING) // 2
+        padded = [strength[0]] * around + strength + [strength[-1]] * around
+        smooth = [sum(w * padded[i + k] for k, w in enumerate(_SMOOTHING)) for i in range(n)]
+        return len(values) - n + min(range(n), key=lambda i: (smooth[i], -i))
+
+    def _is_speech(self, segment: _Open) -> bool:
+        return segment.continued or (
+            segment.speech * WINDOW_MS >= self._config.minimum_speech_ms and segment.evidence >= EVIDENCE
+        )
+
+    def _close(self, call: _Call, info: CallInfo, channel: _Channel, cut: Cut, heard_ms: int) -> list[Output]:
         """End the open segment, if there is one, at `heard_ms` at the latest."""
         segment, channel.open = channel.open, None
-        if segment is None or segment.speech * WINDOW_MS < self._config.minimum_speech_ms:
+        if segment is None:
+            return []
+        if not self._is_speech(segment):
+            call.not_speech_ms += segment.speech_end_ms - channel.audio_ms
             return []
         return [self._emit(info, channel, cut, min(segment.speech_end_ms + self._tail_ms, heard_ms))]
 
@@ -494,7 +545,7 @@ class VoiceActivity:
             )
         ):
             for channel, _ in opened:
-                outputs += self._close(info, channel, "max_length", channel.position_ms)
+                outputs += self._close(call, info, channel, "max_length", channel.position_ms)
                 channel.trim(channel.position_ms - self._config.pre_roll_ms)
             opened = []
         mark_ms = min((channel.audio_ms for channel in channels), default=0)
@@ -516,7 +567,7 @@ class VoiceActivity:
             return Step()
         outputs: list[Output] = []
         for channel in sorted(call.channels.values(), key=lambda channel: (channel.audio_ms, channel.number)):
-            outputs += self._close(info, channel, "end", channel.heard_ms)
+            outputs += self._close(call, info, channel, "end", channel.heard_ms)
         if ended_at is None:
             known = call.captured_ms is not None
             ended_at = _EPOCH + timedelta(milliseconds=call.captured_ms or 0) if known else info.started_at
@@ -553,6 +604,7 @@ class VoiceActivity:
             "captured_ms": call.captured_ms,
             "missing_ms": call.missing_ms,
             "dropped": call.dropped,
+            "not_speech_ms": call.not_speech_ms,
             "channels": channels,
         }
         text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()

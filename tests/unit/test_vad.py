@@ -180,7 +180,7 @@ def test_bursts_are_dropped() -> None:
 
 
 def test_speech_starts_at_the_threshold_and_goes_on_down_to_the_release() -> None:
-    value = sound((320, 0.45), (96, 0.6), (320, 0.4), (640, 0.3))
+    value = sound((320, 0.45), (96, 0.9), (320, 0.4), (640, 0.3))
     assert times(feed(plain(), call_of(packets(value)))) == [(0, 160, 736 + 96, "pause")]
 
 
