@@ -1,17 +1,23 @@
-"""ASR: what is said in a turn, with the time of each word in the call.
+"""ASR: what is said in a turn, with the time of each word in the call, and who of two strangers is the agent.
 
 A changer must know: a turn in which nothing was recognised goes on with an empty text and a flag that says why. It is
-never dropped: later stages and people must see that somebody made a sound there.
+never dropped: later stages and people must see that somebody made a sound there. The stage has no state but for
+speakers whose role no channel tells: what they have said so far is kept until the call ends.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from processors.base import Effort, Output, Processor, Record, Step
-from processors.utterances import promote, read, rounded, samples
-from schemas.events import Transcript, Turn, Word
+from processors import roles
+from processors.base import IDLE, Effort, Output, Processor, Record, Step
+from processors.preprocessing import Step as Preprocessing
+from processors.preprocessing import prepare
+from processors.roles import Parties
+from processors.text_format import Numbers, formatted
+from processors.utterances import FORGOTTEN_MS, promote, read, rounded, samples
+from schemas.events import CallEnded, CallEvent, Correction, Transcript, Turn, Word
 
 if TYPE_CHECKING:
     from processors.models.whisper import AsrModel, Recognition
@@ -19,61 +25,143 @@ if TYPE_CHECKING:
 
 REDUCED: Final = "reduced_beam"
 """Flag of a transcript that was decoded greedily because the stage lagged behind the calls."""
+CROSS_TALK: Final = "cross_talk"
+"""Flag, set by diarization, of a turn that is another channel's voice leaking in: it is not transcribed twice."""
+UNCERTAIN_LANGUAGE: Final = "uncertain_language"
+"""Flag of a transcript whose language was detected with a probability below `SURE_OF_LANGUAGE`."""
+SURE_OF_LANGUAGE: Final = 0.5
+"""Judgement: below it another language, or none, is as likely; the words are then often those of a wrong one."""
+UNDETERMINED: Final = "und"
+"""Language of what was not heard: ISO 639-2's code for it."""
 
 
 class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    model: str = Field("tiny.en", description="packaged tiny.en, a faster-whisper size or hub id, or a directory")
+    engine: Literal["whisper", "onnx-asr"] = Field(
+        "whisper", description="whisper: CTranslate2; onnx-asr: Parakeet, Canary, Zipformer and others (extra onnx-asr)"
+    )
+    model: str = Field(
+        "tiny.en",
+        description="packaged tiny.en, a faster-whisper size or hub id, or a directory; "
+        "for onnx-asr one of its model names, a hub id, or a directory",
+    )
     beam_size: int = Field(5, ge=1, le=10, description="decoding beam; 1 costs a seventh less and hears worse")
-    language: str | None = Field(None, description="language code; none: detect (multilingual models)")
+    language: str | None = Field(
+        None,
+        description="language code, or several with commas to choose among for each turn; "
+        "none: any that the model knows",
+    )
     threads: int = Field(1, ge=1, description="CPU threads of the model")
+    device: Literal["cpu", "cuda", "auto"] = Field("cpu", description="where the model runs; auto: CUDA where there is")
+    compute_type: str | None = Field(
+        None, description="CTranslate2's int8, int8_float16, float16, float32 …; none: int8 on a CPU, float16 on CUDA"
+    )
+    hotwords: dict[str, str] = Field(
+        {}, description="by tenant, or * for all others: names and terms to be expected; Whisper only"
+    )
+    prompt: str = Field("", description="a sentence in the style that is wanted, put before every turn; Whisper only")
+    numbers: Numbers = Field(
+        "as_heard", description="numbers, money, e-mail addresses as the model writes them, formatted, or spelled out"
+    )
+    preprocess: tuple[Preprocessing, ...] = Field(
+        (), description="what is done to the audio first: band, denoise, trim, normalise"
+    )
+    role_certainty: float = Field(
+        roles.CERTAINTY, gt=0.5, le=1, description="probability from which a role found by what is said is believed"
+    )
 
 
 class SpeechRecognition:
-    """Turns in, transcripts out, with the same audio. Marks pass through. No state.
+    """Turns in, transcripts out, with the same audio. Marks pass through.
 
     Word times are milliseconds of the call, kept within the turn. Where the model recognises nothing, the text is empty
-    and `flags` holds its reason: no_words, no_speech or repetition.
+    and `flags` holds its reason: no_words, no_speech, phantom or repetition; cross-talk is not even heard.
+
+    A turn of unknown role gets the role that its speaker's words tell, once they do (`processors.roles`). Whenever a
+    speaker's role becomes known, or is withdrawn, a Correction follows that holds for the earlier utterances, too.
 
     When its worker lags, `quick` takes over (`processors.base.Adjustable`), then larger batches of it; such transcripts
     have REDUCED in their flags.
     """
 
-    idle_timeout_ms: int | None = None
+    idle_timeout_ms: int | None = FORGOTTEN_MS
 
-    def __init__(self, model: "AsrModel", quick: "AsrModel | None" = None) -> None:
+    def __init__(self, model: "AsrModel", quick: "AsrModel | None" = None, config: Config | None = None) -> None:
         self._models = (model, quick or model)
+        self._config = config or Config()
         self.reduced: Sequence[Effort] = (Effort(REDUCED, batch=4), Effort(REDUCED, batch=8)) if quick else ()
         self.effort = 0
 
-    def open(self, call_id: str) -> None:
-        return None
+    def open(self, call_id: str) -> Parties:
+        return Parties()
 
-    def restore(self, call_id: str, snapshot: bytes) -> None:
-        return None
+    def restore(self, call_id: str, snapshot: bytes) -> Parties:
+        return Parties.restore(snapshot)
 
-    def process(self, batch: Sequence[tuple[None, Record]]) -> list[Step]:
+    def process(self, batch: Sequence[tuple[Parties, Record]]) -> list[Step]:
+        steps = iter(self._hear([item for item in batch if item[1].kind != IDLE]))
+        # A call that is forgotten leaves nothing.
+        return [Step() if record.kind == IDLE else next(steps) for _, record in batch]
+
+    def _hear(self, batch: Sequence[tuple[Parties, Record]]) -> list[Step]:
         events = read(batch, Turn)
-        heard = [
-            samples(event, record) for event, (_, record) in zip(events, batch, strict=True) if isinstance(event, Turn)
-        ]
         model = self._models[self.effort > 0]
-        recognitions = iter(model.transcribe(heard) if heard else ())
-        steps = []
+        heard, contexts, cuts_s = [], [], []
         for event, (_, record) in zip(events, batch, strict=True):
+            if isinstance(event, Turn) and CROSS_TALK not in event.flags:
+                prepared, cut_s = prepare(samples(event, record), self._config.preprocess)
+                heard.append(prepared)
+                contexts.append(self._context(event.call.tenant))
+                cuts_s.append(cut_s)
+        # Models that take no context need not know of it.
+        found = model.transcribe(heard, *([contexts] if any(contexts) else [])) if heard else []
+        recognitions = iter(zip(found, cuts_s, strict=True))
+        steps = []
+        for event, (parties, record) in zip(events, batch, strict=True):
             if isinstance(event, Turn):
-                output = Output.of(self._transcript(event, next(recognitions), model.id), record.value)
+                if CROSS_TALK in event.flags:
+                    transcript = promote(
+                        event, Transcript, text="", language=UNDETERMINED, asr_confidence=0, asr_model=model.id
+                    )
+                else:
+                    transcript = self._transcript(event, *next(recognitions), model.id)
+                if event.role == "unknown":
+                    transcript, corrections = self._with_role(parties, transcript)
+                else:
+                    corrections = []
+                outputs = [Output.of(transcript, record.value), *corrections]
             else:
-                output = Output.of(event, b"")
-            steps.append(Step([output]))
+                outputs = [Output.of(event, b"")]
+                if isinstance(event, Correction) and event.same_as:
+                    parties.merge(event.speaker, event.same_as)
+                    outputs += self._corrections(parties, event)
+            steps.append(Step(outputs, b"" if isinstance(event, CallEnded) else parties.snapshot()))
         return steps
 
-    def _transcript(self, turn: Turn, recognition: "Recognition", model_id: str) -> Transcript:
-        def in_call(seconds: float) -> int:
-            return min(max(turn.start_ms + round(seconds * 1_000), turn.start_ms), turn.end_ms)
+    def _context(self, tenant: str) -> str:
+        hotwords = self._config.hotwords
+        return f"{hotwords.get(tenant, hotwords.get('*', ''))} {self._config.prompt}".strip()
 
-        words = [
+    def _with_role(self, parties: Parties, transcript: Transcript) -> tuple[Transcript, list[Output]]:
+        parties.hear(transcript.speaker, transcript.text)
+        corrections = self._corrections(parties, transcript)
+        role, confidence = parties.role(transcript.speaker)
+        return transcript.model_copy(update={"role": role, "role_confidence": confidence}), corrections
+
+    def _corrections(self, parties: Parties, event: CallEvent) -> list[Output]:
+        outputs = []
+        for speaker in parties.decide(self._config.role_certainty):
+            role, confidence = parties.role(speaker)
+            correction = Correction(call=event.call, speaker=speaker, role=role, role_confidence=confidence)
+            outputs.append(Output.of(correction, b""))
+        return outputs
+
+    def _transcript(self, turn: Turn, recognition: "Recognition", cut_s: float, model_id: str) -> Transcript:
+        def in_call(seconds: float) -> int:
+            return min(max(turn.start_ms + round((seconds + cut_s) * 1_000), turn.start_ms), turn.end_ms)
+
+        words = tuple(
             Word(
                 text=word.text,
                 start_ms=in_call(word.start_s),
@@ -81,18 +169,20 @@ class SpeechRecognition:
                 confidence=rounded(word.confidence),
             )
             for word in recognition.words
-        ]
+        )
+        text, words = formatted(recognition.text, words, self._config.numbers, recognition.language)
         return promote(
             turn,
             Transcript,
-            text=recognition.text,
-            words=tuple(words),
+            text=text,
+            words=words,
             language=recognition.language,
             asr_confidence=rounded(recognition.confidence),
             asr_model=model_id,
             flags=(
                 *turn.flags,
                 *([recognition.rejected] if recognition.rejected else ()),
+                *([UNCERTAIN_LANGUAGE] if recognition.language_probability < SURE_OF_LANGUAGE else ()),
                 *([REDUCED] if self.effort else ()),
             ),
         )
@@ -100,7 +190,13 @@ class SpeechRecognition:
 
 def build(config: Config, pipeline_version: str) -> Processor:
     """The stage with its real model. Raises CalltideError when the model cannot be had."""
+    if config.engine == "onnx-asr":
+        from processors.models.onnx_asr import OnnxAsr
+
+        return SpeechRecognition(OnnxAsr(config.model, config.threads, config.language, config.device), config=config)
     from processors.models.whisper import WhisperCt2
 
-    model = WhisperCt2(config.model, config.threads, config.beam_size, language=config.language)
-    return SpeechRecognition(model, quick=model.with_beam(1) if config.beam_size > 1 else None)
+    model = WhisperCt2(
+        config.model, config.threads, config.beam_size, config.compute_type, config.language, config.device
+    )
+    return SpeechRecognition(model, quick=model.with_beam(1) if config.beam_size > 1 else None, config=config)

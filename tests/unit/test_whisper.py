@@ -110,6 +110,21 @@ def test_a_result_is_the_same_alone_and_in_any_company(
     assert len({heard.text for heard in alone}) > 6
 
 
+def test_what_is_expected_changes_only_its_own_stretch(
+    model: WhisperCt2, sample: NDArray[np.float32], turns: list[tuple[float, float, str]]
+) -> None:
+    stretches = [cut(sample, start - 0.1, end + 0.1) for start, end, _ in turns[5:9]]
+    contexts = ["", "Dyane Jerzy", "", "Sheela, Dyane, Jerzy"]
+    alone = [model.transcribe([stretch], [context])[0] for stretch, context in zip(stretches, contexts, strict=True)]
+    assert model.transcribe(stretches, contexts) == alone
+    assert model.transcribe(stretches[::-1], contexts[::-1]) == alone[::-1]
+    plain = model.transcribe(stretches)
+    assert [alone[0], alone[2]] == [plain[0], plain[2]]
+    assert "Dyane" in alone[1].text and "Dyane" not in plain[1].text
+    long = model.transcribe(stretches[:1], ["names " * 500])[0]
+    assert long.rejected or long.text
+
+
 def test_threads_change_nothing(sample: NDArray[np.float32]) -> None:
     stretch = [cut(sample, 20, 24)]
     assert WhisperCt2(threads=1).transcribe(stretch) == WhisperCt2(threads=2).transcribe(stretch)
@@ -141,7 +156,7 @@ def test_silence_noise_and_tones_have_no_words(model: WhisperCt2) -> None:
     stretches += [noise(4, colour, loudness) for colour in (0, 1, 2) for loudness in (0.001, 0.01, 0.1)]
     stretches += [ringing.astype(np.float32), np.ones(1, np.float32)]
     for heard in model.transcribe(stretches):
-        assert heard.rejected in ("no_words", "no_speech", "repetition")
+        assert heard.rejected in ("no_words", "no_speech", "phantom", "repetition")
         assert (heard.text, heard.words, heard.confidence) == ("", (), 0)
 
 
@@ -156,6 +171,14 @@ def test_silence_noise_and_tones_have_no_words(model: WhisperCt2) -> None:
         ("I don't know. " * 12, -0.1, 0.02, "repetition"),
         (" ...", -0.1, 0.02, "no_words"),
         ("", 0.0, 0.0, "no_words"),
+        ("Thank you.", -0.8, 0.64, "phantom"),
+        ("Thanks for watching!", -0.3, 0.55, "phantom"),
+        ("Thank you.", -0.3, 0.4, None),
+        ("Thank you, Adam.", -0.8, 0.64, None),
+        ("No, no, no, no!", -0.3, 0.02, None),
+        ("Be Be Be Be Be Be Be Be", -0.3, 0.02, "repetition"),
+        ("I see it I see it I see it I see it", -0.3, 0.02, "repetition"),
+        ("It is 5 5 5 1 2 3 4 5 5 5 1 2 3 4", -0.3, 0.02, None),
     ],
 )
 def test_what_is_not_believed(text: str, log_probability: float, no_speech: float, expected: str | None) -> None:
