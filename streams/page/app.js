@@ -2,8 +2,9 @@
 //
 // A changer must know: everything in an event comes from callers' mouths or other systems, so it enters the page by
 // textContent and attributes only, never as HTML. An utterance is (channel, start_ms): the same one twice replaces itself.
+// Utterances are kept as they were heard and drawn as `known` has them: a correction holds for those before it, too.
 
-const KINDS = "score,call_started,call_ended";
+const KINDS = "score,correction,call_started,call_ended";
 const RETRY_MS = [250, 5000]; // first and longest pause before connecting again
 const SILENCE_MS = 40000; // the gateway speaks every 15 s: after so long without a word the connection is dead
 const ENDED_KEPT = 50;
@@ -11,7 +12,7 @@ const UTTERANCES_KEPT = 1000;
 const EMOTIONS = ["neutral", "happiness", "sadness", "anger", "fear", "surprise"];
 
 const $ = (id) => document.getElementById(id);
-const calls = new Map(); // call id → { info, utterances: Map, duration, ended, entry }
+const calls = new Map(); // call id → what is known of it, see callOf
 let selected = null;
 let chosen = false; // whether a person chose the call that is shown
 let delays = []; // seconds from speech to page of the last scores
@@ -40,7 +41,8 @@ const signed = (score) => (score < 0 ? "−" : "+") + Math.abs(score).toFixed(2)
 const percent = (share) => `${Math.round(share * 100)}\u00a0%`;
 const feeling = (score) => (score > 0.1 ? "positive" : score < -0.1 ? "negative" : "neutral");
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
-const inOrder = (call) => [...call.utterances.values()].sort((a, b) => a.start_ms - b.start_ms || a.channel - b.channel);
+const inOrder = (call) =>
+  [...call.utterances.values()].map((event) => known(call, event)).sort((a, b) => a.start_ms - b.start_ms || a.channel - b.channel);
 
 // ---------------------------------------------------------------- connection
 
@@ -116,6 +118,7 @@ function receive(message) {
   } else if (message.event) {
     const call = callOf(message.event.call);
     if (message.type === "score") hear(call, message.event, message);
+    else if (message.type === "correction") correct(call, message.event);
     else if (message.type === "call_ended") end(call, message.event);
     drawCalls();
     if (selected === null || (!chosen && calls.get(selected)?.ended && !call.ended)) select(call.info.call_id);
@@ -143,7 +146,12 @@ function look() {
 function callOf(info) {
   let call = calls.get(info.call_id);
   if (!call) {
-    call = { info, utterances: new Map(), speakers: [], duration: 0, ended: false, entry: null };
+    call = {
+      ...{ info, utterances: new Map(), duration: 0, ended: false, entry: null },
+      said: new Map(), // speaker → what was said last; in the order in which they were first heard
+      merged: new Map(), // speaker → the earlier speaker whose voice it turned out to be
+      roles: new Map(), // speaker → { role, role_confidence } that was found
+    };
     calls.set(info.call_id, call);
   }
   return call;
@@ -154,8 +162,7 @@ function hear(call, event, message) {
   call.utterances.set(key, event);
   call.duration = Math.max(call.duration, event.end_ms);
   if (event.running.utterances >= (call.last?.running.utterances ?? 0)) call.last = event;
-  if (event.role !== "agent" && event.start_ms >= (call.customer?.start_ms ?? 0)) call.customer = event;
-  if (!call.speakers.includes(event.speaker)) call.speakers.push(event.speaker);
+  call.said.set(event.speaker, event);
   if (call.utterances.size > UTTERANCES_KEPT) {
     const first = call.utterances.keys().next().value;
     call.utterances.delete(first);
@@ -173,6 +180,37 @@ function hear(call, event, message) {
   }
 }
 
+function correct(call, { speaker, same_as, role, role_confidence }) {
+  if (same_as) call.merged.set(speaker, same_as);
+  // One that merges nobody says what the role is, be it unknown again.
+  if (!same_as || role !== "unknown") call.roles.set(same_as || speaker, { role, role_confidence });
+  if (call.info.call_id === selected) {
+    quietly(() => call.utterances.forEach((event, key) => showTurn(key, event, false)));
+    drawSoon();
+  }
+}
+
+function nameOf(call, speaker) {
+  // As many steps as there are merges: more cannot be needed, and a ring ends.
+  for (let step = 0; step < call.merged.size; step++) speaker = call.merged.get(speaker) ?? speaker;
+  return speaker;
+}
+
+// An utterance with its speaker and role as they are known by now.
+function known(call, event) {
+  const speaker = nameOf(call, event.speaker);
+  return { ...event, speaker, ...call.roles.get(speaker) };
+}
+
+const speakersOf = (call) => [...new Set([...call.said.keys()].map((name) => nameOf(call, name)))];
+
+// What one who is not the agent said last.
+const customerOf = (call) =>
+  [...call.said.values()]
+    .map((event) => known(call, event))
+    .filter(({ role }) => role !== "agent")
+    .reduce((last, event) => (event.start_ms >= (last?.start_ms ?? 0) ? event : last), undefined);
+
 function end(call, event) {
   call.ended = true;
   call.duration = event.duration_ms;
@@ -181,10 +219,11 @@ function end(call, event) {
   if (call.info.call_id === selected) drawSoon();
 }
 
-// Who speaks, and as what it is drawn: parties by their role, else speakers in the order in which they were first heard.
+// Who speaks, as is known by now, and as what it is drawn: parties by their role, else speakers in the order in which they
+// were first heard.
 function partyOf(call, { role, speaker }) {
   if (role === "agent" || role === "customer") return { name: role, look: role };
-  return { name: speaker, look: call.speakers.indexOf(speaker) % 2 ? "second" : "first" };
+  return { name: speaker, look: speakersOf(call).indexOf(speaker) % 2 ? "second" : "first" };
 }
 
 // The wall clock tells how long a call lasts, unless it is streamed faster or was spoken long ago.
@@ -213,7 +252,7 @@ function drawEntry(call) {
   }
   const button = call.entry.firstChild;
   const [name, time, facts, mood, last] = button.children;
-  const { customer } = call;
+  const customer = customerOf(call);
   name.textContent = call.info.call_id;
   time.textContent = clock(lengthOf(call));
   facts.textContent = factsOf(call.info) || call.info.source || "";
@@ -255,54 +294,73 @@ function select(id) {
   const call = calls.get(id);
   $("call").hidden = !call;
   const log = $("transcript");
-  // A reader of the screen is told what is said from now on, not all of it again.
-  log.setAttribute("aria-live", "off");
-  log.replaceChildren();
+  quietly(() => {
+    log.replaceChildren();
+    call?.utterances.forEach((event, key) => showTurn(key, event, false));
+    log.scrollTop = log.scrollHeight;
+  });
   if (!call) return;
-  for (const [key, event] of call.utterances) showTurn(key, event, false);
-  log.scrollTop = log.scrollHeight;
-  requestAnimationFrame(() => log.setAttribute("aria-live", "polite"));
   drawCall();
   drawCalls();
 }
 
-function showTurn(key, event, fresh) {
+// A reader of the screen is told what is said from now on, not all of it again.
+function quietly(draw) {
+  const log = $("transcript");
+  log.setAttribute("aria-live", "off");
+  draw();
+  requestAnimationFrame(() => log.setAttribute("aria-live", "polite"));
+}
+
+function showTurn(key, heard, fresh) {
+  const call = calls.get(selected);
+  const event = known(call, heard);
   const log = $("transcript");
   const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < 60;
-  const turn = element("article", `turn ${partyOf(calls.get(selected), event).look}${fresh ? " fresh" : ""}`);
+  const turn = element("article", `turn ${partyOf(call, event).look}${fresh ? " fresh" : ""}`);
   turn.dataset.key = key;
   turn.dataset.start = event.start_ms;
   turn.dataset.channel = event.channel;
   const text = element("p", "text", event.text);
+  const isCrossTalk = event.flags.includes("cross_talk");
+  if (isCrossTalk) turn.classList.add("crosstalk");
   if (!event.text) {
     text.classList.add("wordless");
-    const why = event.flags.filter((flag) => flag !== "no_words").join(", ").replaceAll("_", " ");
+    const why = event.flags.filter((flag) => flag !== "no_words" && flag !== "cross_talk").join(", ").replaceAll("_", " ");
     text.textContent = `no words recognised${why && ` (${why})`}`;
   } else {
     text.title = `recognised with ${percent(event.asr_confidence)} confidence`;
   }
   const about = element("p", "about");
-  const speaker = element("span", "", event.speaker || event.role);
+  const isFound = event.role !== "unknown" && !event.speaker.startsWith(event.role);
+  const speaker = element("span", "", isFound ? `${event.speaker}, ${event.role}` : event.speaker || event.role);
+  const sure = event.role_confidence;
+  if (isFound && sure != null) speaker.title = `the ${event.role} by what was said, ${percent(sure)} sure`;
   about.append(element("span", "", clock(event.start_ms)), speaker);
   if (event.sentiment) {
     const feel = element("span", `feel ${event.sentiment.label}`, `${event.sentiment.label} ${signed(event.sentiment.score)}`);
     const voice = event.sentiment.voice_score;
     feel.title = `words ${signed(event.sentiment.text_score)}${voice === null ? "" : `, voice ${signed(voice)}`}`;
     about.append(feel);
+    if (event.sentiment.disagree) about.append(marked("words ≠ voice", `words and voice say different things: ${feel.title}`));
   }
+  if (event.overlap_ms) {
+    about.append(marked("overlap", `both speak for ${(event.overlap_ms / 1000).toFixed(1)} s`));
+  }
+  if (isCrossTalk) about.append(marked("cross-talk", "the party of the other channel, heard through"));
   if (event.emotion) {
-    const { label, probabilities } = event.emotion;
-    about.append(element("span", "emotion", `${label} ${percent(probabilities[label])}`));
-  } else {
+    const { label, probabilities, granular, complex } = event.emotion;
+    const emotion = element("span", "emotion", `${emotionOf(event)} ${percent(probabilities[label])}`);
+    emotion.title = [
+      event.emotion.uncertain && "too weak to be called by its name",
+      complex && `the two strongest together: ${complex}`,
+      granular?.length && `finer names: ${granular.map(({ name, confidence }) => `${name} ${percent(confidence)}`).join(", ")}`,
+    ].filter(Boolean).join("; ");
+    about.append(emotion);
+  } else if (!isCrossTalk) {
     const unheard = `emotion not computed: ${event.emotion_skipped ?? "no reason given"}`;
-    if (event.role === "agent") speaker.title = unheard;
-    else {
-      const mark = element("span", "unheard", "no emotion");
-      mark.title = unheard;
-      mark.tabIndex = 0;
-      mark.setAttribute("aria-label", unheard);
-      about.append(mark);
-    }
+    if (event.role === "agent") speaker.title = [speaker.title, unheard].filter(Boolean).join("; ");
+    else about.append(marked("no emotion", unheard));
   }
   turn.append(text, about);
 
@@ -310,8 +368,19 @@ function showTurn(key, event, fresh) {
   if (old) old.replaceWith(turn);
   else log.insertBefore(turn, [...log.children].reverse().reduce((later, other) => (isLater(other, event) ? other : later), null));
   if (atEnd) log.scrollTop = log.scrollHeight;
-  else $("newest").hidden = false;
+  else if (!old) $("newest").hidden = false;
 }
+
+// A word about an utterance, and what it means for who asks.
+function marked(word, meaning) {
+  const mark = element("span", "mark", word);
+  mark.title = meaning;
+  mark.tabIndex = 0;
+  mark.setAttribute("aria-label", meaning);
+  return mark;
+}
+
+const emotionOf = ({ emotion }) => emotion.label + (emotion.uncertain ? "?" : "");
 
 const isLater = ({ dataset }, event) =>
   dataset.start - event.start_ms > 0 || (dataset.start - event.start_ms === 0 && dataset.channel > event.channel);
@@ -355,12 +424,11 @@ function partiesOf(call, said) {
   for (const role of ["agent", "customer"]) {
     if (call.info.roles.includes(role)) parties.set(role, { name: role, look: role, events: [] });
   }
-  for (const speaker of call.speakers) {
-    const event = said.find((one) => one.speaker === speaker);
-    const party = event && partyOf(call, event);
-    if (party && !parties.has(party.name)) parties.set(party.name, { ...party, events: [] });
+  for (const event of said) {
+    const party = partyOf(call, event);
+    if (!parties.has(party.name)) parties.set(party.name, { ...party, events: [] });
+    if (event.sentiment) parties.get(party.name).events.push(event);
   }
-  for (const event of said) if (event.sentiment) parties.get(partyOf(call, event).name).events.push(event);
   return [...parties.values()];
 }
 
@@ -383,7 +451,7 @@ function drawEmotions(said) {
   const whose = (heardIn ?? others.at(-1))?.role;
   $("sounds").textContent = whose === "unknown" || whose === "agent" ? "How the voice sounds" : "How the customer sounds";
   $("no-emotion").textContent = heardIn
-    ? `${heardIn.speaker || heardIn.role} at ${clock(heardIn.start_ms)}, from the voice alone`
+    ? `${heardIn.speaker || heardIn.role} at ${clock(heardIn.start_ms)}, from the voice alone${heardIn.emotion.uncertain ? "; too weak to be sure" : ""}`
     : others.length
       ? `Not computed: ${others.at(-1).emotion_skipped ?? "no reason given"}.`
       : "The customer has not spoken yet.";
@@ -396,7 +464,7 @@ function drawEmotions(said) {
       const fill = element("span", "fill");
       fill.style.width = `${100 * share}%`;
       track.append(fill);
-      row.append(element("span", "", name), track, element("span", "share", percent(share)));
+      row.append(element("span", "", name === heardIn.emotion.label ? emotionOf(heardIn) : name), track, element("span", "share", percent(share)));
       return row;
     }),
   );

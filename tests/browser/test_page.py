@@ -1,6 +1,7 @@
 """The live page in a real browser, fed by a real gateway from a real topic."""
 
 import json
+import re
 import socket
 import threading
 import urllib.request
@@ -11,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from schemas.errors import CalltideError
-from schemas.events import Score
+from schemas.events import CallInfo, Correction, GranularEmotion, Score
 from streams.settings import Settings
 from streams.web import create_app, gateway_address, serve_until
 from tests.browser.conftest import free_port, serving_page
@@ -132,6 +133,89 @@ def test_utterances_come_in_any_order_and_twice_and_are_shown_in_order_and_once(
         writer.write(*(events[at] for at in (2, 0, 4, 1, 3, 1)))
         expect(page.locator(".turn")).to_have_count(5)
         assert said(page) == [event.text or "no words recognised" for event in events]
+
+
+def mono(info: CallInfo, start_ms: int, speaker: str, text: str, **more: float) -> Score:
+    """An utterance of a mixed channel."""
+    said = score(info, start_ms, text, **more)  # type: ignore[arg-type]
+    return said.model_copy(update={"speaker": speaker, "role": "unknown", "channel": 0})
+
+
+def test_corrections_hold_for_what_is_shown_already_and_for_who_opens_the_page_later(
+    settings: Settings, topic: str, writer: Writer, address: str, page: Page
+) -> None:
+    info = call("mono", datetime.now(UTC)).model_copy(update={"roles": ("unknown",)})
+    writer.write(
+        started(info),
+        mono(info, 0, "speaker-1", "how can I help", party=0.2),
+        mono(info, 2000, "speaker-2", "I was charged twice", polarity=-0.6, party=-0.6, utterances=2),
+        mono(info, 4000, "speaker-3", "let me look", party=0.3, utterances=3),
+    )
+    with serving(settings, topic):
+        page.goto(address)
+        turns = page.locator(".turn")
+        expect(turns).to_have_count(3)
+        expect(turns.nth(2)).to_contain_text("speaker-3")
+        assert page.locator("#live .mood").inner_text() == "+0.30"
+        writer.write(
+            Correction(call=info, speaker="speaker-3", same_as="speaker-1"),
+            Correction(call=info, speaker="speaker-1", role="agent", role_confidence=0.97),
+            Correction(call=info, speaker="speaker-2", role="customer", role_confidence=0.97),
+        )
+        expect(turns.nth(1)).to_contain_text("speaker-2, customer")
+        for _ in ("as it happened", "opened later"):
+            expect(turns).to_have_count(3)
+            for at in (0, 2):
+                expect(turns.nth(at)).to_have_class("turn agent")
+                expect(turns.nth(at).get_by_text("speaker-1, agent")).to_have_attribute(
+                    "title", "the agent by what was said, 97\u00a0% sure; emotion not computed: role_customer"
+                )
+            expect(turns.nth(1)).to_have_class("turn customer")
+            assert page.locator("#parties").inner_text().split() == ["AGENT", "CUSTOMER"]
+            assert page.locator("#live .mood").inner_text() == "−0.60", "the customer's"
+            page.reload()
+        writer.write(mono(info, 6000, "speaker-3", "it is refunded", utterances=4))
+        expect(turns.nth(3)).to_contain_text("speaker-1, agent")
+        writer.write(Correction(call=info, speaker="speaker-1"))
+        expect(turns.nth(3)).not_to_contain_text("agent")
+
+
+def test_what_is_uncertain_disagrees_overlaps_or_is_cross_talk_is_marked(
+    settings: Settings, topic: str, writer: Writer, address: str, page: Page
+) -> None:
+    doubtful = conversation()[1]
+    assert doubtful.emotion
+    assert doubtful.sentiment
+    finer = (GranularEmotion(name="frustration", base="anger", confidence=0.8),)
+    doubtful = doubtful.model_copy(
+        update={
+            "overlap_ms": 800,
+            "emotion": doubtful.emotion.model_copy(
+                update={"uncertain": True, "granular": finer, "complex": "bitterness"}
+            ),
+            "sentiment": doubtful.sentiment.model_copy(update={"voice_score": 0.5, "disagree": True}),
+        }
+    )
+    far = score(doubtful.call, 4000, "").model_copy(update={"flags": ("cross_talk",)})
+    writer.write(started(doubtful.call), doubtful, far)
+    with serving(settings, topic):
+        page.goto(address)
+        turns = page.locator(".turn")
+        expect(turns).to_have_count(2)
+        expect(turns.first.locator(".emotion")).to_have_text("anger? 80\u00a0%")
+        expect(turns.first.locator(".emotion")).to_have_attribute(
+            "title",
+            "too weak to be called by its name; the two strongest together: bitterness; "
+            "finer names: frustration 80\u00a0%",
+        )
+        expect(turns.first.get_by_text("words ≠ voice")).to_have_attribute(
+            "title", "words and voice say different things: words −0.60, voice +0.50"
+        )
+        expect(turns.first.get_by_text("overlap")).to_have_attribute("title", "both speak for 0.8 s")
+        expect(turns.nth(1)).to_have_class(re.compile(r"\bcrosstalk\b"))
+        expect(turns.nth(1).get_by_text("cross-talk")).to_be_visible()
+        expect(page.locator("#emotions li").first).to_contain_text("anger?")
+        expect(page.locator("#no-emotion")).to_contain_text("too weak to be sure")
 
 
 def test_a_page_opened_in_the_middle_shows_what_was_said_and_the_reader_chooses_the_call(
