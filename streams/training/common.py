@@ -56,7 +56,7 @@ def split(labels: Sequence[str], groups: Sequence[str], *, group: str, item: str
             # A part without anybody comes first: with few speakers the shares cannot be met anyway.
             emptiest = min(SHARES, key=lambda part: (bool(parts[part]), len(parts[part]) / SHARES[part]))
             parts[emptiest] += rows
-        return Split(*(np.array(sorted(parts[name]), np.intp) for name in SHARES), by=group)
+        return _split(parts, group)
     for label in sorted(set(labels)):
         rows = [row for row, own in enumerate(labels) if own == label]
         generator.shuffle(rows)
@@ -64,7 +64,12 @@ def split(labels: Sequence[str], groups: Sequence[str], *, group: str, item: str
         parts["test"] += rows[:held]
         parts["validation"] += rows[held : 2 * held]
         parts["train"] += rows[2 * held :]
-    return Split(*(np.array(sorted(parts[name]), np.intp) for name in SHARES), by=item)
+    return _split(parts, item)
+
+
+def _split(parts: Mapping[str, list[int]], by: str) -> Split:
+    train, validation, test = (np.array(sorted(parts[name]), np.intp) for name in SHARES)
+    return Split(train, validation, test, by)
 
 
 def require_enough(labels: Sequence[str], what: str) -> None:

@@ -9,7 +9,8 @@ the same head on one machine, and only `export` needs the package onnx.
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -180,8 +181,14 @@ class Head:
 
     def logits(self, x: Array) -> Array:
         """(n, 3840) → (n, classes), before the temperature."""
-        reduced = (x - self.mean) @ self.directions
-        return np.mean([_forward(net, reduced)[1] for net in self.nets], axis=0)
+        reduced = project(x, self.mean, self.directions)
+        logits: Array = np.mean([_forward(net, reduced)[1] for net in self.nets], axis=0)
+        return logits
+
+
+def project(x: Array, mean: Array, directions: Array) -> Array:
+    """(n, d) onto (d, directions)."""
+    return np.asarray((x - mean) @ directions, np.float32)
 
 
 def _forward(net: Net, x: Array) -> tuple[Array, Array]:
@@ -234,10 +241,11 @@ def fit(
     """
     flat, labels = x.reshape(-1, x.shape[2]), np.repeat(label, x.shape[1])
     mean, directions = principal_directions(flat, min(DIRECTIONS, len(flat) // 2))
-    reduced = (flat - mean) @ directions
+    reduced = project(flat, mean, directions)
     seen = None
     if held is not None:
-        seen = (held[0].reshape(-1, x.shape[2]) - mean) @ directions, np.repeat(held[1], held[0].shape[1])
+        heard = project(held[0].reshape(-1, x.shape[2]), mean, directions)
+        seen = heard, np.repeat(held[1], held[0].shape[1])
     nets = []
     for seed in range(NETS):
         net, rounds, loss = _fit_net(reduced, labels, len(classes), seed, seen)
@@ -259,7 +267,7 @@ def _fit_net(x: Array, label: Rows, classes: int, seed: int, held: tuple[Array, 
     hidden_bias, outer_bias = np.zeros(HIDDEN, np.float32), np.zeros(classes, np.float32)
     values = [start(x.shape[1], HIDDEN), hidden_bias, start(HIDDEN, classes), outer_bias]
     first, second = [np.zeros_like(v) for v in values], [np.zeros_like(v) for v in values]
-    batches = -(-len(x) // 256)
+    batches = -(-len(x) // min(256, max(16, len(x) // 20)))  # few clips: smaller batches, or there are too few steps
     patience = common.Patience(PATIENCE)
     step = 0
     for _ in range(EPOCHS):
@@ -322,7 +330,7 @@ def export(head: Head, name: str, facts: dict[str, Any] | None = None) -> bytes:
         "outer": np.concatenate([net.outer for net in nets]) / np.float32(len(nets) * head.temperature),
         "outer_bias": np.mean([net.outer_bias for net in nets], axis=0) / np.float32(head.temperature),
     }
-    steps = [
+    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
         ("Slice", ["states", "first", "last"], "used", {}),
         ("ReduceMean", ["used"], "average", {"axes": [1], "keepdims": 1}),
         ("Sub", ["used", "average"], "apart", {}),
@@ -369,12 +377,12 @@ def train_emotion(data: Path, out: Path, *, name: str = "", seed: int = 0, say: 
     if missing := set(classes) - {emotions[row] for row in parts.train}:
         raise CalltideError(f"no clip of {', '.join(sorted(missing))} is left to train on; give clips of more speakers")
 
-    x = features([lambda file=clip.file: load(file) for clip in clips], WhisperEncoder())
+    x = features([partial(load, clip.file) for clip in clips], WhisperEncoder())
     plain = x[:, : len(BANDS)]
     head = fit(classes, x[parts.train], label[parts.train], (plain[parts.validation], label[parts.validation]), say)
     seen = plain[parts.validation].reshape(-1, x.shape[2])
     temperature = best_temperature(head.logits(seen), np.repeat(label[parts.validation], len(BANDS)), len(classes))
-    head = Head(head.classes, head.mean, head.directions, head.nets, temperature)
+    head = replace(head, temperature=temperature)
 
     held_out = {
         band: common.report(classes, label[parts.test], head.logits(plain[parts.test, number]).argmax(1))
