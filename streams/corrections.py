@@ -32,7 +32,8 @@ class Corrections:
     def apply(self, score: Score) -> Score:
         """The utterance with its speaker and role as they are known by now; the same object when nothing is."""
         speaker = self.name(score.speaker)
-        role, confidence = self._roles.get(speaker, (score.role, score.role_confidence))
-        if (speaker, role, confidence) == (score.speaker, score.role, score.role_confidence):
-            return score
-        return score.model_copy(update={"speaker": speaker, "role": role, "role_confidence": confidence})
+        changed = {} if speaker == score.speaker else {"speaker": speaker}
+        role, confidence = self._roles.get(speaker, (score.role, None))
+        if role != score.role:
+            changed |= {"role": role, "role_confidence": confidence}
+        return score.model_copy(update=changed) if changed else score

@@ -57,8 +57,8 @@ SELECT
     heard.* EXCEPT (known_as) REPLACE
     (
         known_as AS speaker,
-        ifNull(nullIf(found_role, ''), CAST(role, 'String')) AS role,
-        if(ifNull(found_role, '') = '', role_confidence, found_confidence) AS role_confidence
+        ifNull(nullIf(found_role, ''), CAST(heard.role, 'String')) AS role,
+        if(ifNull(found_role, '') IN ('', heard.role), heard.role_confidence, found_confidence) AS role_confidence
     )
 FROM heard
 LEFT JOIN roles USING (tenant, call_id, pipeline_version, known_as);

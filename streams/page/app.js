@@ -199,7 +199,8 @@ function nameOf(call, speaker) {
 // An utterance with its speaker and role as they are known by now.
 function known(call, event) {
   const speaker = nameOf(call, event.speaker);
-  return { ...event, speaker, ...call.roles.get(speaker) };
+  const found = call.roles.get(speaker);
+  return { ...event, speaker, ...(found && found.role !== event.role && found) };
 }
 
 const speakersOf = (call) => [...new Set([...call.said.keys()].map((name) => nameOf(call, name)))];

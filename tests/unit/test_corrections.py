@@ -34,7 +34,8 @@ def test_a_role_is_the_last_one_found_of_whom_the_speaker_is_and_may_be_taken_ba
     other = Correction(call=CALL, speaker="speaker-2", role="customer", role_confidence=1.0)
     assert after("speaker-2", other, agent, merge) == ("speaker-1", "agent", 0.75)
     assert after("speaker-2", agent, other, merge) == ("speaker-1", "agent", 0.75)
-    assert after("speaker-1", agent, withdrawn) == ("speaker-1", "unknown", 0.5)
+    assert after("speaker-1", agent, withdrawn, role="customer") == ("speaker-1", "unknown", 0.5)
+    assert after("speaker-1", agent, role="agent") == ("speaker-1", "agent", None), "it is as it was heard"
     assert after("speaker-2", merge, role="agent") == ("speaker-1", "agent", None), "of the role nothing was said"
 
 
