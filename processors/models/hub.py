@@ -28,8 +28,13 @@ MAX_TOKENS: Final = 128
 THRESHOLDS: Final = (-1 / 3, 1 / 3)
 """Scores between them are neutral: the middle third, by judgement, since a hub model brings no thresholds."""
 
-OMIT: Final = "none"
-"""Stands in a mapping of labels for a class that Calltide has no name for: it is left out, and the rest sums to 1."""
+MAPPED_BY: Final = {
+    "emotion": ("CALLTIDE_EMOTION__MEANT_AS", "left_out"),
+    "sentiment": ("CALLTIDE_SENTIMENT__LABELS", "none"),
+}
+"""Stage → the setting that says what a model's classes mean, and its word for a class that is left out: the others then
+share its probability."""
+LEFT_OUT: Final = ""
 
 EMOTION_NAMES: Final[dict[str, str]] = {
     **{name: name for name in EMOTIONS},
@@ -40,7 +45,7 @@ EMOTION_NAMES: Final[dict[str, str]] = {
     **dict.fromkeys(("fea", "fearful", "afraid"), "fear"),
     **dict.fromkeys(("sur", "surprised", "pleasant_surprise"), "surprise"),
     # None of the six names fits it; the embedded model leaves it out as well.
-    **dict.fromkeys(("dis", "disgust", "disgusted"), OMIT),
+    **dict.fromkeys(("dis", "disgust", "disgusted"), LEFT_OUT),
 }
 """Class names of published speech-emotion models, in lower case, as ours."""
 
@@ -60,36 +65,39 @@ NUMBERED: Final[dict[str, dict[str, str]]] = {
 
 
 def load_emotion(
-    model: str, device: str = "auto", batch: int = 1, dtype: str = "auto", labels: Mapping[str, str] | None = None
+    model: str, device: str = "auto", batch: int = 1, dtype: str = "auto", meant_as: Mapping[str, str] | None = None
 ) -> EmotionModel:
     """A speech-emotion model by hub id or directory; of SpeechBrain's when the id begins with `speechbrain/` or the
     directory has a hyperparams.yaml, else of transformers (wav2vec2, HuBERT, WavLM, Whisper and others).
 
     `device`: auto (a GPU if there is one), cpu, cuda or cuda:N. `dtype`: auto (float16 on a GPU, float32 on a CPU),
-    float32, float16 or bfloat16. `batch`: most utterances of one length in a model call. `labels`: the model's class
-    names as ours, or OMIT, where EMOTION_NAMES does not know them.
+    float32, float16 or bfloat16. `batch`: most utterances of one length in a model call. `meant_as`: the model's class
+    names as ours or as `left_out`, where EMOTION_NAMES does not know them or is not wanted.
 
     Raises CalltideError when the extra is missing, the model cannot be had, or a class has no name of ours.
     """
     from processors.models import speechbrain_models
 
     if speechbrain_models.is_speechbrain(model):
-        return speechbrain_models.load_emotion(model, device, batch, dtype, labels)
-    return HubEmotion(model, device, batch, dtype, labels)
+        return speechbrain_models.load_emotion(model, device, batch, dtype, meant_as)
+    return HubEmotion(model, device, batch, dtype, meant_as)
 
 
 def load_sentiment(
     model: str, device: str = "auto", batch: int = 1, dtype: str = "auto", labels: Mapping[str, str] | None = None
 ) -> SentimentModel:
-    """A text-classification model by hub id or directory; arguments and errors as in `load_emotion`."""
+    """A text-classification model by hub id or directory; arguments and errors as in `load_emotion`, but that `labels`
+    says `none` for a class that is left out."""
     return HubSentiment(model, device, batch, dtype, labels)
 
 
 class HubEmotion:
-    """`AutoModelForAudioClassification`: the softmax of its classes, as the emotions that it knows."""
+    """`AutoModelForAudioClassification`: the softmax of its classes by our names. What it does not know has 0."""
+
+    labels = EMOTIONS
 
     def __init__(
-        self, model: str, device: str, batch: int, dtype: str = "auto", labels: Mapping[str, str] | None = None
+        self, model: str, device: str, batch: int, dtype: str = "auto", meant_as: Mapping[str, str] | None = None
     ) -> None:
         transformers = extra("emotion", model, "transformers")
         self._net = _Net("emotion", model, transformers.AutoModelForAudioClassification, device, batch, dtype)
@@ -98,11 +106,7 @@ class HubEmotion:
         rate = getattr(self._extractor, "sampling_rate", None)
         if rate != RATE:
             raise CalltideError(f"emotion: the model {model} takes audio at {rate} Hz, not {RATE}; take another one")
-        self._classes = Classes("emotion", model, self._net.labels, EMOTIONS, EMOTION_NAMES, labels)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self._classes.ours
+        self._classes = Classes("emotion", model, self._net.labels, EMOTIONS, EMOTION_NAMES, meant_as)
 
     def predict(self, audio: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """See EmotionModel.predict. Raises ValueError for an empty utterance."""
@@ -143,10 +147,10 @@ class HubSentiment:
         return [said.get(text, nothing) for text in texts]
 
     def _sentiment(self, row: list[float]) -> TextSentiment:
-        shares = dict(zip(self._classes.ours, row, strict=True))
-        score = shares.get("positive", 0.0) - shares.get("negative", 0.0)
+        shares = dict(zip(SENTIMENTS, row, strict=True))
+        score = shares["positive"] - shares["negative"]
         label = label_of(score, self.thresholds)
-        confidence = shares.get(label, 1 - abs(score))
+        confidence = shares[label] if label in self._classes.known else 1 - abs(score)
         return TextSentiment(label, round(score, 4), round(confidence, 4), {"hub": round(score, 4)})
 
 
@@ -163,33 +167,36 @@ class Classes:
         given: Mapping[str, str] | None,
     ) -> None:
         """`theirs`: the model's class names by column. `names`: ours. Raises CalltideError as `load_emotion` does."""
-        setting = f"CALLTIDE_{stage.upper()}__LABELS"
-        allowed = f"{', '.join(names)} or {OMIT}"
-        given = given or {}
-        if wrong := sorted(set(given.values()) - {*names, OMIT}):
+        setting, left_out = MAPPED_BY[stage]
+        allowed = f"{', '.join(names)} or {left_out}"
+        says = {label: LEFT_OUT if name == left_out else name for label, name in (given or {}).items()}
+        if wrong := sorted(set(says.values()) - {*names, LEFT_OUT}):
             raise CalltideError(f"{setting}: {', '.join(wrong)} is no class; allowed are {allowed}")
-        if strange := sorted(set(given) - set(theirs)):
-            raise CalltideError(
-                f"{setting}: the model {model} has no class {', '.join(strange)}; it has {', '.join(theirs)}"
-            )
-        meant = [given.get(label, known.get(label.strip().lower())) for label in theirs]
+        meant = [says.get(label, known.get(label.strip().lower())) for label in theirs]
         if unknown := [label for label, name in zip(theirs, meant, strict=True) if name is None]:
             example = json.dumps(dict.fromkeys(unknown, names[0]))
             raise CalltideError(
                 f"{stage}: it is not known what the classes {', '.join(unknown)} of the model {model} mean; say of "
                 f"each whether it is {allowed}, as in {setting}='{example}'"
             )
-        self.ours = tuple(name for name in names if name in meant)
-        if len(self.ours) < 2:
+        self._columns = {
+            ours: [column for column, theirs_means in enumerate(meant) if theirs_means == name]
+            for ours, name in enumerate(names)
+            if name in meant
+        }
+        self.known = frozenset(names[ours] for ours in self._columns)
+        self._width = len(names)
+        if len(self.known) < 2:
             raise CalltideError(f"{stage}: of the model {model} fewer than two classes are left; change {setting}")
-        self._columns = [[column for column, name in enumerate(meant) if name == ours] for ours in self.ours]
 
     def probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float32]:
-        """(n, their classes) as float32 (n, len(ours)): the softmax over the classes that are not left out, summed by
-        name. (To leave a class out of the softmax is to divide its share among the others.)"""
-        kept = [column for columns in self._columns for column in columns]
+        """(n, their classes) as float32 (n, ours): the softmax over the classes that are not left out, summed by name;
+        0 for what the model does not know."""
+        kept = [column for columns in self._columns.values() for column in columns]
         powers = np.exp(logits - logits[:, kept].max(1, keepdims=True))
-        shares = np.stack([powers[:, columns].sum(1) for columns in self._columns], axis=1)
+        shares = np.zeros((len(logits), self._width))
+        for ours, columns in self._columns.items():
+            shares[:, ours] = powers[:, columns].sum(1)
         result: NDArray[np.float32] = (shares / shares.sum(1, keepdims=True)).astype(np.float32)
         return result
 

@@ -49,10 +49,10 @@ def is_speechbrain(model: str) -> bool:
 
 
 def load_emotion(
-    model: str, device: str = "auto", batch: int = 1, dtype: str = "auto", labels: Mapping[str, str] | None = None
+    model: str, device: str = "auto", batch: int = 1, dtype: str = "auto", meant_as: Mapping[str, str] | None = None
 ) -> EmotionModel:
     """See `processors.models.hub.load_emotion`."""
-    return SpeechBrainEmotion(model, device, batch, dtype, labels)
+    return SpeechBrainEmotion(model, device, batch, dtype, meant_as)
 
 
 def load_embedder(model: str, device: str = "auto") -> SpeakerEmbedder:
@@ -69,8 +69,10 @@ class SpeechBrainEmotion:
     It is built on another model, facebook/wav2vec2-base: taken from the directory's folder `wav2vec2-base` or the hub.
     """
 
+    labels = EMOTIONS
+
     def __init__(
-        self, model: str, device: str, batch: int, dtype: str = "auto", labels: Mapping[str, str] | None = None
+        self, model: str, device: str, batch: int, dtype: str = "auto", meant_as: Mapping[str, str] | None = None
     ) -> None:
         if dtype not in ("auto", "float32"):
             raise CalltideError(
@@ -97,12 +99,8 @@ class SpeechBrainEmotion:
         self.id = model_id(model, revision, "float32")
         encoder = self._classifier.hparams.label_encoder
         theirs = [str(encoder.ind2lab[index]) for index in range(len(encoder))]
-        self._classes = Classes("emotion", model, theirs, EMOTIONS, EMOTION_NAMES, labels)
+        self._classes = Classes("emotion", model, theirs, EMOTIONS, EMOTION_NAMES, meant_as)
         self._width = len(theirs)
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self._classes.ours
 
     def predict(self, audio: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
         """See EmotionModel.predict. Raises ValueError for an empty utterance."""
@@ -110,7 +108,7 @@ class SpeechBrainEmotion:
         shares = np.empty((len(utterances), self._width))
         for chosen in same_shape([len(samples) for samples in utterances], self._batch):
             waves = self._torch.from_numpy(np.stack([utterances[i] for i in chosen]))
-            # SpeechBrain's pooling adds noise of 1e-5 to what it pools, when it only listens as well: the same each time.
+            # SpeechBrain's pooling adds noise of 1e-5, and not in training alone: let it be the same each time.
             self._torch.manual_seed(0)
             with self._torch.inference_mode():
                 shares[chosen] = self._classifier.classify_batch(waves)[0].float().cpu().numpy()

@@ -2,12 +2,13 @@
 architectures that the loaders are for, built and saved here with random weights.
 """
 
+import sys
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,25 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return tiny_models.Tiny(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(scope="session")
-def speechbrain() -> Any:
-    """SpeechBrain, or a skip. Without `exc_type` a torchaudio that does not fit would fail, as it should."""
+_LAZY: dict[str, ModuleType] = {}
+
+
+@pytest.fixture(scope="module")
+def speechbrain() -> Iterator[None]:
+    """SpeechBrain, or a skip. A torchaudio that does not fit its torch fails, as it should.
+
+    SpeechBrain's optional parts lie in `sys.modules` as objects that raise when they are looked at. Hypothesis looks at
+    all of them, so they are taken away for the other tests.
+    """
     pytest.importorskip("torch", reason="torch is not installed: make test-torch")
-    return pytest.importorskip("speechbrain", reason="speechbrain is not installed: make test-torch")
+    pytest.importorskip("speechbrain", reason="speechbrain is not installed: make test-torch")
+    from speechbrain.utils.importutils import LazyModule
+
+    sys.modules.update(_LAZY)
+    yield
+    _LAZY.update({name: module for name, module in sys.modules.items() if isinstance(module, LazyModule)})
+    for name in _LAZY:
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="session")

@@ -108,18 +108,18 @@ def test_a_gpu_that_is_not_there(tiny: Any) -> None:
     assert "allowed are auto, cpu, cuda" in said(load_emotion, str(tiny.hubert), "gpu", 1)
 
 
-def test_speechbrain_without_network(speechbrain: Any, tiny: Any, no_network: None) -> None:
+def test_speechbrain_without_network(speechbrain: None, tiny: Any, no_network: None) -> None:
     words = said(load_embedder, "speechbrain/spkrec-ecapa-voxceleb", "cpu")
     assert "`hf download speechbrain/spkrec-ecapa-voxceleb --local-dir DIR`" in words
     assert "CALLTIDE_DIARIZATION__EMBEDDER=DIR" in words
     assert "hub cannot be reached" in said(load_emotion, "speechbrain/emotion-recognition", "cpu", 1)
 
 
-def test_a_speechbrain_model_that_the_hub_does_not_have(speechbrain: Any, tiny: Any, refusing_hub: Any) -> None:
+def test_a_speechbrain_model_that_the_hub_does_not_have(speechbrain: None, tiny: Any, refusing_hub: Any) -> None:
     assert "neither a directory nor on the hub" in said(load_embedder, "speechbrain/nothing", "cpu")
 
 
-def test_speechbrain_from_anywhere_else(speechbrain: Any, tiny: Any, tmp_path: Path) -> None:
+def test_speechbrain_from_anywhere_else(speechbrain: None, tiny: Any, tmp_path: Path) -> None:
     assert "read that code" in said(load_embedder, "owner/ecapa", "cpu")
     assert "has no hyperparams.yaml" in said(load_embedder, str(tmp_path), "cpu")
     assert "there is no directory" in said(load_embedder, "/no/such/folder", "cpu")
