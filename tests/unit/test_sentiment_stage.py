@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -37,7 +38,7 @@ class Plain:
         ]
 
 
-def voice(uncertain: bool = False, **probabilities: float) -> Emotion:
+def voice(*, uncertain: bool = False, **probabilities: float) -> Emotion:
     label = max(probabilities, key=probabilities.__getitem__)
     found = {"label": label, "probabilities": SURE | probabilities, "model": "some-voice", "uncertain": uncertain}
     return Emotion.model_validate(found)
@@ -52,7 +53,7 @@ def said(
     role: Role = "customer",
     language: str = "en",
 ) -> Record:
-    fields = {"text": text, "emotion": emotion, "speaker": speaker, "role": role, "language": language}
+    fields: dict[str, Any] = {"text": text, "emotion": emotion, "speaker": speaker, "role": role, "language": language}
     event = utterance(EmotionScored, info or call(), start_ms, **fields)
     return record(event, in_value=True)
 
@@ -92,8 +93,8 @@ def test_a_sure_voice_counts_with_its_whole_weight() -> None:
 
 
 def test_a_voice_that_could_be_anything_does_not_count() -> None:
-    shares = dict.fromkeys(VALENCE, round(1 / 6, 4))
-    (result,) = scores([said("0.5 it was", emotion=voice(**shares))])
+    shares: dict[str, float] = dict.fromkeys(VALENCE, round(1 / 6, 4))
+    (result,) = scores([said("0.5 it was", emotion=voice(uncertain=True, **shares))])
     assert result.sentiment is not None
     assert result.sentiment.voice_score is not None
     assert result.sentiment.score == pytest.approx(0.5, abs=1e-3)
@@ -134,7 +135,7 @@ def test_a_role_may_have_a_voice_weight_of_its_own() -> None:
         ("0.8 lovely", 0.8, voice(neutral=1.0), False),
         ("0.8 lovely", 0.4, voice(anger=1.0), False),
         ("0.8 lovely", 0.8, voice(anger=0.4, neutral=0.6), False),
-        ("0.8 lovely", 0.8, voice(True, anger=1.0), False),
+        ("0.8 lovely", 0.8, voice(uncertain=True, anger=1.0), False),
         ("0.8 lovely", 0.8, None, False),
     ],
 )
