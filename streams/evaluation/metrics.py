@@ -472,7 +472,7 @@ def correlation(sums: Rows) -> Rows:
 def _sentiments(heard: Sequence[tuple[str, str, SentimentTruth, Sentiment]], kinds: str, found: Found) -> None:
     """(group, unit, truth, sentiment). Where the truth knows no neutral, the label is the score's sign."""
     truths = [sentiment_of(truth) for _, _, truth, _ in heard]
-    two = all(label != "neutral" for label, _ in truths)
+    two = {label for label, _ in truths} == {"negative", "positive"}
     guesses, pairs = [], []
     for (group, unit, _, sentiment), (label, number) in zip(heard, truths, strict=True):
         sign = "positive" if sentiment.score > 0 else "negative"

@@ -133,6 +133,8 @@ def figures(data: str, band: str, found: Found) -> list[Figure]:
     """The measures of one data set in one band."""
     made = []
     for measure in found.measures:
+        if not np.isfinite(measure.figure):  # of nothing: nobody spoke, nobody was sure
+            continue
         interval = measure.interval()
         guarded = KINDS[measure.name].better is not None and interval is not None
         made.append(
