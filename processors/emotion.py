@@ -39,7 +39,10 @@ class Config(BaseModel):
         description="packaged; a directory made by `calltide train emotion`; or, with the extra torch, an id or "
         "directory of Hugging Face or SpeechBrain",
     )
-    device: str = Field("cpu", description="cpu, cuda or cuda:N, for models of the extra torch")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N, for models of the extra torch")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="arithmetic of models of the extra torch; auto: float16 on a GPU, else float32"
+    )
     batch: int = Field(1, ge=1, description="utterances computed at once, for models of the extra torch")
     meant_as: dict[str, EmotionLabel | Literal["left_out"]] = Field(
         {},
@@ -157,4 +160,4 @@ def _model(config: Config) -> "EmotionModel":
         return WhisperStatsEmotion(head, config.meant_as)
     from processors.models.hub import load_emotion
 
-    return load_emotion(config.model, config.device, config.batch)
+    return load_emotion(config.model, config.device, config.batch, config.dtype, config.meant_as)
