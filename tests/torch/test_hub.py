@@ -44,6 +44,8 @@ def test_a_neighbour_changes_no_bit_of_an_emotion(kind: str, tiny: Any, voices: 
     alone = np.concatenate([model.predict([samples]) for samples in voices])
     assert model.predict(voices).tobytes() == alone.tobytes()
     assert model.predict(voices[::-1])[::-1].tobytes() == alone.tobytes()
+    again = load_emotion(str(getattr(tiny, kind)), "cpu", 1)
+    assert again.predict(voices).tobytes() == alone.tobytes(), "nor does a restart"
 
 
 @pytest.mark.parametrize("kind", AUDIO)
@@ -156,3 +158,22 @@ def test_audio_at_another_rate_is_refused(tiny: Any, tmp_path: Path) -> None:
     transformers.Wav2Vec2FeatureExtractor(sampling_rate=8_000).save_pretrained(tmp_path)
     with pytest.raises(CalltideError, match="8000 Hz"):
         load_emotion(str(tmp_path), "cpu", 1)
+
+
+@pytest.mark.parametrize("kind", ["hubert", "wav2vec2_masked"])
+def test_weights_of_2021_are_read(kind: str, tiny: Any, tmp_path: Path, voices: Voices) -> None:
+    """As superb/hubert-base-superb-er has them: a .bin, and weight_g and weight_v where torch now says original0, 1."""
+    import torch
+    import transformers
+
+    from tests.torch.tiny_models import old_names
+
+    folder = getattr(tiny, kind)
+    net = transformers.AutoModelForAudioClassification.from_pretrained(folder)
+    net.config.save_pretrained(tmp_path)
+    transformers.AutoFeatureExtractor.from_pretrained(folder).save_pretrained(tmp_path)
+    old = old_names(net.state_dict())
+    assert len([name for name in old if name.endswith(("weight_g", "weight_v"))]) == 2
+    torch.save(old, tmp_path / "pytorch_model.bin")
+    found = load_emotion(str(tmp_path), "cpu", 1).predict(voices)
+    np.testing.assert_allclose(found, load_emotion(str(folder), "cpu", 1).predict(voices), atol=1e-5)

@@ -152,11 +152,11 @@ def iemocap(speechbrain: None, tiny: Any, tmp_path_factory: pytest.TempPathFacto
     import torch
     import transformers
 
-    from tests.torch.tiny_models import _CONVOLUTIONS
+    from tests.torch.tiny_models import CONVOLUTIONS, old_names
 
     torch.manual_seed(5)
     folder = tmp_path_factory.mktemp("iemocap")
-    config = transformers.Wav2Vec2Config(**_CONVOLUTIONS)
+    config = transformers.Wav2Vec2Config(**CONVOLUTIONS)
     extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=False)
     base, tuned = transformers.Wav2Vec2Model(config), transformers.Wav2Vec2Model(config)
     for part in (base, extractor):
@@ -164,7 +164,8 @@ def iemocap(speechbrain: None, tiny: Any, tmp_path_factory: pytest.TempPathFacto
     head = torch.nn.Linear(32, 4, bias=False)
     (folder / "hyperparams.yaml").write_text(EMOTION_YAML)
     (folder / "custom_interface.py").write_text(INTERFACE)
-    torch.save({f"model.{name}": value for name, value in tuned.state_dict().items()}, folder / "wav2vec2.ckpt")
+    weights = {f"model.{name}": value for name, value in old_names(tuned.state_dict()).items()}
+    torch.save(weights, folder / "wav2vec2.ckpt")
     torch.save({"0.w.weight": head.weight}, folder / "model.ckpt")
     write_labels(folder / "label_encoder.txt", ("neu", "ang", "hap", "sad"))
     return folder, tuned.eval(), head

@@ -21,7 +21,7 @@ TEXTS = (
     "my order number is forty two",
 )
 
-_CONVOLUTIONS = {
+CONVOLUTIONS = {
     "hidden_size": 32,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
@@ -50,6 +50,17 @@ def save(folder: Path, model: Any, *parts: Any) -> Path:
     return folder
 
 
+def old_names(weights: dict[str, Any]) -> dict[str, Any]:
+    """A state as torch named its parts before 2.0."""
+    parts = {"parametrizations.weight.original0": "weight_g", "parametrizations.weight.original1": "weight_v"}
+    renamed = {}
+    for name, weight in weights.items():
+        for new, old in parts.items():
+            name = name.replace(new, old)
+        renamed[name] = weight
+    return renamed
+
+
 class Tiny:
     """Directories with models, each built when it is first asked for."""
 
@@ -64,7 +75,7 @@ class Tiny:
             "hubert": (transformers.HubertConfig, transformers.HubertForSequenceClassification),
         }[kind]
         norm = {"feat_extract_norm": "layer", "do_stable_layer_norm": True} if masked else {}
-        config = config_class(**_CONVOLUTIONS, **norm, **named(labels))
+        config = config_class(**CONVOLUTIONS, **norm, **named(labels))
         extractor = transformers.Wav2Vec2FeatureExtractor(do_normalize=True, return_attention_mask=masked)
         return save(self.folder / name, model_class(config), extractor)
 
