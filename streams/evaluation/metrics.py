@@ -274,7 +274,7 @@ def _single_words(calls: Sequence[HeardCall]) -> list[Measure]:
         measures.append(grouped("word_time_ms", times, ratio, "call/turn"))
         measures.append(grouped("word_time_close", times, lambda sums: ratio(sums[..., [2, 1]]), "call/turn"))
     if confidences:
-        measures.append(grouped("word_calibration", confidences, _calibration, "call/turn"))
+        measures.append(grouped("word_calibration", confidences, _calibration, "call/utterance"))
     if roles:
         measures += _roles(roles)
     return measures

@@ -135,7 +135,8 @@ def figures(data: str, band: str, found: Found) -> list[Figure]:
     for measure in found.measures:
         if not np.isfinite(measure.figure):  # of nothing: nobody spoke, nobody was sure
             continue
-        interval = measure.interval()
+        # Draws of a calibration error are larger than it is: their noise counts as error, whatever its sign.
+        interval = None if measure.name == "word_calibration" else measure.interval()
         guarded = KINDS[measure.name].better is not None and interval is not None
         made.append(
             Figure(
@@ -374,16 +375,12 @@ def markdown(made: Report) -> str:
             found = [keyed.get((data, band, name)) for name in used]
             if any(found):
                 first = next(figure for figure in found if figure)
-                cells = [" ".join(_cell(figure)) if figure else "" for figure in found]
+                cells = [_cell(figure) if figure else "" for figure in found]
                 rows.append((data, BANDS[band], *cells, counted(first)))
         lines += [f"### {section}", ""]
         lines += _markdown_table(("data", "band", *(columns[name] for name in used), "drawn"), rows)
-    for matrix in made.confusions:
-        if matrix.classes == "emotion":
-            meant = [(label, row) for label, row in zip(matrix.labels, matrix.counts, strict=True) if sum(row)]
-            lines += [f"What was heard for what was meant: {matrix.data}, {BANDS[matrix.band]}", ""]
-            rows = [(label, *(f"{n / sum(row):.0%}" for n in row), str(sum(row))) for label, row in meant]
-            lines += _markdown_table(("meant \\ heard", *matrix.labels, "clips"), rows, left=1)
+        if section == "Emotion":
+            lines += _matrices(made.confusions)
     described = [one for one in made.sets if one.about]
     if described:
         lines += ["### What was measured, and where it does not carry over", ""]
@@ -396,9 +393,23 @@ def markdown(made: Report) -> str:
     return "\n".join(lines)
 
 
-def _cell(figure: Figure) -> tuple[str, ...]:
+def _matrices(confusions: Iterable[Confusion]) -> list[str]:
+    lines = []
+    for matrix in confusions:
+        if matrix.classes == "emotion":
+            lines += [f"What was heard for what was meant: {matrix.data}, {BANDS[matrix.band]}", ""]
+            rows = [
+                (label, *(f"{count / sum(row):.0%}" for count in row), str(sum(row)))
+                for label, row in zip(matrix.labels, matrix.counts, strict=True)
+                if sum(row)
+            ]
+            lines += _markdown_table(("meant \\ heard", *matrix.labels, "clips"), rows, left=1)
+    return lines
+
+
+def _cell(figure: Figure) -> str:
     value, interval = shown(figure)
-    return (f"**{value}**" if KINDS[figure.measure].better else value, f"({interval})" if interval else "")
+    return (f"**{value}**" if KINDS[figure.measure].better else value) + (f" ({interval})" if interval else "")
 
 
 def renew(page: Path, made: Report) -> None:

@@ -80,7 +80,9 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
 def test_the_page_keeps_what_is_around_its_figures(tmp_path: Path) -> None:
     page = tmp_path / "models.md"
     page.write_text(f"# Models\n\n{report.BEGIN}\nold\n{report.END}\n\nThe end.\n")
-    report.renew(page, made(errors(BEFORE)))
+    clips = [(str(n), "", row) for n, row in enumerate([(1, 0, 0, 0)] * 3 + [(0, 1, 0, 0)])]
+    emotion = metrics.grouped("emotion_wa", clips, metrics.weighted_accuracy, "speaker/clip")
+    report.renew(page, made(errors(BEFORE), emotion))
     text = page.read_text()
     assert text.startswith("# Models\n") and text.endswith("The end.\n") and "old" not in text
     assert re.search(r"\| texts \| wide \| \*\*20.0 %\*\* \(1\d\.\d – 2\d\.\d\) \| 12 calls \|", text)
