@@ -350,7 +350,12 @@ def not_loaded(stage: str, model: str, error: Exception) -> CalltideError:
     def is_any(*kinds: type[BaseException]) -> bool:
         return any(isinstance(one, kinds) for one in chain)
 
-    if is_directory(model):
+    if is_any(ImportError):
+        said = (
+            f"{model} needs packages that are missing or do not fit each other ({first_line(chain[-1])}); run "
+            "`.venv/bin/pip install -e '.[torch]'`"
+        )
+    elif is_directory(model):
         said = f"in {model} cannot be loaded ({first_line(error)}); check that the copy is whole"
     elif is_any(errors.GatedRepoError):
         said = f"{model} is given out on request; ask for it on its hub page, then run `hf auth login`"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from processors.models.hub import load_emotion, load_sentiment
+from processors.models.hub import load_emotion, load_sentiment, not_loaded
 from processors.models.speechbrain_models import load_embedder
 from schemas.errors import CalltideError
 
@@ -38,6 +38,19 @@ def test_without_speechbrain(monkeypatch: pytest.MonkeyPatch) -> None:
     ):
         assert "needs speechbrain" in words
         assert "pip install" in words
+
+
+def test_packages_that_do_not_fit_each_other(tiny: Any) -> None:
+    """As transformers raises it when it imports a network and torchaudio was built for another CUDA than torch."""
+    try:
+        try:
+            raise RuntimeError("PyTorch and TorchAudio were compiled with different CUDA versions.")
+        except RuntimeError as error:
+            raise ModuleNotFoundError("Could not import module 'Wav2Vec2ForSequenceClassification'.") from error
+    except ModuleNotFoundError as error:
+        words = str(not_loaded("emotion", "/a/directory", error))
+    assert "do not fit each other (PyTorch and TorchAudio were compiled" in words
+    assert "pip install -e '.[torch]'" in words
 
 
 @pytest.mark.parametrize("model", ["/no/such/folder", "./models/hubert", "~/hubert", "hubert", "a/b/c", "models/"])
