@@ -32,7 +32,7 @@ class Corrections:
     def apply(self, score: Score) -> Score:
         """The utterance with its speaker and role as they are known by now; the same object when nothing is."""
         speaker = self.name(score.speaker)
-        changed = {} if speaker == score.speaker else {"speaker": speaker}
+        changed: dict[str, object] = {} if speaker == score.speaker else {"speaker": speaker}
         role, confidence = self._roles.get(speaker, (score.role, None))
         if role != score.role:
             changed |= {"role": role, "role_confidence": confidence}

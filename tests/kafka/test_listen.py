@@ -115,12 +115,9 @@ def test_a_terminal_corrects_what_it_shows_already() -> None:
         view.add(message(event))
     assert any("speaker-2" in one and "how can I help" in one for one in shown())
     assert any("happiness 80%" in one for one in shown())
-    for event in (
-        Correction(call=call("call-7"), speaker="speaker-2", same_as="speaker-9"),
-        Correction(call=call("call-7"), speaker="speaker-9", role="agent"),
-        ended(call("call-7")),
-    ):
-        view.add(message(event))
+    view.add(message(Correction(call=call("call-7"), speaker="speaker-2", same_as="speaker-9")))
+    view.add(message(Correction(call=call("call-7"), speaker="speaker-9", role="agent")))
+    view.add(message(ended(call("call-7"))))
     assert any("speaker-9" in one and "how can I help" in one for one in shown())
     assert any("anger 80%" in one for one in shown()), "the customer is the other one"
     view._calls.clear()  # as 20 s after the call's end
