@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Final, Literal
 
 from num2words import num2words
-from text_to_num import Token, find_numbers
+from text_to_num import find_numbers
 
 from schemas.events import Word
 
@@ -91,7 +91,7 @@ def _runs_on(words: Sequence[Word]) -> bool:
     return all(_EDGES.sub(r"\3", word.text) == "" for word in words[:-1])
 
 
-class _Heard(Token):
+class _Heard:
     """A word as text2num wants it."""
 
     def __init__(self, word: Word, separated: bool) -> None:
@@ -100,8 +100,11 @@ class _Heard(Token):
     def text(self) -> str:
         return self._text
 
-    def nt_separated(self, previous: Token) -> bool:
+    def nt_separated(self, previous: "_Heard") -> bool:
         return self._separated
+
+    def not_a_number_part(self) -> bool:
+        return False
 
 
 def _numbers(words: Words, language: str) -> Words:

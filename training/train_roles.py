@@ -9,6 +9,7 @@ turn by turn, in lower case without punctuation, and again with every tenth word
 
 import csv
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,6 @@ from numpy.typing import NDArray
 
 from processors import roles
 from schemas.events import Role
-from streams.settings import load
 
 PULL = 20.0
 """Precision of the prior: the evidence of so many undecided turns. Judgement: below 10 the weights are the help desk's
@@ -98,7 +98,7 @@ def measure(name: str, held_out: Sequence[Turns], lost: float, skip: int = 0) ->
 
 def main() -> None:
     """Fit, print, measure."""
-    texts = load().test_data / "text"
+    texts = Path(os.environ.get("CALLTIDE_TEST_DATA", "../shared/data")) / "text"
     every = calls(texts)
     train = [call for number, call in enumerate(every) if number % 3 != 2]
     held_out = every[2::3]

@@ -48,10 +48,10 @@ _FRAMES_PER_S: Final = 100
 _NO_SPEECH: Final = 0.6
 _NO_SPEECH_LOG_PROBABILITY: Final = -1.0
 _REPETITION: Final = 2.4
-# … and one for silence in which the model is sure of its words; spoken ones had 0.35 at most (docs/asr.md).
-_CERTAINLY_NO_SPEECH: Final = 0.9
-# … and for what Whisper has learned to write under silence: less of it is enough (docs/asr.md).
-_PHANTOM_NO_SPEECH: Final = 0.5
+# … and one for silence in which the model is sure of its words; spoken ones had 0.37 at most (docs/asr.md).
+_CERTAINLY_NO_SPEECH: Final = 0.8
+# … and for what Whisper has learned to write under silence, and for loops: less of it is enough (docs/asr.md).
+_PHANTOM_NO_SPEECH: Final = 0.4
 _PHANTOMS: Final = re.compile(
     "(you|so|oh|okay|beep|music|silence|applause|bye)( (you|so|bye|beep))*"
     "|(thank you|thanks)( very much| so much)?( for( your)? (watching|listening))?( you| bye)?"
@@ -59,9 +59,13 @@ _PHANTOMS: Final = re.compile(
     "|(please )?(like and )?subscribe( to my channel)?|subtitles by.*"
 )
 """The words of what it writes then."""
+_CERTAINTY: Final = {_PACKAGED: ((0.87, 0.24), (1.5, -0.18))}
+"""By model: (slope, shift) of the log-odds that a word is right over those of its token probability; then the same for
+an utterance and the share of its words that are right. Fitted in benchmarks/asr.py; other models say what they say."""
 _LOOP_WORDS: Final = 8
 _LOOP_TURNS: Final = 4
-"""A phrase said so often without a pause, in so many words, is the decoder's loop: people stop after three or so."""
+"""A phrase said so often, in so many words, is the decoder's loop: people stop after three or so. Where there may be no
+speech at all, so many turns are enough."""
 _PREPENDED: Final = "\"'“¿([{-"
 _APPENDED: Final = "\"'.。,，!！?？:：”)]}、"
 _WITHOUT_SPACES: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
@@ -70,8 +74,8 @@ _WITHOUT_SPACES: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """One word with its punctuation, its times in seconds from the start of the stretch, and a confidence in 0..1:
-    the mean probability of its tokens, of the least sure piece when it is written with a hyphen or a point inside.
+    """One word with its punctuation, its times in seconds from the start of the stretch, and a confidence in 0..1: how
+    likely it is right, by the mean probability of its tokens (of the least sure piece of a word with a hyphen inside).
 
     The first word starts at 0: silence before it counts as its own.
     """
@@ -86,7 +90,8 @@ class Word:
 class Recognition:
     """What was said in one stretch. `text` is empty when nothing was; `rejected` then says why.
 
-    `confidence`, 0..1, is the geometric mean of the token probabilities, the end token's included; 0 without text.
+    `confidence`, 0..1, is the share of words that is likely right, by the geometric mean of the token probabilities,
+    the end token's included; 0 without text.
     """
 
     text: str
@@ -176,6 +181,7 @@ class WhisperCt2:
         name = Path(model).name if Path(model).is_dir() else model
         self.id = f"whisper-{name}-{compute_type}-beam{beam_size}" + (f"-{'-'.join(chosen)}" if chosen else "")
         self._beam_size = beam_size
+        self._certainty = _CERTAINTY.get(model, ((1.0, 0.0), (1.0, 0.0)))
         self._languages = tuple(chosen) if self._whisper.model.is_multilingual else ("en",)
 
     def with_beam(self, beam_size: int) -> "WhisperCt2":
@@ -257,7 +263,7 @@ class WhisperCt2:
             text,
             self._words(stretch, tokens),
             language,
-            round(math.exp(log_probability), 4),
+            _certainty(math.exp(log_probability), *self._certainty[1]),
             no_speech_probability,
             None,
             stretch.language_probability,
@@ -273,7 +279,7 @@ class WhisperCt2:
             if not text:
                 continue  # punctuation that now belongs to its neighbour
             start_s, end_s = round(float(part["start"]), 3), round(float(part["end"]), 3)
-            confidence = round(float(part["probability"]), 4)
+            confidence = _certainty(float(part["probability"]), *self._certainty[0])
             if words and not part["word"].startswith(" ") and stretch.tokenizer.language_code not in _WITHOUT_SPACES:
                 # A piece of the same word, as in "double-glazed": the aligner splits at every hyphen and point.
                 before = words.pop()
@@ -281,6 +287,13 @@ class WhisperCt2:
                 confidence = min(before.confidence, confidence)
             words.append(Word(text, start_s, end_s, confidence))
         return tuple(words)
+
+
+def _certainty(probability: float, slope: float, shift: float) -> float:
+    """How likely something is right that the decoder gave this probability."""
+    bounded = min(max(probability, 0.001), 0.999)
+    odds = slope * math.log(bounded / (1 - bounded)) + shift
+    return round(1 / (1 + math.exp(-odds)), 4)
 
 
 def _view(states: NDArray[np.float32]) -> ctranslate2.StorageView:
@@ -295,10 +308,13 @@ def rejection(text: str, log_probability: float, no_speech_probability: float) -
     if doubtful or no_speech_probability > _CERTAINLY_NO_SPEECH:
         return "no_speech"
     words = _bare(text)
-    if no_speech_probability > _PHANTOM_NO_SPEECH and _PHANTOMS.fullmatch(" ".join(words)):
+    in_doubt = no_speech_probability > _PHANTOM_NO_SPEECH
+    if in_doubt and _PHANTOMS.fullmatch(" ".join(words)):
         return "phantom"
     packed = text.encode()
-    if len(packed) / len(zlib.compress(packed)) > _REPETITION or _loops(words):
+    if len(packed) / len(zlib.compress(packed)) > _REPETITION or _loops(
+        words, _LOOP_TURNS if in_doubt else _LOOP_WORDS
+    ):
         return "repetition"
     return None
 
@@ -307,10 +323,10 @@ def _bare(text: str) -> list[str]:
     return re.sub(r"[^\w\s]", " ", text.lower().replace("'", "")).split()
 
 
-def _loops(words: Sequence[str]) -> bool:
-    """Whether some phrase comes `_LOOP_TURNS` times or more in a row, in at least `_LOOP_WORDS` words."""
+def _loops(words: Sequence[str], fewest: int) -> bool:
+    """Whether some phrase comes `_LOOP_TURNS` times or more in a row, in at least `fewest` words."""
     for length in range(1, len(words) // _LOOP_TURNS + 1):
-        turns = max(_LOOP_TURNS, -(-_LOOP_WORDS // length))
+        turns = max(_LOOP_TURNS, -(-fewest // length))
         same = 0
         for now, before in zip(words[length:], words, strict=False):
             same = same + 1 if now == before else 0

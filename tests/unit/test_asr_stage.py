@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ class Counting:
         self.word = (start_s, end_s, confidence)
         self.rejected = rejected
 
-    def transcribe(self, audio: Sequence[NDArray[np.float32]]) -> list[Recognition]:
+    def transcribe(self, audio: Sequence[NDArray[np.float32]], contexts: Sequence[str] = ()) -> list[Recognition]:
         return [self.recognition(f"{len(samples) / 16:.0f} milliseconds") for samples in audio]
 
     def recognition(self, text: str) -> Recognition:
@@ -96,7 +97,7 @@ class Saying:
         return Recognition(line, words, "en", 0.9, 0.0, None, self.probability)
 
 
-def said(line: int, info: CallInfo, start_ms: int, **fields: str | tuple[str, ...]) -> Record:
+def said(line: int, info: CallInfo, start_ms: int, **fields: Any) -> Record:
     return record(utterance(Turn, info, start_ms, **fields), np.full(16_000, line / 100, np.float32))
 
 
@@ -121,7 +122,7 @@ def test_roles_of_a_mixed_call_become_known_by_what_is_said() -> None:
     transcripts = [event for event in events if isinstance(event, Transcript)]
     assert [event.role for event in transcripts] == ["unknown", "agent", "customer", "agent"]
     assert transcripts[0].role_confidence is None
-    assert all(event.role_confidence >= 0.95 for event in transcripts[1:])
+    assert all((event.role_confidence or 0) >= 0.95 for event in transcripts[1:])
     corrections = [
         (events.index(event), event.speaker, event.role) for event in events if isinstance(event, Correction)
     ]

@@ -3,7 +3,7 @@
 import builtins
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +123,7 @@ def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path: Path, monkeypatch: 
         OnnxAsr.transcribe(OnnxAsr.__new__(OnnxAsr), [tones()], ["Acme"])
     real = builtins.__import__
 
-    def absent(name: str, *rest: Any, **named: Mapping[str, Any]) -> Any:
+    def absent(name: str, *rest: Any, **named: Any) -> Any:
         if name == "onnx_asr":
             raise ImportError(name)
         return real(name, *rest, **named)
