@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from schemas.errors import CalltideError
+from streams.evaluation.command import evaluate
 
 if TYPE_CHECKING:
     from schemas.events import Role
@@ -33,9 +34,12 @@ app = typer.Typer(
 topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics: create, compare with the table, mend.")
 samples_app = typer.Typer(no_args_is_help=True, help="Recordings to try Calltide with.")
 dead_letters_app = typer.Typer(no_args_is_help=True, help="What stages could not process: look, redrive, drop.")
+train_app = typer.Typer(no_args_is_help=True, help="Models of your own, from labelled clips or texts.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(samples_app, name="samples")
 app.add_typer(dead_letters_app, name="dead-letters")
+app.add_typer(train_app, name="train")
+app.command("eval")(evaluate)
 
 INTERRUPTED = 130
 """What typer makes of Ctrl-C, as shells do."""
@@ -51,6 +55,8 @@ OfStage = Annotated[str | None, typer.Option("--stage", help="only letters of th
 OfCall = Annotated[str | None, typer.Option("--call", help="only letters of this call")]
 Since = Annotated[str | None, typer.Option(help="only of audio captured since: 24h (s, m, h, d) or an ISO time in UTC")]
 Letters = Annotated[list[str] | None, typer.Argument(help="letters as PARTITION:OFFSET", show_default=False)]
+Out = Annotated[Path, typer.Option(help="directory to write the model and its card to")]
+Seed = Annotated[int, typer.Option(help="which clips or texts are kept for the test")]
 AllListed = Annotated[bool, typer.Option("--all-listed", help="all that `list` counts with the same options")]
 Slot = Annotated[int, typer.Option(help="number of this worker among those of its stage, from 0")]
 
@@ -513,6 +519,30 @@ def dead_letters_drop(
 ) -> None:
     """Settle letters without redriving them; they stay in the topic until its retention."""
     _settle("dropped", letters, _filter(stage, call, since), all_listed)
+
+
+@train_app.command("emotion")
+def train_emotion(
+    data: Annotated[Path, typer.Option(help="clips: a directory for each emotion, or an index.jsonl (docs/emotion.md)")],
+    out: Out,
+    seed: Seed = 0,
+) -> None:
+    """An emotion model from labelled clips; CALLTIDE_EMOTION__MODEL=OUT uses it."""
+    from streams.training import emotion
+
+    emotion.train_emotion(data, out, seed=seed)
+
+
+@train_app.command("sentiment")
+def train_sentiment(
+    data: Annotated[Path, typer.Option(help="texts: .jsonl, .tsv or .csv, or a directory of such (docs/sentiment.md)")],
+    out: Out,
+    seed: Seed = 0,
+) -> None:
+    """A sentiment model from labelled texts; CALLTIDE_SENTIMENT__MODEL=OUT uses it."""
+    from streams.training import sentiment
+
+    sentiment.train_sentiment(data, out, seed=seed)
 
 
 @samples_app.command("download")

@@ -15,7 +15,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from dotenv import dotenv_values
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from processors.asr import Config as Asr
 from processors.diarization import Config as Diarization
@@ -24,6 +24,7 @@ from processors.sentiment import Config as Sentiment
 from processors.vad import Config as Vad
 from schemas.errors import CalltideError
 from schemas.topics import DEFAULT_PARTITIONS, Topic, topics
+from streams.profiles import Profile, ProfileSource
 
 PREFIX = "CALLTIDE_"
 DELIMITER = "__"
@@ -114,6 +115,9 @@ class Settings(BaseSettings):
     )
 
     home: Path = Field(Path("~/.calltide"), description="directory for the broker's, ClickHouse's and log files")
+    profile: Profile = Field(
+        "embedded", description="defaults for a kind of machine; every other setting overrides its own"
+    )
     pipeline_version: str = Field("v1", min_length=1, max_length=64, description="version written to every score")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="least important log line shown"
@@ -133,6 +137,13 @@ class Settings(BaseSettings):
     ingest: Ingest = Ingest()
     runtime: Runtime = Runtime()
     metrics: Metrics = Metrics()
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *args: Any, **sources: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment before `.env` before the profile."""
+        return (*super().settings_customise_sources(settings_cls, *args, **sources), ProfileSource(settings_cls))
 
     @property
     def directory(self) -> Path:
