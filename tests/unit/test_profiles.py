@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from pydantic import BaseModel, Field, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from pydantic import ValidationError
 
-from streams.profiles import PROFILES, Profile, ProfileSource
+from streams.profiles import PROFILES, Profile
 from streams.settings import Settings, names
 
 FIELDS = [
@@ -19,26 +18,10 @@ FIELDS = [
 ]
 
 
-class Profiled(Settings):
-    profile: Profile = Field("embedded", description="")
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, env_settings, dotenv_settings, ProfileSource(settings_cls)
-
-
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     for variable in names():
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.delenv("CALLTIDE_PROFILE", raising=False)
     monkeypatch.chdir(tmp_path)
     yield
 
@@ -48,21 +31,22 @@ def test_there_are_the_profiles_that_can_be_named() -> None:
 
 
 def test_without_a_profile_the_defaults_hold(monkeypatch: pytest.MonkeyPatch) -> None:
-    without = Profiled()
-    assert without.model_dump(exclude={"profile"}) == Settings().model_dump()
+    without = Settings()
+    assert without.asr == type(without.asr)()
+    assert without.profile == "embedded"
     monkeypatch.setenv("CALLTIDE_PROFILE", "embedded")
-    assert Profiled() == without
+    assert Settings() == without
 
 
 @pytest.mark.parametrize(("profile", "section", "field"), FIELDS)
 def test_a_profile_sets_its_fields_and_no_other(
     profile: str, section: str, field: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    defaults = getattr(Settings(), section)
     monkeypatch.setenv("CALLTIDE_PROFILE", profile)
-    loaded = getattr(Profiled(), section)
+    loaded = getattr(Settings(), section)
     assert getattr(loaded, field) == PROFILES[profile][section][field]
     untouched = set(type(loaded).model_fields) - set(PROFILES[profile][section])
-    defaults = getattr(Settings(), section)
     assert all(getattr(loaded, name) == getattr(defaults, name) for name in untouched)
 
 
@@ -70,26 +54,27 @@ def test_any_field_of_a_profile_can_be_set_otherwise(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("CALLTIDE_PROFILE", "gpu")
     monkeypatch.setenv("CALLTIDE_ASR__MODEL", "medium")
     (tmp_path / ".env").write_text("CALLTIDE_ASR__BEAM_SIZE=2\nCALLTIDE_ASR__MODEL=small\n")
-    asr = Profiled().asr
+    asr = Settings().asr
     assert (asr.model, asr.beam_size) == ("medium", 2)
     assert asr.device == "cuda", "the rest of the section is the profile's"
 
 
 def test_a_default_can_be_had_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    default = Settings().asr.model
     monkeypatch.setenv("CALLTIDE_PROFILE", "gpu")
-    monkeypatch.setenv("CALLTIDE_ASR__MODEL", Settings().asr.model)
-    assert Profiled().asr.model == Settings().asr.model
+    monkeypatch.setenv("CALLTIDE_ASR__MODEL", default)
+    assert Settings().asr.model == default
 
 
 def test_a_profile_may_be_named_in_dotenv(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("CALLTIDE_PROFILE=gpu\n")
-    assert Profiled().asr.model == "large-v3"
+    assert Settings().asr.model == "large-v3"
 
 
 def test_another_name_is_an_error_that_lists_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLTIDE_PROFILE", "cloud")
     with pytest.raises(ValidationError, match="'embedded', 'gpu' or 'quality'"):
-        Profiled()
+        Settings()
 
 
 def test_no_profile_gives_up_bit_exactness() -> None:
@@ -99,6 +84,5 @@ def test_no_profile_gives_up_bit_exactness() -> None:
 def test_loading_leaves_the_table_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CALLTIDE_PROFILE", "gpu")
     monkeypatch.setenv("CALLTIDE_ASR__MODEL", "medium")
-    Profiled()
+    Settings()
     assert PROFILES["gpu"]["asr"]["model"] == "large-v3"
-    assert isinstance(Profiled().asr, BaseModel)
