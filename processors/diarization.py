@@ -35,6 +35,9 @@ WIDE_BAND, TELEPHONE = 0.55, 0.62
 turns two-party calls are told apart from 0.35 and 0.45 on, up to 0.70; the middle of the upper half leaves room for two
 similar voices."""
 
+SPEECHBRAIN: Final = 0.25
+"""The same for an embedder of SpeechBrain: the threshold of its own speaker verification. Not measured on calls."""
+
 SHORT_S: Final = 0.8
 """A shorter stretch does not move a speaker. benchmarks/diarization.py: the first half second of 22 % of turns is
 nearer to the wrong speaker, and where one opened a speaker, 18 to 27 % of the call was confused, not 0.5 %."""
@@ -68,6 +71,8 @@ NEARER: Final = 0.1
 CERTAINTY, SHORT_CERTAINTY = 12.0, 7.0
 """Slope of the confidence over the similarity's margin: fitted by maximum likelihood in benchmarks/diarization.py."""
 
+_VERSION: Final = 2
+
 
 class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -77,8 +82,10 @@ class Config(BaseModel):
         ge=0,
         le=1,
         description="cosine from which two segments are one speaker; "
-        f"none: {WIDE_BAND} in 16 kHz audio, {TELEPHONE} in 8 kHz",
+        f"none: {WIDE_BAND} in 16 kHz audio, {TELEPHONE} in 8 kHz; {SPEECHBRAIN} with an embedder of SpeechBrain",
     )
+    embedder: str = Field("campplus", description="speaker embedding: campplus, or an id or directory of SpeechBrain's")
+    device: str = Field("auto", description="where an embedder of SpeechBrain runs: auto, cpu, cuda, cuda:1, …")
     maximum_speakers: int = Field(2, ge=1, le=10, description="most speakers told apart on one mixed channel")
     cross_talk: bool = Field(True, description="find what leaks from one party's channel into another's")
 
@@ -270,8 +277,17 @@ class Diarization:
         return _Call()
 
     def restore(self, call_id: str, snapshot: bytes) -> _Call:
+        """The state as it was. Raises CalltideError for a snapshot of another version."""
         header, _, arrays = snapshot.partition(b"\n")
-        named, speakers, lines = json.loads(header)
+        try:
+            version, named, speakers, lines = json.loads(header)
+        except ValueError:
+            version = 1
+        if version != _VERSION:
+            raise CalltideError(
+                f"the snapshot of call {call_id} has version {version}, this program reads {_VERSION};"
+                " let the version that wrote it finish its calls"
+            )
         size = len(speakers) * self._embedder.dim
         rows = np.frombuffer(arrays, "<f4", size).astype(np.float32).reshape(-1, self._embedder.dim)
         known = [_Speaker(number, seconds, row) for (number, seconds), row in zip(speakers, rows, strict=True)]
@@ -340,7 +356,9 @@ class Diarization:
     def _turns(self, call: _Call, segment: Segment, value: bytes, heard: _Heard) -> list[Output]:
         """The turns of a segment of a mixed channel, and before them the corrections that it led to."""
         threshold = self._config.threshold
-        if threshold is None:
+        if threshold is None and self._config.embedder != "campplus":
+            threshold = SPEECHBRAIN
+        elif threshold is None:
             threshold = TELEPHONE if segment.rate == 8_000 else WIDE_BAND
         numbers = group(heard.units, heard.voices, threshold)
         voices = []
@@ -468,7 +486,7 @@ def _snapshot(call: _Call) -> bytes | None:
     if not call.named and not call.lines.lines:
         return b""
     lines, sketches = call.lines.snapshot()
-    header = [call.named, [(speaker.number, speaker.seconds) for speaker in call.speakers], lines]
+    header = [_VERSION, call.named, [(speaker.number, speaker.seconds) for speaker in call.speakers], lines]
     totals = [speaker.total.astype("<f4").tobytes() for speaker in call.speakers]
     return b"".join([json.dumps(header).encode(), b"\n", *totals, sketches])
 
@@ -521,8 +539,15 @@ def _party(segment: Segment) -> str:
 
 
 def build(config: Config, pipeline_version: str) -> Processor:
-    """The stage with its real models."""
+    """The stage with its real models. Raises CalltideError when one cannot be loaded."""
     from processors.models.segmentation import PyannoteSegmentation
-    from processors.models.speaker import CamPlusPlus
+    from processors.models.speaker import CamPlusPlus, SpeakerEmbedder
 
-    return Diarization(config, CamPlusPlus(), PyannoteSegmentation())
+    embedder: SpeakerEmbedder
+    if config.embedder == "campplus":
+        embedder = CamPlusPlus()
+    else:
+        from processors.models.speechbrain_models import load_embedder
+
+        embedder = load_embedder(config.embedder, config.device)
+    return Diarization(config, embedder, PyannoteSegmentation())

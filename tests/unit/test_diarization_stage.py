@@ -17,6 +17,7 @@ from processors.base import Record
 from processors.diarization import SHORT_S, TURN_MS, Config, Diarization, Unit, Voice, build, group, units
 from processors.diarization import turns as turns_of
 from processors.utterances import FORGOTTEN_MS
+from schemas.errors import CalltideError
 from schemas.events import CallStarted, Correction, Role, Segment, Turn
 from schemas.topics import STAGES
 from streams.files import open_audio
@@ -167,6 +168,12 @@ def test_a_channel_that_the_call_does_not_have_is_a_dead_letter() -> None:
     written, dead, _ = run("diarization", Diarization(Config(), Angles()), [bad, good])
     assert [event_of(item).speaker for item in written] == ["customer"]
     assert b"no role for this channel" in dead[0].headers["__connect.errors.exception.message"]
+
+
+def test_a_snapshot_of_another_version_is_told() -> None:
+    for snapshot in (np.ones(3, "<f4").tobytes(), b"[1, 0, [], []]\n"):
+        with pytest.raises(CalltideError, match="let the version that wrote it"):
+            Diarization(Config(), Angles()).restore("call-1", snapshot)
 
 
 def test_an_utterance_of_another_stage_is_a_dead_letter() -> None:
