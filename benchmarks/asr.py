@@ -31,7 +31,7 @@ from benchmarks.support import machine
 from processors import audio
 from processors.models import whisper
 from processors.models.packages import packaged_file
-from processors.preprocessing import STEPS, prepare
+from processors.preprocessing import STEPS, Step, prepare
 from streams.settings import load
 
 PLAIN = jiwer.Compose(
@@ -349,12 +349,11 @@ def options(spoken: Sequence[Utterance]) -> None:
 
     row("as it is", lambda chosen: [found.text for found in model.transcribe([one.heard for one in chosen])])
     for step in STEPS:
-        row(
-            step,
-            lambda chosen, step=step: [
-                found.text for found in model.transcribe([prepare(one.heard, [step])[0] for one in chosen])
-            ],
-        )
+
+        def prepared(chosen: Sequence[Utterance], step: Step = step) -> Texts:
+            return [found.text for found in model.transcribe([prepare(one.heard, [step])[0] for one in chosen])]
+
+        row(step, prepared)
     row("previous two turns as context", before)
 
 

@@ -71,9 +71,11 @@ def measure(name: str, held_out: Sequence[Turns], lost: float, skip: int = 0) ->
     """One row. `skip`: turns at the start that nobody hears, as when a recording begins late."""
     random = np.random.default_rng(11)
     speakers = right = wrong = early = 0
-    needed, withdrawn = [], 0
+    needed: list[int] = []
+    withdrawn = 0
     for call in held_out:
-        parties, first_right = roles.Parties(), {}
+        parties = roles.Parties()
+        first_right: dict[str, int] = {}
         for number, (role, text) in enumerate(call[skip:], 1):
             parties.hear(role, heard(text, lost, random))
             for changed in parties.decide():

@@ -162,10 +162,10 @@ class WhisperCt2:
             self._whisper = WhisperModel(source, device=device, cpu_threads=threads, compute_type=compute_type)
         except (OSError, RuntimeError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            if device == "cuda" and ("CUDA" in reason or "compute type" in reason):
+            if "CUDA" in reason or "compute type" in reason:
                 raise CalltideError(
-                    f"the ASR model {model} cannot run on CUDA as {compute_type} ({reason}); "
-                    "set CALLTIDE_ASR__DEVICE=cpu"
+                    f"the ASR model {model} cannot run as {compute_type} on {device} ({reason}); "
+                    "set CALLTIDE_ASR__DEVICE=cpu and CALLTIDE_ASR__COMPUTE_TYPE=int8"
                 ) from error
             raise CalltideError(
                 f"the ASR model {model} cannot be loaded ({reason}); name a faster-whisper size or "

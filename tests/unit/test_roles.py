@@ -1,6 +1,7 @@
 """Who of two strangers is the agent, by what they say."""
 
 import json
+import math
 from itertools import product
 from pathlib import Path
 
@@ -69,6 +70,12 @@ def test_friends_who_chat_have_no_roles(test_data: Path) -> None:
     assert parties.roles == {}
 
 
+def test_readers_of_novels_have_no_roles(test_data: Path) -> None:
+    for file in sorted((test_data / "calls/made").glob("*.json")):
+        parties = heard(*((turn["speaker"], turn["text"]) for turn in json.loads(file.read_text())))
+        assert parties.roles == {}
+
+
 def test_calls_of_the_held_out_third_are_told_apart(test_data: Path) -> None:
     lines = (test_data / "text/helpdesk-calls.jsonl").read_text().splitlines()[2::3]
     for line in lines:
@@ -109,8 +116,6 @@ def test_a_snapshot_is_the_whole_state(turns: list[tuple[str, str]], at: int) ->
 
 @given(st.lists(st.floats(-20, 20), min_size=1, max_size=5))
 def test_probabilities_are_the_sum_over_all_ways_to_give_out_roles(odds: list[float]) -> None:
-    import math
-
     parties = Parties({f"s{i}": value for i, value in enumerate(odds)})
     ways: dict[tuple[bool, ...], float] = {}
     for way in product((True, False), repeat=len(odds)):

@@ -6,7 +6,9 @@ mistake.
 
 import dataclasses
 import zlib
+from types import SimpleNamespace
 
+import ctranslate2
 import huggingface_hub.constants
 import jiwer
 import numpy as np
@@ -219,6 +221,32 @@ def test_a_model_that_cannot_be_had_is_one_clear_line(
         assert "\n" not in str(caught.value)
     with pytest.raises(CalltideError, match="does not know the language 'de'; it knows en"):
         WhisperCt2(language="de")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "expected"),
+    [((), ("nl", 0.6)), (("de", "en"), ("de", 0.3)), (("en",), ("en", 1.0)), (("fr", "en"), ("en", 0.1))],
+)
+def test_the_likeliest_of_the_allowed_languages_is_taken(
+    allowed: tuple[str, ...], expected: tuple[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No multilingual model is packaged, so what such a one answers is written down here."""
+    answer = [[("<|nl|>", 0.6), ("<|de|>", 0.3), ("<|en|>", 0.1)]]
+    model = WhisperCt2()
+    monkeypatch.setattr(model, "_languages", allowed)
+    monkeypatch.setattr(
+        model, "_whisper", SimpleNamespace(model=SimpleNamespace(detect_language=lambda states: answer))
+    )
+    assert model._language(ctranslate2.StorageView.from_array(np.zeros((1, 1, 1), np.float32))) == expected
+
+
+def test_a_device_or_precision_that_is_not_here_is_one_clear_line() -> None:
+    with pytest.raises(CalltideError, match=r"cannot run as int4 on cpu .*COMPUTE_TYPE=int8"):
+        WhisperCt2(compute_type="int4")
+    if not ctranslate2.get_cuda_device_count():
+        assert WhisperCt2(device="auto").id == WhisperCt2().id
+        with pytest.raises(CalltideError, match=r"as float16 on cuda .*DEVICE=cpu"):
+            WhisperCt2(device="cuda")
 
 
 def test_the_id_names_all_that_changes_results(model: WhisperCt2) -> None:
