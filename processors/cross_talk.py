@@ -132,9 +132,20 @@ def quiet(decibels: Decibels, below_db: float) -> list[tuple[int, int]]:
 
 
 def leaked(stretch: Sketch, originals: Sequence[Sketch]) -> bool:
-    """Whether a stretch is what another channel said, by the delay at which it is most similar."""
+    """Whether a stretch is what another channel said."""
+    similar, fainter_db = similarity(stretch, originals)
+    return similar >= threshold(len(stretch.decibels)) and fainter_db >= QUIETER_DB
+
+
+def threshold(frames: int) -> float:
+    """The similarity from which so many frames are a leak."""
+    return SIMILAR + SIMILAR_S * 1_000 / (frames * HOP_MS)
+
+
+def similarity(stretch: Sketch, originals: Sequence[Sketch]) -> tuple[float, float]:
+    """(correlation with another channel at the delay at which it is highest, by how many dB it is fainter)."""
     frames = len(stretch.decibels)
-    best, fainter = -1.0, 0.0
+    best, fainter_db = -1.0, 0.0
     mine = _outline(stretch.decibels)
     for lag in range(-AHEAD_MS // HOP_MS, LAG_MS // HOP_MS + 1):
         other = np.full((frames, BANDS), -128, np.int8)
@@ -150,8 +161,8 @@ def leaked(stretch: Sketch, originals: Sequence[Sketch]) -> bool:
         norm = math.sqrt((mine**2).sum() * (theirs**2).sum())
         similar = float((mine * theirs).sum() / norm) if norm else -1.0
         if similar > best:
-            best, fainter = similar, loud(other[heard]) - loud(stretch.decibels)
-    return best >= SIMILAR + SIMILAR_S * 1_000 / (frames * HOP_MS) and fainter >= QUIETER_DB
+            best, fainter_db = similar, loud(other[heard]) - loud(stretch.decibels)
+    return best, fainter_db
 
 
 def _outline(decibels: Decibels) -> NDArray[np.float64]:
