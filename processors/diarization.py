@@ -61,7 +61,7 @@ TOGETHER: Final = 0.2
 
 ALIKE: Final = 0.2
 """How far above the threshold two speakers' means must be to be one speaker. Means of many stretches are all somewhat
-alike: 0.1 made one of two people in 4 of 52 development calls."""
+alike: at 0.1 some of the development calls lost one of their two speakers."""
 
 STRANGE, STRANGE_S = 0.15, 1.5
 """Where all speakers are taken, a stretch of so many seconds that is so far below the threshold to each is somebody

@@ -1,4 +1,4 @@
-"""Speaker segmentation: who of up to three voices speaks when within one stretch of speech, and where two speak at once.
+"""Speaker segmentation: which of up to three voices speaks when within a stretch of speech, and where two do at once.
 
 A changer must know: the voices are numbered anew in every stretch. Voice 0 of one stretch is not voice 0 of the next;
 the embedding says who it is.
@@ -27,14 +27,14 @@ class Segmenter(Protocol):
     """Samples that a frame sees: frame i sees those from `step * i` on."""
 
     def voices(self, audio: Sequence[NDArray[np.float32]]) -> list[NDArray[np.bool_]]:
-        """Mono 16 kHz stretches of at least `field` samples, float32 (samples,) in [-1, 1], each as bool (frames, voices)."""
+        """Mono 16 kHz stretches of at least `field` samples, float32 (n,) in [-1, 1], as bool (frames, voices)."""
         ...
 
 
 class PyannoteSegmentation:
     """pyannote segmentation-3.0 (Bredin and Plaquet 2023), trained on stretches of 10 s.
 
-    Each stretch is computed alone: batched LSTMs add up in another order. 3.6 ms for each second on one core.
+    Each stretch is computed alone: a batched LSTM adds up in another order.
     """
 
     id = "pyannote-segmentation-3.0"
@@ -45,7 +45,7 @@ class PyannoteSegmentation:
         self._session = open_session(weights or WEIGHTS / "segmentation.onnx", threads)
 
     def voices(self, audio: Sequence[NDArray[np.float32]]) -> list[NDArray[np.bool_]]:
-        """See Segmenter.voices: the likeliest class of each frame. Raises ValueError for a stretch that is too short."""
+        """See Segmenter.voices: the likeliest class of each frame. Raises ValueError for too short a stretch."""
         if any(len(samples) < self.field for samples in audio):
             raise ValueError(f"speaker segmentation needs at least {self.field} samples")
         found = []
