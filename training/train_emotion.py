@@ -27,16 +27,15 @@ import soundfile
 from numpy.typing import NDArray
 
 from processors.audio import resample
-from processors.models.emotion import EMOTIONS, MEANT_AS, RATE, WhisperEncoder, WhisperStatsEmotion, onto_six
+from processors.models.emotion import EMOTIONS, MEANT_AS, RATE, WhisperEncoder, WhisperStatsEmotion
 from streams.training.common import Report, confusion_table, report
 from streams.training.emotion import (
     BANDS,
-    CLASSES,
     Array,
     Clip,
     Head,
     Rows,
-    balance,
+    best_temperature,
     compare,
     export,
     features,
@@ -56,7 +55,6 @@ THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7)
 NAME = "whisper-tiny-stats-2"
 PAGE = Path(__file__).parents[1] / "docs" / "emotion.md"
 BEGIN, END = "<!-- figures: python -m training.train_emotion -->", "<!-- end of figures -->"
-FOLDED = onto_six(CLASSES, MEANT_AS)
 
 
 def cached(file: Path | None, recordings: Sequence[Callable[[], Array]], encoder: WhisperEncoder) -> Array:
@@ -69,23 +67,6 @@ def cached(file: Path | None, recordings: Sequence[Callable[[], Array]], encoder
         file.parent.mkdir(parents=True, exist_ok=True)
         np.save(file, x)
     return x
-
-
-def six(logits: Array, temperature: float) -> Array:
-    """Probabilities of `EMOTIONS` (…, 6) from logits of `CLASSES` (…, 9), as the stage folds them."""
-    shares = softmax(logits / np.float32(temperature)) @ FOLDED
-    return np.asarray(shares / shares.sum(-1, keepdims=True), np.float32)
-
-
-def best_temperature(logits: Array, label: Rows) -> float:
-    """The temperature under which (clips, bands, 9) logits give the true ones of the six the highest likelihood."""
-    weight = balance(label, len(EMOTIONS))[label][:, None]
-
-    def loss(temperature: float) -> float:
-        right = np.take_along_axis(six(logits, temperature), label[:, None, None], 2)[..., 0]
-        return float(-(weight * np.log(np.maximum(right, 1e-9))).sum())
-
-    return round(float(min(np.arange(0.5, 4.01, 0.02), key=loss)), 2)
 
 
 def calibration_error(probability: Array, label: Rows) -> float:
@@ -170,29 +151,28 @@ def main() -> None:
     arguments = parser.parse_args()
     started = time.monotonic()
 
-    clips = read_clips(arguments.data / "emotion")
+    meant = {**{name: name for name in EMOTIONS}, **MEANT_AS}
+    clips = [clip for clip in read_clips(arguments.data / "emotion") if meant[clip.emotion] in EMOTIONS]
     encoder = WhisperEncoder()
     cache = arguments.cache
     x = cached(cache and cache / "acted.npy", [partial(load, clip.file) for clip in clips], encoder)
     turns = read_speech(arguments.data / "calls" / "made")
-    y = cached(cache and cache / "read.npy", [lambda own=turn: own for _, turn in turns], encoder)
+    y = cached(cache and cache / "read.npy", [partial(np.asarray, turn) for _, turn in turns], encoder)
     aloud = y[np.array([speaker in READ_ALOUD for speaker, _ in turns])]
-    label = np.array([CLASSES.index(clip.emotion) for clip in clips], np.intp)
+    label = np.array([EMOTIONS.index(meant[clip.emotion]) for clip in clips], np.intp)
     corpus = np.array([corpus_of(clip) for clip in clips])
     held_out = np.array([clip.speaker in HELD_OUT for clip in clips])
-    of_six = np.array([FOLDED[number].any() for number in label])
-    meant = FOLDED[label].argmax(1)
-    known, kept_out = of_six & ~held_out, of_six & held_out
+    known = ~held_out
     bands = x[:, : len(BANDS)]
 
     def fit_on(chosen: NDArray[np.bool_], with_reading: bool = True) -> Head:
         if not with_reading:
-            return fit(CLASSES, x[chosen], label[chosen])
-        calm = np.full(len(aloud), CLASSES.index("neutral"), np.intp)
-        return fit(CLASSES, np.concatenate([x[chosen], aloud]), np.concatenate([label[chosen], calm]))
+            return fit(EMOTIONS, x[chosen], label[chosen])
+        calm = np.full(len(aloud), EMOTIONS.index("neutral"), np.intp)
+        return fit(EMOTIONS, np.concatenate([x[chosen], aloud]), np.concatenate([label[chosen], calm]))
 
     def logits_of(head: Head, chosen: NDArray[np.bool_]) -> Array:
-        return head.logits(bands[chosen].reshape(-1, x.shape[2])).reshape(-1, len(BANDS), len(CLASSES))
+        return head.logits(bands[chosen].reshape(-1, x.shape[2])).reshape(-1, len(BANDS), len(EMOTIONS))
 
     print(f"cross-validation over speakers, {FOLDS} folds")
     fold_of = {}
@@ -200,27 +180,28 @@ def main() -> None:
         speakers = sorted({clip.speaker for clip in clips if corpus_of(clip) == name} - set(HELD_OUT))
         fold_of.update({speaker: number % FOLDS for number, speaker in enumerate(speakers)})
     fold = np.array([fold_of.get(clip.speaker, -1) for clip in clips])
-    logits = np.zeros((len(clips), len(BANDS), len(CLASSES)), np.float32)
+    logits = np.zeros((len(clips), len(BANDS), len(EMOTIONS)), np.float32)
     for number in range(FOLDS):
-        outside = of_six & (fold == number)
+        outside = fold == number
         logits[outside] = logits_of(fit_on(~held_out & (fold != number)), outside)
-        found = judged(meant[outside], logits[outside, 1] @ FOLDED).unweighted
+        found = judged(label[outside], logits[outside, 1]).unweighted
         print(f"  fold {number + 1}: {outside.sum()} clips, unweighted accuracy over G.711 {found:.1%}")
-    temperature = best_temperature(logits[known], meant[known])
+    flat = logits[known].reshape(-1, len(EMOTIONS))
+    temperature = best_temperature(flat, np.repeat(label[known], len(BANDS)), len(EMOTIONS))
 
     print("final model on all speakers but", ", ".join(HELD_OUT))
     head = replace(fit_on(~held_out), temperature=temperature)
-    logits[kept_out] = logits_of(head, kept_out)
-    probability = six(logits, temperature)
+    logits[held_out] = logits_of(head, held_out)
+    probability = softmax(logits / np.float32(temperature))
 
     print("one corpus to the other")
     cross = []
     for train, test in (("ravdess", "emodb"), ("emodb", "ravdess")):
         inside = ~held_out & (corpus == train)
-        both = known & (corpus == test) & np.isin(meant, np.unique(meant[inside & of_six]))
+        both = known & (corpus == test) & np.isin(label, np.unique(label[inside]))
         for reading, which in (("no", fit_on(inside, False)), ("yes", fit_on(inside))):
-            shown = six(logits_of(which, both), 1)
-            wide, phone = (judged(meant[both], shown[:, band]) for band in range(len(BANDS)))
+            shown = logits_of(which, both)
+            wide, phone = (judged(label[both], shown[:, band]) for band in range(len(BANDS)))
             cross.append(
                 f"| {CORPORA[train]} | {CORPORA[test]} | {reading} | {wide.unweighted:.1%} | {phone.unweighted:.1%} "
                 f"| {1 / len(wide.recall):.1%} |"
@@ -257,14 +238,14 @@ def main() -> None:
         *figures(
             "cross-validation",
             [c for c, own in zip(clips, known, strict=True) if own],
-            meant[known],
+            label[known],
             probability[known],
         ),
         *figures(
             "kept out of the committed model",
-            [c for c, own in zip(clips, kept_out, strict=True) if own],
-            meant[kept_out],
-            probability[kept_out],
+            [c for c, own in zip(clips, held_out, strict=True) if own],
+            label[held_out],
+            probability[held_out],
         ),
         "",
         "UAR is unweighted average recall: the mean of the shares found of each emotion. EmoDB has no surprise.",
@@ -273,11 +254,11 @@ def main() -> None:
     for name in CORPORA:
         own = known & (corpus == name)
         lines += [f"What was heard for what was meant, {CORPORA[name]} over G.711 (cross-validation):", ""]
-        lines += [*confusion_table(judged(meant[own], probability[own, 1])), ""]
+        lines += [*confusion_table(judged(label[own], probability[own, 1])), ""]
     lines += [
         "The likelier the strongest emotion, the oftener it is right (cross-validation, both corpora and bands):",
         "",
-        *doubt(meant[known], probability[known]),
+        *doubt(label[known], probability[known]),
         "",
         "Trained on one corpus, measured on the other (emotions that both have):",
         "",

@@ -1,5 +1,6 @@
 """Whose voice is judged, whose is not, and that both are said."""
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from processors.base import Record
 from processors.emotion import MINIMUM_MS, Config, VoiceEmotion, build
+from schemas.errors import CalltideError
 from schemas.events import EmotionScored, Role, Transcript
 from tests.unit.stage_records import call, event_of, marks, noise, record, run, utterance
 
@@ -116,6 +118,12 @@ def test_a_voice_is_measured_only_where_its_emotion_is_computed() -> None:
     assert customer.acoustics.speaking_rate_wps == 3
     assert customer.acoustics.jitter is None, "Praat is not asked for"
     assert scored(records, Config(acoustics=False))[0][1].acoustics is None
+
+
+def test_without_praat_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "parselmouth", None)  # as if it were not installed
+    with pytest.raises(CalltideError, match=r"pip install 'calltide\[praat\]'"):
+        build(Config(praat=True), "test")
 
 
 def test_an_unknown_role_in_the_settings_is_refused() -> None:
