@@ -73,6 +73,9 @@ class CallEnded(CallEvent):
         default=0, description="audio that never arrived and was taken as silence, all channels"
     )
     dropped_packets: int = Field(default=0, ge=0, description="packets that came twice or too late")
+    not_speech_ms: Milliseconds = Field(
+        default=0, description="sound that rose like speech and was taken for none (music, tones), all channels"
+    )
 
 
 class Progress(CallEvent):

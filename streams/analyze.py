@@ -79,7 +79,9 @@ def document(analysis: Analysis) -> dict[str, Any]:
     """The public format of one call: `call` and `utterances`."""
     call = analysis.call.model_dump(mode="json")
     if analysis.ended is not None:
-        call |= analysis.ended.model_dump(mode="json", include={"duration_ms", "missing_ms", "dropped_packets"})
+        call |= analysis.ended.model_dump(
+            mode="json", include={"duration_ms", "missing_ms", "dropped_packets", "not_speech_ms"}
+        )
     return {"call": call, "utterances": [utterance(score) for score in analysis.in_order]}
 
 

@@ -132,6 +132,7 @@ def call_row(event: CallStarted | CallEnded, version: str) -> dict[str, Any]:
             "end_reason": event.reason,
             "missing_ms": event.missing_ms,
             "dropped_packets": event.dropped_packets,
+            "not_speech_ms": event.not_speech_ms,
             "revision": 2,
         }
     return row

@@ -2,6 +2,10 @@
 -- The rows of utterances are kept as they were heard, in utterances_heard; 0003 makes `utterances` again, corrected.
 -- In two files, because a rename can run twice only as long as nothing has the old name again.
 
+ALTER TABLE calls
+    ADD COLUMN IF NOT EXISTS not_speech_ms UInt32
+        COMMENT 'sound that rose like speech and was taken for none, all channels' AFTER dropped_packets;
+
 RENAME TABLE IF EXISTS utterances TO utterances_heard;
 
 ALTER TABLE utterances_heard
