@@ -3,16 +3,18 @@
 import json
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from schemas.events import Score, decode
+from schemas.events import EVENTS, Acoustics, CallEvent, Correction, Score, decode
 from schemas.topics import SCORES, STAGES
 from streams import samples
 from streams.analyze import utterance
+from streams.corrections import Corrections
 from streams.settings import load
 from tests.chain.support import Listener, Stack, until
 
@@ -42,22 +44,34 @@ def in_scores(stack: Stack, call_id: str) -> list[dict[str, Any]]:
     )
     partitions = range(load().kafka.partitions)
     reader.assign([TopicPartition(SCORES, partition, 0) for partition in partitions])
-    found, left = [], set(partitions)
+    found, left = list[CallEvent](), set(partitions)
     while left:
         for message in reader.consume(500, 1.0):
             if message.error():
                 left.discard(message.partition())
             elif message.key() == call_id.encode():
-                event = decode(dict(cast("list[tuple[str, bytes]]", message.headers())), message.value() or b"")
-                if isinstance(event, Score):
-                    found.append(utterance(event))
+                found.append(decode(dict(cast("list[tuple[str, bytes]]", message.headers())), message.value() or b""))
     reader.close()
-    return in_order(found)
+    return corrected(found)
+
+
+def corrected(events: Iterable[CallEvent]) -> list[dict[str, Any]]:
+    """The utterances of a call, in order, as they are known at its end."""
+    known, scores = Corrections(), list[Score]()
+    for event in events:
+        if isinstance(event, Correction):
+            known.add(event)
+        elif isinstance(event, Score):
+            scores.append(event)
+    return in_order([utterance(known.apply(score)) for score in scores])
 
 
 def in_clickhouse(stack: Stack, call_id: str) -> list[dict[str, Any]]:
-    """The rows of a call without FINAL, so that doubles would show, in the form of the public format."""
-    rows = stack.rows(f"SELECT * FROM utterances WHERE call_id = '{call_id}' ORDER BY start_ms, channel")
+    """The rows of a call in the form of the public format."""
+    of_call = f"WHERE call_id = '{call_id}'"
+    rows = stack.rows(f"SELECT * FROM utterances {of_call} ORDER BY start_ms, channel")
+    doubles = f"SELECT count() - {len(rows)} AS doubles FROM utterances_heard {of_call}"
+    assert stack.rows(doubles) == [{"doubles": 0}], "the view would hide them"
     return [
         {
             "channel": row["channel"],
@@ -67,6 +81,8 @@ def in_clickhouse(stack: Stack, call_id: str) -> list[dict[str, Any]]:
             "speaker": row["speaker"],
             "role": row["role"],
             "speaker_confidence": row["speaker_confidence"],
+            "role_confidence": row["role_confidence"],
+            "overlap_ms": row["overlap_ms"],
             "text": row["text"],
             "words": [
                 dict(zip(("text", "start_ms", "end_ms", "confidence"), word, strict=True))
@@ -79,11 +95,24 @@ def in_clickhouse(stack: Stack, call_id: str) -> list[dict[str, Any]]:
             "asr_model": row["asr_model"],
             "flags": row["flags"],
             "emotion": (
-                {"label": row["emotion"], "probabilities": row["emotions"], "model": row["emotion_model"]}
+                {
+                    "label": row["emotion"],
+                    "probabilities": row["emotions"],
+                    "model": row["emotion_model"],
+                    "uncertain": row["emotion_uncertain"],
+                    "granular": [
+                        {"name": name, "base": base, "confidence": confidence}
+                        for name, base, confidence in zip(
+                            row["granular.name"], row["granular.base"], row["granular.confidence"], strict=True
+                        )
+                    ],
+                    "complex": row["complex_emotion"] or None,
+                }
                 if row["emotion"]
                 else None
             ),
             "emotion_skipped": row["emotion_skipped"] or None,
+            "acoustics": ({name: row[name] for name in Acoustics.model_fields} if row["rms"] is not None else None),
             "sentiment": (
                 {
                     "label": row["sentiment"],
@@ -93,6 +122,7 @@ def in_clickhouse(stack: Stack, call_id: str) -> list[dict[str, Any]]:
                     "confidence": row["confidence"],
                     "members": row["members"],
                     "model": row["sentiment_model"],
+                    "disagree": row["disagree"],
                 }
                 if row["sentiment"]
                 else None
@@ -114,7 +144,8 @@ def hear(stack: Stack, path: Path, call_id: str, *options: str, speed: str = "ma
         stack.calltide("ingest", path, "--call-id", call_id, "--speed", speed, *options)
         until(lambda: listener.events("call_ended", call_id), f"end of {call_id} at the websocket")
         assert len(listener.events("call_started", call_id)) == 1
-        return in_order([utterance(Score.model_validate(event)) for event in listener.events("score", call_id)])
+        events = [message["event"] for message in listener.messages if "event" in message]
+        return corrected(EVENTS[event["kind"]].model_validate(event) for event in events)
 
 
 def assert_the_same_everywhere(

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from schemas.events import CallEnded, CallEvent, Score
+from schemas.events import CallEnded, CallEvent, Correction, Score
 from schemas.topics import DEAD_LETTERS, SCORES, STAGES, lanes
 from streams.settings import Settings
-from streams.sink import call_row, utterance_row
+from streams.sink import call_row, correction_row, utterance_row
 from tests.chaos.observers import query
 from tests.workers import everything
 
@@ -49,8 +49,9 @@ def _without_clock(record: Mapping[str, Any]) -> Fields:
 
 
 def _identity(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Which event of its call it is, or which row."""
-    return tuple(record.get(name) for name in ("kind", "at_ms", "channel", "start_ms"))
+    """Which event of its call it is, or which row; of a correction all that it says."""
+    says = tuple(record[name] for name in ("speaker", "same_as", "role")) if "same_as" in record else ()
+    return (*(record.get(name) for name in ("kind", "at_ms", "channel", "start_ms")), says)
 
 
 def compare(place: str, expected: Calls, found: Calls) -> Result:
@@ -65,8 +66,9 @@ def compare(place: str, expected: Calls, found: Calls) -> Result:
         by_identity = {_identity(record): record for record in had}
 
         def note(what: str, identity: tuple[Any, ...], call_id: str = call_id) -> None:
-            kind, at_ms, channel, start_ms = identity
-            which = f"channel {channel} at {start_ms} ms" if channel is not None else f"at {at_ms} ms" if at_ms else ""
+            kind, at_ms, channel, start_ms, says = identity
+            where = f"channel {channel} at {start_ms} ms" if channel is not None else f"at {at_ms} ms" if at_ms else ""
+            which = f"{says}" if says else where
             result.details.append(f"{place}: {call_id}: {what} {kind or 'row'} {which}".rstrip())
 
         before = result.lost + result.doubled + result.different
@@ -121,30 +123,33 @@ def _events(sent: Mapping[str, Sequence[CallEvent]]) -> dict[str, list[Fields]]:
 
 
 def in_clickhouse(settings: Settings, sent: Mapping[str, Sequence[CallEvent]]) -> list[Result]:
-    """Its rows, with FINAL."""
+    """Its rows, with FINAL, utterances as they were heard."""
     results = []
-    for table in ("utterances", "calls"):
+    for table in ("utterances_heard", "corrections", "calls"):
         expected = {call_id: list(_rows(settings, table, call_id, events)) for call_id, events in sent.items()}
         columns = set().union(*(row for rows in expected.values() for row in rows))
-        order = "start_ms, channel" if table == "utterances" else "started_at"
+        order = {"utterances_heard": "start_ms, channel", "corrections": "offset", "calls": "started_at"}[table]
         answer = query(settings, f"SELECT * FROM {table} FINAL ORDER BY {order} FORMAT JSONEachRow")
         found: dict[str, list[Fields]] = {}
         for line in answer.splitlines():
             row = json.loads(line)
-            found.setdefault(row["call_id"], []).append({name: row[name] for name in columns})
+            found.setdefault(row["call_id"], []).append({name: row[name] for name in columns or row})
         results.append(compare(f"ClickHouse {table}, FINAL", expected, found))
     return results
 
 
 def rows_twice(settings: Settings) -> int:
     """How many rows of utterances are there beside those that FINAL shows, until ClickHouse merges them away."""
-    whole, final = (int(query(settings, f"SELECT count() FROM utterances {form}")) for form in ("", "FINAL"))
+    whole, final = (int(query(settings, f"SELECT count() FROM utterances_heard {form}")) for form in ("", "FINAL"))
     return whole - final
 
 
 def _rows(settings: Settings, table: str, call_id: str, events: Sequence[CallEvent]) -> Iterable[Fields]:
     if table == "calls":
         rows = [call_row(event, settings.pipeline_version) for event in events if isinstance(event, CallEnded)]
+    elif table == "corrections":
+        corrections = [event for event in events if isinstance(event, Correction)]
+        rows = [correction_row(event, settings.pipeline_version, "", 0, 0) for event in corrections]
     else:
         scores = sorted(
             (event for event in events if isinstance(event, Score)), key=lambda one: (one.start_ms, one.channel)

@@ -105,7 +105,7 @@ class Client(_Observer):
             await task
 
     async def _subscribe(self) -> None:
-        kinds = "score,call_started,call_ended,progress"
+        kinds = "score,correction,call_started,call_ended,progress"
         async with aclosing(subscribe(self.settings.scores_url, kinds=kinds)) as messages:
             async for message in messages:
                 if event := message.get("event"):
@@ -125,7 +125,7 @@ class Rows(_Observer):
     """Asks ClickHouse how far the rows go while somebody waits for new ones: the sink's work, and ClickHouse's own."""
 
     PAUSE_S: Final = 0.25
-    SQL: Final = "SELECT sum(last) FROM (SELECT max(offset) AS last FROM utterances GROUP BY partition)"
+    SQL: Final = "SELECT sum(last) FROM (SELECT max(offset) AS last FROM utterances_heard GROUP BY partition)"
 
     def __init__(self, settings: Settings, seen: Seen, waiting_for: Callable[[], set[str]]) -> None:
         super().__init__("rows", seen)
