@@ -523,7 +523,7 @@ def dead_letters_drop(
 
 @train_app.command("emotion")
 def train_emotion(
-    data: Annotated[Path, typer.Option(help="clips: a directory for each emotion, or an index.jsonl (docs/emotion.md)")],
+    data: Annotated[Path, typer.Option(help="clips: a directory an emotion, or an index.jsonl (docs/emotion.md)")],
     out: Out,
     seed: Seed = 0,
 ) -> None:
