@@ -185,10 +185,13 @@ class Lines:
     lines: dict[int, _Line] = field(default_factory=dict)
     mark_ms: int = 0
     waiting: list[Waiting] = field(default_factory=list)
+    channels: int = 0
+    """How many the call has, by its latest record."""
 
     def take(self, event: CallEvent, value: bytes) -> Iterator[tuple[CallEvent, bytes, list[Piece]]]:
         """The next record of the call in, and out those that are decided: each with the pieces of a segment."""
         drawn = None
+        self.channels = len(event.call.roles)
         if isinstance(event, Segment):
             drawn = sketch(value, event)
             line = self.lines.setdefault(event.channel, _Line())
@@ -216,19 +219,14 @@ class Lines:
     def _pieces(self, segment: Segment, drawn: Sketch, at_end: bool) -> list[Piece] | None:
         """The segment in pieces; None where that is not known yet."""
         line = self.lines[segment.channel]
-        others = {
-            channel: self.lines.get(channel, _Line())
-            for channel in range(len(segment.call.roles))
-            if channel != segment.channel
-        }
+        others = {channel: self.lines.get(channel, _Line()) for channel in self._others(segment.channel)}
         candidates = quiet(drawn.decibels, self._quiet_db(others))
         latest_ms = max(one.event.end_ms for one in self.waiting if isinstance(one.event, Segment))
         patient = not at_end and latest_ms < segment.end_ms + LONGEST_MS
         for first, end in candidates:
             own = line.loudest_db is not None and loud(drawn.decibels[first:end]) >= line.loudest_db - OWN_DB
             needed_ms = (drawn.first + end) * HOP_MS - ENOUGH_MS
-            known_ms = min(max(other.known_ms, self.mark_ms) for other in others.values())
-            if patient and not own and known_ms < needed_ms:
+            if patient and not own and self._known_ms(segment.channel) < needed_ms:
                 return None
         leaks = [
             (first, end)
@@ -259,13 +257,19 @@ class Lines:
     def _forget(self) -> None:
         """Nothing waits: keep only what a leak that is still to come may be compared with."""
         for channel, line in self.lines.items():
-            known = [max(other.known_ms, self.mark_ms) for number, other in self.lines.items() if number != channel]
-            # A channel that was not heard yet may begin at the watermark.
-            from_ms = min(known, default=self.mark_ms) - LAG_MS
+            from_ms = self._known_ms(channel) - LAG_MS
             line.sketches = [one for one in line.sketches if one.end * HOP_MS + WINDOW_MS > from_ms]
 
+    def _others(self, channel: int) -> list[int]:
+        return [other for other in range(self.channels) if other != channel]
+
+    def _known_ms(self, channel: int) -> int:
+        """Up to where it is known what all channels but this one said."""
+        known = (self.lines[other].known_ms if other in self.lines else 0 for other in self._others(channel))
+        return min((max(known_ms, self.mark_ms) for known_ms in known), default=self.mark_ms)
+
     def snapshot(self) -> tuple[list[Any], bytes]:
-        """(what JSON holds, the sketches). Raises nothing; what waits must be none."""
+        """(what JSON holds, the sketches). Nothing must wait."""
         header = [
             (channel, line.known_ms, line.loudest_db, [(one.first, len(one.decibels)) for one in line.sketches])
             for channel, line in self.lines.items()

@@ -294,19 +294,21 @@ class Diarization:
         return _Call(known, named, Lines.restore(lines, arrays[4 * size :]))
 
     def process(self, batch: Sequence[tuple[_Call, Record]]) -> list[Step]:
-        steps = iter(self._hear([item for item in batch if item[1].kind != IDLE]))
-        return [_forget(call) if record.kind == IDLE else next(steps) for call, record in batch]
-
-    def _hear(self, batch: Sequence[tuple[_Call, Record]]) -> list[Step]:
-        events = read(batch, Segment)
+        """One step a record. Raises CalltideError, ValueError or pydantic.ValidationError for a record that is broken."""
+        arrived = [item for item in batch if item[1].kind != IDLE]
+        events = read(arrived, Segment)
         mixed = [
             samples(event, record)
-            for event, (_, record) in zip(events, batch, strict=True)
+            for event, (_, record) in zip(events, arrived, strict=True)
             if isinstance(event, Segment) and event.call.roles == ("unknown",)
         ]
-        heard = iter(self._listen(mixed))
+        heard, following = iter(self._listen(mixed)), iter(events)
         steps = []
-        for event, (call, record) in zip(events, batch, strict=True):
+        for call, record in batch:
+            if record.kind == IDLE:
+                steps.append(_forget(call))
+                continue
+            event = next(following)
             if isinstance(event, Segment) and event.channel >= len(event.call.roles):
                 raise CalltideError(f"{event.identity}: the call has no role for this channel; mend the producer")
             if isinstance(event, Segment) and event.call.roles == ("unknown",):
