@@ -19,7 +19,7 @@ Doubles = NDArray[np.float64]
 
 RATE: Final = 16_000
 """Sounds are made at this rate and brought to the one asked for."""
-SECONDS: Final = 40
+SECONDS: Final = 20
 
 
 def _time(seconds: float) -> Doubles:

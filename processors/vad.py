@@ -61,16 +61,16 @@ STATE: Final = (2, 128)
 
 TAIL_MS: Final = 96
 """Audio kept after the last window of speech. Judgement: a fading consonant falls below the threshold early."""
-EVIDENCE: Final = 1.0
-"""Least sum, over a segment's windows, of what their probabilities are above `threshold`. Measured: music, tones and
-noise that rise above the threshold stay below this, real speech does not (docs/vad.md)."""
+EVIDENCE: Final = {8_000: 0.5, 16_000: 1.0}
+"""Least sum, over a segment's windows, of what their probabilities are above `threshold`, by sample rate. Measured:
+music, tones and noise that rise above the threshold stay below this, real speech does not (docs/vad.md)."""
 SEARCH_MS: Final = 5_000
 """How far back a too long segment is searched for its weakest window; at most a third of `maximum_ms`. Judgement:
 farther back there is a pause more often, and segments get shorter."""
-_SMOOTHING: Final = (1, 2, 3, 2, 1)
+_SMOOTHING: Final = (1, 2, 1)
 """Weights of the windows around one for how weak it is: a pause between words is longer than the closure before a "t".
 Measured, as is _DB_OF_PROBABILITY, by the share of cuts that fall into a pause (docs/vad.md)."""
-_DB_OF_PROBABILITY: Final = 10.0
+_DB_OF_PROBABILITY: Final = 5.0
 """Decibels less that make a window as weak as a probability of 0 instead of 1."""
 _SILENCE_DB: Final = -70.0
 """Below this level of full scale nothing is weaker than another."""
@@ -458,7 +458,7 @@ class VoiceActivity:
                 continue
             if now_ms + WINDOW_MS - channel.audio_ms > config.maximum_ms:
                 if segment.speech_end_ms < now_ms:
-                    outputs += self._close(call, info, channel, "max_length", now_ms)
+                    outputs += self._close_early(call, info, channel, segment)
                 else:
                     outputs += self._split(call, info, channel, segment)
         if channel.open is None:
@@ -467,48 +467,59 @@ class VoiceActivity:
 
     def _split(self, call: _Call, info: CallInfo, channel: _Channel, segment: _Open) -> list[Output]:
         """Cut a segment in its weakest recent window (the last of several) and go on with the rest."""
-        config, values = self._config, segment.probabilities
-        weakest = self._weakest(channel, values)
-        end_ms = channel.position_ms - WINDOW_MS * (len(values) - weakest) + WINDOW_MS // 2
-        spoken = self._is_speech(segment)
+        config = self._config
+        end_ms = self._weakest(channel, segment, self._search)
+        spoken = self._is_speech(channel, segment)
         outputs = [self._emit(info, channel, "max_length", end_ms)] if spoken else []
         if not spoken:
             call.not_speech_ms += end_ms - channel.audio_ms
             channel.trim(end_ms)
-        segment.probabilities = values[weakest:]
+        segment.probabilities = segment.probabilities[(end_ms - channel.position_ms) // WINDOW_MS :]
         segment.speech = sum(value >= config.release for value in segment.probabilities)
         segment.evidence = sum(max(value - config.threshold, 0) for value in segment.probabilities)
         segment.continued = spoken
         return outputs
 
-    def _weakest(self, channel: _Channel, values: list[float]) -> int:
-        """Index of the window of `values`, the open segment's probabilities, in which to cut it."""
-        n, size = self._search, WINDOW_MS * channel.bytes_per_ms
+    def _close_early(self, call: _Call, info: CallInfo, channel: _Channel, segment: _Open) -> list[Output]:
+        """End a segment that would have gone on, in its pause if it is in one. The model notices late: the pause began
+        before its first window without speech, and the next word may have begun in the last. So the weakest of the
+        windows that can be the pre-roll of what follows is taken: nothing between the two is lost."""
+        end_ms, paused = channel.position_ms, (channel.position_ms - segment.speech_end_ms) // WINDOW_MS
+        if paused:
+            again = max(self._config.pre_roll_ms // WINDOW_MS, 1)
+            end_ms = self._weakest(channel, segment, min(paused + 2, again, len(segment.probabilities) - 1))
+        return self._close(call, info, channel, "max_length", end_ms)
+
+    def _weakest(self, channel: _Channel, segment: _Open, n: int) -> int:
+        """Media time of the middle of the weakest of the last `n` windows, the last of several."""
+        size, values = WINDOW_MS * channel.bytes_per_ms, segment.probabilities[-n:]
         end = (channel.position_ms - channel.audio_ms) * channel.bytes_per_ms
         samples = audio.decode(bytes(channel.audio[end - n * size : end]), channel.codec)
-        # Whole numbers: the sums are the same in whatever order they are added.
+        # Whole numbers: their sums are the same in whatever order they are added.
         powers = np.square(np.rint(samples * 32_768).astype(np.int64)).reshape(n, -1).mean(axis=1).tolist()
         floor = 10 ** (_SILENCE_DB / 10)
+        # The model needs a window to notice a pause.
+        late = [*values[1:], values[-1]]
         strength = [
             value + 10 * math.log10(power / 2**30 + floor) / _DB_OF_PROBABILITY
-            for value, power in zip(values[-n:], powers, strict=True)
+            for value, power in zip(late, powers, strict=True)
         ]
         around = len(_SMOOTHING) // 2
         padded = [strength[0]] * around + strength + [strength[-1]] * around
-        smooth = [sum(w * padded[i + k] for k, w in enumerate(_SMOOTHING)) for i in range(n)]
-        return len(values) - n + min(range(n), key=lambda i: (smooth[i], -i))
+        smooth = [sum(weight * padded[i + k] for k, weight in enumerate(_SMOOTHING)) for i in range(n)]
+        weakest = min(range(n), key=lambda i: (smooth[i], -i))
+        return channel.position_ms - WINDOW_MS * (n - weakest) + WINDOW_MS // 2
 
-    def _is_speech(self, segment: _Open) -> bool:
-        return segment.continued or (
-            segment.speech * WINDOW_MS >= self._config.minimum_speech_ms and segment.evidence >= EVIDENCE
-        )
+    def _is_speech(self, channel: _Channel, segment: _Open) -> bool:
+        enough = segment.speech * WINDOW_MS >= self._config.minimum_speech_ms
+        return segment.continued or (enough and segment.evidence >= EVIDENCE[channel.rate])
 
     def _close(self, call: _Call, info: CallInfo, channel: _Channel, cut: Cut, heard_ms: int) -> list[Output]:
         """End the open segment, if there is one, at `heard_ms` at the latest."""
         segment, channel.open = channel.open, None
         if segment is None:
             return []
-        if not self._is_speech(segment):
+        if not self._is_speech(channel, segment):
             call.not_speech_ms += segment.speech_end_ms - channel.audio_ms
             return []
         return [self._emit(info, channel, cut, min(segment.speech_end_ms + self._tail_ms, heard_ms))]
@@ -544,8 +555,8 @@ class VoiceActivity:
                 and all(segment.speech_end_ms < channel.position_ms for channel, segment in opened)
             )
         ):
-            for channel, _ in opened:
-                outputs += self._close(call, info, channel, "max_length", channel.position_ms)
+            for channel, segment in opened:
+                outputs += self._close_early(call, info, channel, segment)
                 channel.trim(channel.position_ms - self._config.pre_roll_ms)
             opened = []
         mark_ms = min((channel.audio_ms for channel in channels), default=0)

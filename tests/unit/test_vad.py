@@ -1,9 +1,11 @@
 """The VAD stage: where segments begin and end, what bad audio does; neither batches nor restarts change anything."""
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -138,6 +140,16 @@ def end_of(steps: Sequence[Step]) -> CallEnded:
     return last
 
 
+def not_speech_ms(snapshot: bytes) -> int:
+    """The count that a snapshot carries on."""
+    return int(json.loads(snapshot[5 : 5 + int.from_bytes(snapshot[1:5], "big")])["not_speech_ms"])
+
+
+def counted(steps: Iterable[Step]) -> int:
+    """Milliseconds that were no speech, by the last snapshot."""
+    return [not_speech_ms(step.snapshot) for step in steps if step.snapshot][-1]
+
+
 def plain(**changes: Any) -> VoiceActivity:
     return VoiceActivity(Config(**changes), Loudness())
 
@@ -173,10 +185,33 @@ def test_a_short_pause_does_not_end_a_segment() -> None:
     assert times(feed(plain(), call_of(packets(value)))) == [(0, 0, 992 + 96, "pause")]
 
 
-def test_bursts_are_dropped() -> None:
-    for length_ms, expected in ((64, []), (96, [(0, 352, 512 + 192, "pause")])):
-        value = sound((512, 0), (length_ms, 0.9), (640, 0))
-        assert times(feed(plain(), call_of(packets(value)))) == expected
+def test_bursts_are_dropped_and_counted() -> None:
+    for length_ms, expected, n_ms in ((64, [], 160 + 64), (96, [(0, 352, 512 + 192, "pause")], 0)):
+        value = sound((512, 0), (length_ms, 0.9), (2_000, 0))
+        steps = feed(plain(), call_of(packets(value)))
+        assert (times(steps), counted(steps)) == (expected, n_ms)
+
+
+@pytest.mark.parametrize(("rate", "n_windows"), [(8_000, 6), (16_000, 11)])
+def test_what_the_model_is_never_sure_of_is_dropped_and_counted(rate: int, n_windows: int) -> None:
+    """At 0.6 each window is worth 0.1."""
+    for n, expected in ((n_windows - 2, []), (n_windows, [(0, 352, 512 + 32 * n_windows + 96, "pause")])):
+        value = sound((512, 0), (32 * n, 0.6), (2_000, 0), rate=rate)
+        steps = feed(plain(), call_of(packets(value, rate=rate)))
+        assert times(steps) == expected
+        assert counted(steps) == (0 if expected else 160 + 32 * n)
+    # However long it is.
+    steps = feed(plain(maximum_ms=2_000), call_of(packets(sound((10_016, 0.501), (2_000, 0), rate=rate), rate=rate)))
+    assert times(steps) == []
+    assert counted(steps) == 10_016
+
+
+def test_the_rest_of_a_long_segment_is_speech_however_short_and_weak() -> None:
+    value = sound((4_992, 0.9), (32, 0.55), (2_000, 0))
+    found = times(feed(plain(maximum_ms=5_000), call_of(packets(value))))
+    assert [cut for *_, cut in found] == ["max_length", "pause"]
+    assert found[0][2] == found[1][1]
+    assert found[1][2] == 5_024 + 96
 
 
 def test_speech_starts_at_the_threshold_and_goes_on_down_to_the_release() -> None:
@@ -201,7 +236,7 @@ def test_a_long_segment_is_cut_where_it_is_weakest() -> None:
 def test_a_segment_too_long_in_a_pause_ends_there() -> None:
     value = sound((896, 0.9), (320, 0), (320, 0.9), (640, 0))
     assert times(feed(plain(maximum_ms=1_000), call_of(packets(value)))) == [
-        (0, 0, 992, "max_length"),
+        (0, 0, 976, "max_length"),
         (0, 1_056, 1_632, "pause"),
     ]
 
@@ -605,6 +640,37 @@ def test_nearly_all_real_speech_is_in_segments(silero: SileroVad, codec: Codec, 
         speech[int(float(fields[3]) * 1000) : int((float(fields[3]) + float(fields[4])) * 1000)] = True
     assert found[speech].mean() > 0.98
     assert found[~speech].mean() < 0.6  # pre-roll, tail and the pauses within
+
+
+@pytest.mark.models
+@REAL
+def test_long_segments_are_cut_between_words(silero: SileroVad, test_data: Path, codec: Codec, rate: int) -> None:
+    """Short announcements with 150 ms of faint noise between them, and a real pause after each 15 s."""
+    noise, pieces, gaps, at, paused = np.random.default_rng(6), [], [], 0, 0
+    for file in sorted((test_data / "prompts").glob("*.flac")):
+        said, native = soundfile.read(file, dtype="float32")
+        loud = np.flatnonzero(np.abs(said) > 0.02)
+        if loud[-1] - loud[0] > 3 * native:
+            continue
+        said = audio.resample(said[loud[0] : loud[-1]], native, rate)
+        gap_ms = 150
+        if at + len(said) - paused > 15 * rate:
+            gap_ms, paused = 1_000, at + len(said)
+        pieces += [said, noise.normal(0, 0.001, gap_ms * rate // 1000).astype(np.float32)]
+        at += len(said) + len(pieces[-1])
+        gaps.append(((at - len(pieces[-1])) * 1000 / rate, at * 1000 / rate))
+    value = audio.encode(np.concatenate(pieces), codec)
+    line = packets(value, 0, codec, rate)
+    found = times(feed(VoiceActivity(Config(maximum_ms=10_000), silero), call_of(line, at_ms=100_000)))
+    cuts = [end for *_, end, cut in found if cut == "max_length"]
+    assert len(cuts) >= 3
+    levels = np.array(
+        [np.mean(np.square(audio.decode(value, codec)[i : i + rate // 100])) for i in range(0, at, rate // 100)]
+    )
+    for cut in cuts:
+        between = any(start - 10 <= cut <= end + 10 for start, end in gaps)
+        # An announcement has pauses of its own.
+        assert between or 10 * np.log10(levels[cut // 10 - 2 : cut // 10 + 3].max() + 1e-9) < -40
 
 
 @pytest.mark.models
