@@ -12,7 +12,7 @@ import itertools
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import jiwer
@@ -551,7 +551,8 @@ def of_clips(clips: Sequence[HeardClip]) -> Found:
 
 def of_spoken_clips(calls: Sequence[HeardCall]) -> Found:
     """Words of clips, and the sentiment of the utterance with most words in each."""
-    found = Found(_words(calls) + _single_words(calls))
+    words = _words(calls) + _single_words(calls)
+    found = Found([replace(measure, unit="clip" if measure.unit == "call" else measure.unit) for measure in words])
     heard: list[tuple[str, str, SentimentTruth, Sentiment]] = []
     missed = 0
     for call in calls:

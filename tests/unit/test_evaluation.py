@@ -83,6 +83,7 @@ def test_the_suite_keeps_to_the_texts_that_training_leaves_out(test_data: Path) 
         "tweets": suite._tweets(folder),
         "hutto-amazon": suite._hutto(folder / "hutto-amazon.tsv"),
         "hutto-tweets": suite._hutto(folder / "hutto-tweets.tsv"),
+        "help-desk turns": suite._helpdesk(folder / "helpdesk-calls.jsonl"),
         "films (2 classes)": suite._films(folder / "sst2-train.tsv"),
     }
     theirs = held_out(folder, "test")
