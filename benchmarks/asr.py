@@ -85,7 +85,7 @@ def utterances(folder: Path) -> list[Utterance]:
 
 
 def prompts(folder: Path) -> list[Utterance]:
-    """Telephone prompts of one voice, 59 of them: one is longer than Whisper hears at once."""
+    """Telephone prompts of one voice, without those that are longer than Whisper hears at once."""
     found = []
     for line in (folder / "index.jsonl").read_text().splitlines():
         about = json.loads(line)
