@@ -199,9 +199,7 @@ def calls(folder: Path) -> None:
             before = sum(first[part] for part in ("confusion", "missed detection", "false alarm"))
             wrong = [measured["diarization error rate"] * measured["total"] for measured in (narrow, strict)]
             row = np.array([lenient["total"], sum(parts), *parts, narrow["total"], strict["total"], *wrong])
-            for kind in (name, name.split("-")[0] if name != "phone-chat" else name):
-                if kind != name or name == "phone-chat":
-                    sums[kind, rate] += row
+            sums[name if name == "phone-chat" else name.split("-")[0], rate] += row
             print(
                 f"{name:12s} {rate:6d} Hz {row[0]:6.1f} s {percent(row)}  {len(turns):3d} turns,"
                 f" {len({speaker for *_, speaker in found})} speakers, {len(same)} corrections"
@@ -237,11 +235,10 @@ def leaking(folder: Path) -> None:
     stage = diarization.Diarization(diarization.Config(), Ready(np.zeros((0, 192), np.float32)))
     files = [folder / "calls/auto-repair-40.flac", folder / "calls/stereo-10s.flac"]
     files += sorted((folder / "calls/made").glob("*-stereo.wav"))
-    numbers = np.random.default_rng(0)
     sums: dict[tuple[str, int], NDArray[np.float64]] = defaultdict(lambda: np.zeros(4))
     cpu_s = call_s = 0.0
     for number, path in enumerate(files):
-        channels = two_channels(path)
+        channels, numbers = two_channels(path), np.random.default_rng(number)
         made = "stereo.wav" in path.name
         planted = LEAKS[number % 3 :: 3] if made or path.stem.startswith("auto") else LEAKS
         truth: list[NDArray[np.bool_]] = []

@@ -39,7 +39,7 @@ FLOOR_DB: Final = 25
 """What is so far below a band's maximum counts as silence: a leak's quiet parts are lost in the noise of the line."""
 SIMILAR, SIMILAR_S = 0.55, 0.15
 """Correlation from which a stretch is a leak: so much, and so much more for each stretch of a second divided by its
-length. benchmarks/diarization.py: 0.85 for half a second, which one in 300 pairs of unrelated stretches exceeds by
+length. benchmarks/diarization.py: 0.85 for half a second, which one in some hundred pairs of unrelated stretches reaches by
 chance, and 0.6 for three seconds, which none does."""
 
 SHORTEST_MS: Final = 500
@@ -146,7 +146,9 @@ def similarity(stretch: Sketch, originals: Sequence[Sketch]) -> tuple[float, flo
     """(correlation with another channel at the delay at which it is highest, by how many dB it is fainter)."""
     frames = len(stretch.decibels)
     best, fainter_db = -1.0, 0.0
-    mine = _outline(stretch.decibels)
+    # Of the original counts only what is not covered by the noise in which its leak lies.
+    depth = np.minimum(np.ptp(stretch.decibels.astype(np.float64), axis=0), FLOOR_DB)
+    mine = _outline(stretch.decibels, depth)
     for lag in range(-AHEAD_MS // HOP_MS, LAG_MS // HOP_MS + 1):
         other = np.full((frames, BANDS), -128, np.int8)
         start = stretch.first - lag
@@ -157,7 +159,7 @@ def similarity(stretch: Sketch, originals: Sequence[Sketch]) -> tuple[float, flo
         heard = other[:, 0] > -128
         if heard.mean() < 0.5:
             continue
-        theirs = _outline(other)
+        theirs = _outline(other, depth)
         norm = math.sqrt((mine**2).sum() * (theirs**2).sum())
         similar = float((mine * theirs).sum() / norm) if norm else -1.0
         if similar > best:
@@ -165,10 +167,10 @@ def similarity(stretch: Sketch, originals: Sequence[Sketch]) -> tuple[float, flo
     return best, fainter_db
 
 
-def _outline(decibels: Decibels) -> NDArray[np.float64]:
+def _outline(decibels: Decibels, depth: NDArray[np.float64]) -> NDArray[np.float64]:
     """The rise and fall of each band: without its mean, which a line changes, and without what noise covers."""
     values = decibels.astype(np.float64)
-    clipped = np.maximum(values, values.max(0) - FLOOR_DB)
+    clipped = np.maximum(values, values.max(0) - depth)
     outline: NDArray[np.float64] = clipped - clipped.mean(0)
     return outline
 

@@ -294,7 +294,7 @@ class Diarization:
         return _Call(known, named, Lines.restore(lines, arrays[4 * size :]))
 
     def process(self, batch: Sequence[tuple[_Call, Record]]) -> list[Step]:
-        """One step a record. Raises CalltideError, ValueError or pydantic.ValidationError for a record that is broken."""
+        """One step a record. Raises CalltideError, ValueError or pydantic.ValidationError for a broken record."""
         arrived = [item for item in batch if item[1].kind != IDLE]
         events = read(arrived, Segment)
         mixed = [
