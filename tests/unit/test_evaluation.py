@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ pytest.importorskip("pyannote.metrics", reason="needs the extra eval")
 
 from schemas.errors import CalltideError
 from streams.evaluation import hearing, report, suite
-from streams.evaluation.command import measure
+from streams.evaluation.command import evaluate, measure
 from streams.settings import Settings
 
 ROOT = Path(__file__).parents[2]
@@ -104,3 +105,12 @@ def test_the_suites_turns_are_those_of_the_files(test_data: Path) -> None:
 def test_a_folder_without_the_suite_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CalltideError, match="set CALLTIDE_TEST_DATA"):
         suite.default(tmp_path, None)  # type: ignore[arg-type]
+
+
+def test_a_missing_package_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jiwer", None)
+    for module in ("metrics", "report"):
+        monkeypatch.delitem(sys.modules, f"streams.evaluation.{module}", raising=False)
+        monkeypatch.delattr(f"streams.evaluation.{module}", raising=False)
+    with pytest.raises(CalltideError, match=r"needs the package jiwer, .* pip install 'calltide\[eval\]'"):
+        evaluate()
