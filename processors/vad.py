@@ -589,6 +589,7 @@ class VoiceActivity:
             reason=reason,
             missing_ms=call.missing_ms,
             dropped_packets=call.dropped,
+            not_speech_ms=call.not_speech_ms,
         )
         return Step([*outputs, Output.of(ended, b"")])
 
