@@ -268,7 +268,8 @@ def curve(channels: Sequence[Channel], model: WhisperCt2) -> list[Table]:
     usual = vad.Config()
     tables = []
     for name, values in (("hangover_ms", HANGOVERS), ("maximum_ms", MAXIMA), ("minimum_speech_ms", MINIMA)):
-        rows, data = [], []
+        rows: list[tuple[str, ...]] = []
+        data = []
         for value in values:
             config = usual.model_copy(update={name: value})
             found = [segments(channel, config) for channel in channels]
@@ -341,7 +342,8 @@ def by_probability_alone() -> Iterator[None]:
 
 def cuts(channels: Sequence[Channel]) -> Table:
     """Whether segments that are too long are cut in pauses. A pause: 100 ms at least 25 dB below the loud speech."""
-    rows, data = [], []
+    rows: list[tuple[str, ...]] = []
+    data = []
     for maximum_ms in (5_000, 8_000, 15_000):
         config = vad.Config(maximum_ms=maximum_ms)
         reach = min(vad.SEARCH_MS, maximum_ms // 3) / 1_000
@@ -390,10 +392,12 @@ def unguarded() -> Iterator[None]:
 
 def sounds(speech: Sequence[Channel], model: SileroVad, takes: Iterable[int]) -> Table:
     """Segments in what is no speech, and speech that the guard takes for none."""
-    rows, data = [], []
+    rows: list[tuple[str, ...]] = []
+    data = []
     made: dict[tuple[str, int], list[Channel]] = {}
     for take in takes:
-        for rate, codec in ((8_000, "mulaw"), (16_000, "pcm_s16le")):
+        kinds: tuple[tuple[int, Codec], ...] = ((8_000, "mulaw"), (16_000, "pcm_s16le"))
+        for rate, codec in kinds:
             for group, name, samples in not_speech.kinds(rate, take):
                 made.setdefault((group, rate), []).append(Channel(name, rate, codec, samples))
     groups = {f"{group}, {rate // 1_000} kHz": channels for (group, rate), channels in made.items()}
