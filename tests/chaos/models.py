@@ -35,7 +35,7 @@ class Words:
 
     id = "words-by-checksum"
 
-    def transcribe(self, audio: Sequence[NDArray[np.float32]]) -> list["Recognition"]:
+    def transcribe(self, audio: Sequence[NDArray[np.float32]], contexts: Sequence[str] = ()) -> list["Recognition"]:
         return [self._one(samples) for samples in audio]
 
     def _one(self, samples: NDArray[np.float32]) -> "Recognition":

@@ -82,7 +82,7 @@ class Checksum:
 
     id = "checksum"
 
-    def transcribe(self, audio: Sequence[Floats]) -> list[Recognition]:
+    def transcribe(self, audio: Sequence[Floats], contexts: Sequence[str] = ()) -> list[Recognition]:
         return [self._one(samples) for samples in audio]
 
     def _one(self, samples: Floats) -> Recognition:
