@@ -39,8 +39,8 @@ FLOOR_DB: Final = 25
 """What is so far below a band's maximum counts as silence: a leak's quiet parts are lost in the noise of the line."""
 SIMILAR, SIMILAR_S = 0.55, 0.15
 """Correlation from which a stretch is a leak: so much, and so much more for each stretch of a second divided by its
-length. benchmarks/diarization.py: 0.85 for half a second, which one in some hundred pairs of unrelated stretches reaches by
-chance, and 0.6 for three seconds, which none does."""
+length. benchmarks/diarization.py: 0.85 for half a second, which of some hundred unrelated stretches at most one
+reaches by chance, and 0.6 for three seconds, which none does."""
 
 SHORTEST_MS: Final = 500
 """Shorter quiet stretches are not looked at."""
