@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, frozenset[str]] = {
     "processors": frozenset({"processors", "schemas"}),
     "streams": frozenset({"streams", "processors", "schemas", "deploy"}),
     "deploy": frozenset({"deploy", "schemas", "streams.settings"}),
-    "training": frozenset({"training", "processors", "schemas"}),
+    "training": frozenset({"training", "streams", "processors", "schemas"}),
 }
 """Folder → what of this repository it may import. Tests, benchmarks, examples and dashboards may import anything."""
 
