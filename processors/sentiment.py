@@ -8,14 +8,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from processors.base import IDLE, Output, Processor, Record, Step
 from processors.utterances import FORGOTTEN_MS, promote, read, rounded
-from schemas.errors import CalltideError
 from schemas.events import (
     CallEnded,
     CallEvent,
@@ -250,6 +248,8 @@ def build(config: Config, pipeline_version: str) -> Processor:
     A model made here (packaged, or by `calltide train sentiment`) reads English only, unless `models` names a language
     for it; a model of the hub reads what comes. Raises CalltideError when a model cannot be had or a key is wrong.
     """
+    from processors.models.sentiment import made_here
+
     loaded: dict[str, SentimentModel | None] = {}
     routes: dict[str, SentimentModel | None] = {}
     wanted = {key if "/" in key else f"{key}/*": name for key, name in config.models.items()}
@@ -257,29 +257,17 @@ def build(config: Config, pipeline_version: str) -> Processor:
         if name not in loaded:
             loaded[name] = _load(name, config)
         role, language = key.split("/")
-        routes[f"{role}/en" if language == "*" and _is_ours(name) else key] = loaded[name]
+        routes[f"{role}/en" if language == "*" and made_here(name) else key] = loaded[name]
     return FusedSentiment(config, pipeline_version, routes)
 
 
-def _is_ours(name: str) -> bool:
-    from processors.models.sentiment import HEAD_FILE
-
-    return name == "packaged" or (Path(name).expanduser() / HEAD_FILE).is_file()
-
-
 def _load(name: str, config: Config) -> "SentimentModel | None":
+    from processors.models.sentiment import EnsembleSentiment, made_here
+
     if name == "none":
         return None
-    if _is_ours(name):
-        from processors.models.sentiment import EnsembleSentiment
-
-        return EnsembleSentiment(None if name == "packaged" else Path(name).expanduser())
-    folder = Path(name).expanduser()
-    if (folder.is_dir() or name.startswith((".", "/", "~"))) and not (folder / "config.json").is_file():
-        raise CalltideError(
-            f"CALLTIDE_SENTIMENT__MODEL: {name} is no directory with a model; name one made by `calltide train "
-            "sentiment` or one with config.json, a hub id such as owner/name, or packaged"
-        )
+    if folder := made_here(name):
+        return EnsembleSentiment(folder)
     from processors.models.hub import load_sentiment
 
     return load_sentiment(name, config.device, config.batch, config.dtype, config.labels)

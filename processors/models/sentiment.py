@@ -71,6 +71,23 @@ def straight(text: str) -> str:
     return text.replace("’", "'")
 
 
+def made_here(name: str) -> Path | None:
+    """The directory of a model of this project: the packaged one, or one of `calltide train sentiment`; None: it is
+    another's. Raises CalltideError for a directory that holds no model at all.
+    """
+    if name == "packaged":
+        return WEIGHTS
+    folder = Path(name).expanduser()
+    if (folder / HEAD_FILE).is_file():
+        return folder
+    if (folder.is_dir() or name.startswith((".", "/", "~"))) and not (folder / "config.json").is_file():
+        raise CalltideError(
+            f"CALLTIDE_SENTIMENT__MODEL: {name} is no directory with a model; name one made by `calltide train "
+            "sentiment` or one with config.json, a hub id such as owner/name, or packaged"
+        )
+    return None
+
+
 class EnsembleSentiment:
     """MiniLM, VADER and TextBlob for English text, on the CPU, with nothing loaded from outside one directory.
 
