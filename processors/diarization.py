@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from processors.base import IDLE, Output, Processor, Record, Step
-from processors.utterances import FORGOTTEN_MS, promote, read, rounded, samples
+from processors.base import Output, Processor, Record, Step
+from processors.utterances import FORGOTTEN_MS, each_but_idle, promote, read, rounded, samples
 from schemas.errors import CalltideError
 from schemas.events import CallEnded, Segment, Turn
 
@@ -75,9 +75,7 @@ class Diarization:
         return list(np.frombuffer(snapshot, "<f4").reshape(-1, self._embedder.dim))
 
     def process(self, batch: Sequence[tuple[Centroids, Record]]) -> list[Step]:
-        steps = iter(self._hear([item for item in batch if item[1].kind != IDLE]))
-        # A call that is forgotten leaves nothing.
-        return [Step() if record.kind == IDLE else next(steps) for _, record in batch]
+        return each_but_idle(batch, self._hear)
 
     def _hear(self, batch: Sequence[tuple[Centroids, Record]]) -> list[Step]:
         events = read(batch, Segment)

@@ -48,14 +48,6 @@ LOOK_S: Final = 1.0
 HOLD_S: Final = 1.0
 """Judgement: a lane that has been held back for so long is paused, and looked after once in so long."""
 UTTERANCES: Final = frozenset({b"segment", b"turn", b"transcript", b"emotion", b"score"})
-REFUSED: Final = (
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    KafkaError._INVALID_ARG,
-)
-FENCED: Final = (KafkaError._FENCED, KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID)
-"""Another took the transactional id or the group member. A consumer says no more than that it is a fatal error."""
 
 
 class _Rejoin(Exception):
@@ -207,7 +199,7 @@ class _Lane:
 
     def _pause(self, paused: bool) -> None:
         assert self._life is not None
-        if paused != self._life.paused or paused:
+        if paused or self._life.paused:
             self._life.pause(paused)
             metrics.PAUSED.labels(*self.labels).set(paused)
 
@@ -217,12 +209,12 @@ class _Lane:
         self._reason = f"rejoining after: {error.__cause__ or error}"
         code = error.args[0].code() if isinstance(error, KafkaException) else None
         try:
-            if code in REFUSED:
+            if code in kafka.REFUSED:
                 raise CalltideError(
                     f"Kafka refuses stage {self.row.id}: {error.args[0].str()};"
                     " grant it, or mend CALLTIDE_KAFKA__CLIENT"
                 ) from error
-            if life is not None and code in FENCED and life.slot_taken():
+            if life is not None and code in kafka.FENCED and life.slot_taken():
                 # To join again would fence the other one in turn, and so on for ever.
                 raise CalltideError(
                     f"another worker of stage {self.row.name} took slot {self.worker.slot}; "
@@ -327,7 +319,7 @@ class _Life:
         while not self.fenced and time.monotonic() < deadline:
             for message in self.consumer.consume(1, 0.1):
                 error = message.error()
-                self.fenced = error is not None and error.code() in FENCED
+                self.fenced = error is not None and error.code() in kafka.FENCED
         return self.fenced
 
     def turn(self, wait_s: float) -> bool:
@@ -523,7 +515,7 @@ class _Life:
         """None for an event that is no record, and for a record of a partition that was revoked meanwhile."""
         error = message.error()
         if error is not None:
-            self.fenced = error.code() in FENCED
+            self.fenced = error.code() in kafka.FENCED
             if error.fatal() or not error.retriable():
                 raise KafkaException(error)
             log.warning("kafka: %s", error.str(), extra={"stage": self.row.id})
