@@ -63,7 +63,10 @@ def group_config(settings: Settings, group: str, member: str) -> dict[str, Any]:
         "session.timeout.ms": settings.kafka.session_timeout_ms,
         # Whoever is to take over learns of it with the next heartbeat.
         "heartbeat.interval.ms": settings.kafka.session_timeout_ms // 8,
-        "partition.assignment.strategy": "cooperative-sticky",
+        # A cooperative rebalance has two parts, and a static member that joins again between them gets what the first
+        # part left it, so that what was on its way to another belongs to nobody. By range, in one part; and the same
+        # members get the same partitions.
+        "partition.assignment.strategy": "range",
     }
 
 
@@ -242,6 +245,8 @@ class _Life:
         self.checkpoint = Checkpoint(self.row, self.worker.processor)
         self.assigned = False
         """Whether the group has said what this worker holds, be it nothing."""
+        self.assignments = 0
+        """How often the group has said so."""
         self.failure: Exception | None = None
         """Why partitions could not be taken over."""
         self.paused = False
@@ -329,7 +334,11 @@ class _Life:
         """
         messages = self.consumer.consume(1, wait_s)
         if messages:
+            before = self.assignments
             messages += self.consumer.consume(self._most() - 1, 0)
+            if self.assignments != before:
+                # What was restored lies before the first of them, and is to be read before it.
+                raise _Rejoin("partitions were given anew while their records were being read")
         if self.failure is not None:
             raise self.failure
         batch = [consumed for message in messages if (consumed := self._consumed(message)) is not None]
@@ -537,6 +546,7 @@ class _Life:
 
     def _assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Take over partitions. A failure is kept for the loop: what is raised here reaches it as something else."""
+        self.assignments += 1
         try:
             self._take_over(consumer, partitions)
         except Exception as error:
@@ -554,7 +564,7 @@ class _Life:
                 position, _ = consumer.get_watermark_offsets(held, timeout=TRANSACTION_S)
             self.checkpoint.assign(held.partition, position, changelogs[held.partition])
             self.heard[held.partition] = time.monotonic()
-        consumer.incremental_assign(
+        consumer.assign(
             [
                 TopicPartition(self.row.reads, held.partition, self.checkpoint.partitions[held.partition].watermark)
                 for held in partitions
