@@ -62,7 +62,7 @@ def group_config(settings: Settings, group: str, member: str) -> dict[str, Any]:
         "group.protocol": "classic",
         "session.timeout.ms": settings.kafka.session_timeout_ms,
         # Whoever is to take over learns of it with the next heartbeat.
-        "heartbeat.interval.ms": settings.kafka.session_timeout_ms // 8,
+        "heartbeat.interval.ms": settings.kafka.session_timeout_ms // 12,
         # A cooperative rebalance has two parts, and a static member that joins again between them gets what the first
         # part left it, so that what was on its way to another belongs to nobody. By range, in one part; and the same
         # members get the same partitions.
