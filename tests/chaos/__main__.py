@@ -279,13 +279,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def watched() -> int:
-    """`main` in a process of its own. Its Kafka clients may crash it when the broker dies (docs/chaos.md): a stage would
-    be started again and go on, but what this program has seen is lost, so it begins anew, and says so.
+    """`main` in a process of its own, which its Kafka clients may crash when the broker dies (docs/chaos.md).
+
+    A stage would be started again and go on, but what this program has seen is lost: it begins anew, and says so.
     """
+    command, env = [sys.executable, "-m", "tests.chaos", *sys.argv[1:]], os.environ | {INSIDE: "1"}
     for _ in range(RUNS):
-        code = subprocess.run(
-            [sys.executable, "-m", "tests.chaos", *sys.argv[1:]], env=os.environ | {INSIDE: "1"}
-        ).returncode
+        code = subprocess.run(command, env=env, check=False).returncode
         if code != -signal.SIGSEGV:
             return code
         console.print("librdkafka crashed this program (its issue 5280), not the chain: all of it once more")
