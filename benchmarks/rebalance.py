@@ -362,7 +362,15 @@ def _stage() -> None:
             absent |= {"session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"}
         return {name: value for name, value in config.items() if name not in absent}
 
+    class Incremental(Consumer):
+        """KIP-848 knows cooperative rebalances only, and they are told otherwise."""
+
+        def assign(self, partitions: list[TopicPartition]) -> None:
+            self.incremental_assign(partitions)
+
     runtime.group_config = theirs
+    if protocol == "consumer":
+        runtime.Consumer = Incremental  # type: ignore[misc]
     streams()
 
 

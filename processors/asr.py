@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from processors import roles
-from processors.base import IDLE, Effort, Output, Processor, Record, Step
+from processors.base import Effort, Output, Processor, Record, Step
 from processors.preprocessing import Step as Preprocessing
 from processors.preprocessing import prepare
 from processors.roles import Parties
 from processors.text_format import Numbers, formatted
-from processors.utterances import FORGOTTEN_MS, promote, read, rounded, samples
+from processors.utterances import FORGOTTEN_MS, each_but_idle, promote, read, rounded, samples
 from schemas.events import CallEnded, CallEvent, Correction, Transcript, Turn, Word
 
 if TYPE_CHECKING:
@@ -100,9 +100,7 @@ class SpeechRecognition:
         return Parties.restore(snapshot)
 
     def process(self, batch: Sequence[tuple[Parties, Record]]) -> list[Step]:
-        steps = iter(self._hear([item for item in batch if item[1].kind != IDLE]))
-        # A call that is forgotten leaves nothing.
-        return [Step() if record.kind == IDLE else next(steps) for _, record in batch]
+        return each_but_idle(batch, self._hear)
 
     def _hear(self, batch: Sequence[tuple[Parties, Record]]) -> list[Step]:
         events = read(batch, Turn)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from processors.base import IDLE, Output, Processor, Record, Step
-from processors.utterances import FORGOTTEN_MS, promote, read, rounded
+from processors.base import Output, Processor, Record, Step
+from processors.utterances import FORGOTTEN_MS, each_but_idle, promote, read, rounded
 from schemas.events import (
     CallEnded,
     CallEvent,
@@ -136,9 +136,7 @@ class FusedSentiment:
         return Course(**json.loads(snapshot))
 
     def process(self, batch: Sequence[tuple[Course, Record]]) -> list[Step]:
-        steps = iter(self._hear([item for item in batch if item[1].kind != IDLE]))
-        # A call that is forgotten leaves nothing.
-        return [Step() if record.kind == IDLE else next(steps) for _, record in batch]
+        return each_but_idle(batch, self._hear)
 
     def _hear(self, batch: Sequence[tuple[Course, Record]]) -> list[Step]:
         events = read(batch, EmotionScored)

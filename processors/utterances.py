@@ -4,14 +4,14 @@ A changer must know: every record here is a cut (see `processors.base.Step`), so
 of them from its snapshot alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from processors import audio
-from processors.base import Record
+from processors.base import IDLE, Record, Step
 from schemas.errors import CalltideError
 from schemas.events import CallEnded, CallEvent, CallStarted, Correction, Progress, Segment, decode
 
@@ -23,6 +23,7 @@ FORGOTTEN_MS: Final = 3_600_000
 was redriven. Judgement: marks come once a second while a call goes on, and the VAD ends it long before."""
 
 Utterance = TypeVar("Utterance", bound=Segment)
+Item = TypeVar("Item", bound=tuple[Any, Record])
 
 
 def read(batch: Sequence[tuple[Any, Record]], kind: type[Utterance]) -> list[Utterance | CallEvent]:
@@ -35,6 +36,12 @@ def read(batch: Sequence[tuple[Any, Record]], kind: type[Utterance]) -> list[Utt
         if type(event) not in (kind, CallStarted, CallEnded, Progress, Correction):
             raise CalltideError(f"a {event.kind} came where a {kind.__name__} is read; mend what writes to the topic")
     return events
+
+
+def each_but_idle(batch: Sequence[Item], hear: Callable[[list[Item]], list[Step]]) -> list[Step]:
+    """A step for each record: `hear` makes those of the events. A call that is forgotten (`IDLE`) leaves nothing."""
+    steps = iter(hear([item for item in batch if item[1].kind != IDLE]))
+    return [Step() if record.kind == IDLE else next(steps) for _, record in batch]
 
 
 def samples(segment: Segment, record: Record) -> NDArray[np.float32]:

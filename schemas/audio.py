@@ -39,9 +39,14 @@ class AudioPacket:
 
     def headers(self) -> list[tuple[str, bytes]]:
         """The Kafka headers of the packet."""
-        fields = {"kind": "audio", "channel": self.channel, "codec": self.codec, "rate": self.rate}
-        fields |= {"sample": self.sample, "sequence": self.sequence}
-        return [(name, str(value).encode("ascii")) for name, value in fields.items()]
+        return [
+            ("kind", b"audio"),
+            ("channel", b"%d" % self.channel),
+            ("codec", self.codec.encode()),
+            ("rate", b"%d" % self.rate),
+            ("sample", b"%d" % self.sample),
+            ("sequence", b"%d" % self.sequence),
+        ]
 
     @classmethod
     def decode(cls, headers: Mapping[str, bytes], value: bytes) -> "AudioPacket":

@@ -78,7 +78,8 @@ SCORES: Final = "scores"
 DEAD_LETTERS: Final = "dead.letters"
 
 STAGES: Final = (
-    Stage("vad", reads="audio.frames", writes="speech.segments"),
+    # Measured (docs/benchmarks.md, 200 calls): a commit costs 20 ms whatever is in it, and turns of 500 left no room.
+    Stage("vad", reads="audio.frames", writes="speech.segments", batch=2_000),
     # Judgement, here and at emotion: bounds the audio in memory, 15 s in each record at most.
     Stage("diarization", reads="speech.segments", writes="speech.turns", batch=64),
     # Judgement: four decoded together share most of the work; a longer turn would hold back what is done already.

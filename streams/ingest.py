@@ -30,6 +30,11 @@ log = logging.getLogger(__name__)
 
 FLUSH_S: Final = 120.0
 """How long to wait for Kafka at the end. Judgement: a broker that was killed is back within half a minute."""
+TICK_S: Final = 0.005
+"""Judgement: packets that are due within so long are sent together. A wake-up for each would cost more than sending."""
+LINGER_MS: Final = 20
+"""Judgement: a fifth of a packet's own length; what waits for it shares a request, which costs the broker as much as
+what is in it (docs/benchmarks.md, 200 calls)."""
 MAXIMUM_SPEED: Final = float("inf")
 
 
@@ -86,7 +91,8 @@ class Ingest:
     def __init__(self, settings: Settings, lane: Lane = "live") -> None:
         self.settings = settings
         self.topic = frames(lane)
-        self.producer = Producer(kafka.producer(settings, **{"linger.ms": 5, "queue.buffering.max.kbytes": 65_536}))
+        options = {"linger.ms": LINGER_MS, "queue.buffering.max.kbytes": 65_536}
+        self.producer = Producer(kafka.producer(settings, **options))
         self.stop = threading.Event()
         self.give_up_at = float("inf")
         """When, after a stop, to wait no longer for room in the producer's queue, monotonic seconds."""
@@ -113,7 +119,8 @@ class Ingest:
         waiting: dict[int, tuple[Packet, float]] = {}
         while due:
             at, number, call = heapq.heappop(due)
-            if stop.wait(max(0.0, at - time.monotonic())):
+            early_s = at - time.monotonic()
+            if stop.wait(max(early_s, TICK_S)) if early_s > 0 else stop.is_set():
                 self._interrupt([call, *(later for _, _, later in due)], speed)
                 break
             if number not in waiting:
@@ -144,7 +151,7 @@ class Ingest:
             raise CalltideError("; ".join(damaged))
 
     def _send(self, call: Call, packet: Packet, speed: float) -> None:
-        captured = call.info.started_at + timedelta(milliseconds=packet.media_ms / speed)
+        captured_ms = call.info.started_at.timestamp() * 1_000 + packet.media_ms / speed
         while True:
             try:
                 self.producer.produce(
@@ -152,7 +159,7 @@ class Ingest:
                     key=call.info.call_id.encode(),
                     value=packet.value,
                     headers=[*packet.headers],
-                    timestamp=round(captured.timestamp() * 1_000),
+                    timestamp=round(captured_ms),
                     on_delivery=self._delivered,
                 )
                 break
@@ -169,7 +176,7 @@ class Ingest:
         self.producer.poll(0)
         call.records += 1
         call.sent_ms = packet.media_ms
-        call.ended = dict(packet.headers)["kind"] == b"call_ended"
+        call.ended = packet.headers[0][1] == b"call_ended"
 
     def _delivered(self, error: KafkaError | None, _message: Message) -> None:
         if error is not None:

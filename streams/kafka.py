@@ -20,6 +20,16 @@ log = logging.getLogger(__name__)
 MAXIMUM_MESSAGE_BYTES = 2_097_152
 """As in the topics' own setting: a segment of 15 s at 16 kHz in 16 bit is 480 kB."""
 
+REFUSED: Final = (
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+    KafkaError._INVALID_ARG,
+)
+"""What a person has to mend."""
+FENCED: Final = (KafkaError._FENCED, KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID)
+"""Another took the transactional id or the group member. A consumer says no more than that it is a fatal error, in a
+message whose `fatal()` is false."""
 
 NEWS_EVERY_S: Final = 10.0
 """librdkafka tries a broker that is away 40 times a second, and says so each time."""

@@ -48,14 +48,6 @@ LOOK_S: Final = 1.0
 HOLD_S: Final = 1.0
 """Judgement: a lane that has been held back for so long is paused, and looked after once in so long."""
 UTTERANCES: Final = frozenset({b"segment", b"turn", b"transcript", b"emotion", b"score"})
-REFUSED: Final = (
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-    KafkaError._INVALID_ARG,
-)
-FENCED: Final = (KafkaError._FENCED, KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID)
-"""Another took the transactional id or the group member. A consumer says no more than that it is a fatal error."""
 
 
 class _Rejoin(Exception):
@@ -70,8 +62,11 @@ def group_config(settings: Settings, group: str, member: str) -> dict[str, Any]:
         "group.protocol": "classic",
         "session.timeout.ms": settings.kafka.session_timeout_ms,
         # Whoever is to take over learns of it with the next heartbeat.
-        "heartbeat.interval.ms": settings.kafka.session_timeout_ms // 8,
-        "partition.assignment.strategy": "cooperative-sticky",
+        "heartbeat.interval.ms": settings.kafka.session_timeout_ms // 12,
+        # A cooperative rebalance has two parts, and a static member that joins again between them gets what the first
+        # part left it, so that what was on its way to another belongs to nobody. By range, in one part; and the same
+        # members get the same partitions.
+        "partition.assignment.strategy": "range",
     }
 
 
@@ -207,7 +202,7 @@ class _Lane:
 
     def _pause(self, paused: bool) -> None:
         assert self._life is not None
-        if paused != self._life.paused or paused:
+        if paused or self._life.paused:
             self._life.pause(paused)
             metrics.PAUSED.labels(*self.labels).set(paused)
 
@@ -217,12 +212,12 @@ class _Lane:
         self._reason = f"rejoining after: {error.__cause__ or error}"
         code = error.args[0].code() if isinstance(error, KafkaException) else None
         try:
-            if code in REFUSED:
+            if code in kafka.REFUSED:
                 raise CalltideError(
                     f"Kafka refuses stage {self.row.id}: {error.args[0].str()};"
                     " grant it, or mend CALLTIDE_KAFKA__CLIENT"
                 ) from error
-            if life is not None and code in FENCED and life.slot_taken():
+            if life is not None and code in kafka.FENCED and life.slot_taken():
                 # To join again would fence the other one in turn, and so on for ever.
                 raise CalltideError(
                     f"another worker of stage {self.row.name} took slot {self.worker.slot}; "
@@ -250,6 +245,8 @@ class _Life:
         self.checkpoint = Checkpoint(self.row, self.worker.processor)
         self.assigned = False
         """Whether the group has said what this worker holds, be it nothing."""
+        self.assignments = 0
+        """How often the group has said so."""
         self.failure: Exception | None = None
         """Why partitions could not be taken over."""
         self.paused = False
@@ -327,7 +324,7 @@ class _Life:
         while not self.fenced and time.monotonic() < deadline:
             for message in self.consumer.consume(1, 0.1):
                 error = message.error()
-                self.fenced = error is not None and error.code() in FENCED
+                self.fenced = error is not None and error.code() in kafka.FENCED
         return self.fenced
 
     def turn(self, wait_s: float) -> bool:
@@ -337,7 +334,11 @@ class _Life:
         """
         messages = self.consumer.consume(1, wait_s)
         if messages:
+            before = self.assignments
             messages += self.consumer.consume(self._most() - 1, 0)
+            if self.assignments != before:
+                # What was restored lies before the first of them, and is to be read before it.
+                raise _Rejoin("partitions were given anew while their records were being read")
         if self.failure is not None:
             raise self.failure
         batch = [consumed for message in messages if (consumed := self._consumed(message)) is not None]
@@ -523,7 +524,7 @@ class _Life:
         """None for an event that is no record, and for a record of a partition that was revoked meanwhile."""
         error = message.error()
         if error is not None:
-            self.fenced = error.code() in FENCED
+            self.fenced = error.code() in kafka.FENCED
             if error.fatal() or not error.retriable():
                 raise KafkaException(error)
             log.warning("kafka: %s", error.str(), extra={"stage": self.row.id})
@@ -545,6 +546,7 @@ class _Life:
 
     def _assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Take over partitions. A failure is kept for the loop: what is raised here reaches it as something else."""
+        self.assignments += 1
         try:
             self._take_over(consumer, partitions)
         except Exception as error:
@@ -562,7 +564,7 @@ class _Life:
                 position, _ = consumer.get_watermark_offsets(held, timeout=TRANSACTION_S)
             self.checkpoint.assign(held.partition, position, changelogs[held.partition])
             self.heard[held.partition] = time.monotonic()
-        consumer.incremental_assign(
+        consumer.assign(
             [
                 TopicPartition(self.row.reads, held.partition, self.checkpoint.partitions[held.partition].watermark)
                 for held in partitions

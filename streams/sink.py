@@ -45,13 +45,6 @@ RETRY_S: Final = (0.2, 10.0)
 ANSWER_S: Final = 60
 """Judgement: an insert takes a part of a second; a server that is silent for so long is asked again."""
 LAG_EVERY_S: Final = 1.0
-REFUSED: Final = (
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError._FATAL,
-    KafkaError.FENCED_INSTANCE_ID,
-)
-"""What only a new process or a person mends. A consumer's fatal error comes as a message whose `fatal()` is false."""
 
 ROWS = Counter("calltide_sink_rows_total", "rows inserted", ["table"])
 SKIPPED = Counter("calltide_sink_unreadable_total", "records of scores that are no event")
@@ -331,7 +324,7 @@ class Sink:
                 self._read_to(partition, offset + 1)
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._read_to(partition, offset)
-            elif error.fatal() or error.code() in REFUSED:
+            elif error.fatal() or error.code() in (*kafka.REFUSED, *kafka.FENCED):
                 raise KafkaException(error)
             else:
                 # Such as a topic that is not led while its broker starts: librdkafka goes on by itself.

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from prometheus_client import REGISTRY
 
@@ -26,8 +26,9 @@ from deploy.topics import Topics
 from processors.base import IDLE, Effort, Record, Step
 from schemas.errors import CalltideError
 from schemas.topics import DEAD_LETTERS, Stage, topics
+from streams.checkpoint import Produced
 from streams.health import Health
-from streams.runtime import StageWorker
+from streams.runtime import StageWorker, _Life
 from tests.conftest import JARS
 from tests.workers import (
     PARTITIONS,
@@ -611,6 +612,40 @@ def test_a_worker_that_comes_back_after_another_took_its_slot_writes_nothing_and
         with pytest.raises(CalltideError, match=r"another worker .* slot 0\b.*--slot"):
             raise ghost.failure or AssertionError("no failure")
     bench.assert_exactly_once(sent)
+
+
+def test_a_rebalance_while_a_worker_is_busy_leaves_no_partition_without_an_owner(
+    kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit that came too late for its generation makes the worker join again before it gave anything away."""
+    bench = Bench(kafka_bootstrap, session_ms=6_000)
+    hanging = Hanging()
+    commit, refused = _Life._commit, threading.Event()
+
+    def commit_too_late(life: _Life, produced: list[Produced]) -> None:
+        if hanging.go_on.is_set() and not refused.is_set():
+            refused.set()
+            raise KafkaException(KafkaError(KafkaError.ILLEGAL_GENERATION))
+        commit(life, produced)
+
+    monkeypatch.setattr(_Life, "_commit", commit_too_late)
+    with working(bench, hanging, slot=0):
+        sent = [("call-0", "audio", b"1"), ("call-0", "audio", b"2"), ("call-0", "call_ended", b"")]
+        bench.write(sent)
+        assert hanging.hangs.wait(30)
+        second = Thread(bench, Sums(), slot=1)
+        eventually(lambda: "1" in assigned(bench), "the second worker in the group")
+        hanging.go_on.set()
+        eventually(
+            lambda: sorted(number for held in assigned(bench).values() for number in held) == [*range(PARTITIONS)],
+            "each partition with one owner",
+        )
+        bench.outputs.until(lambda: bench.ended() == 1, "the end of the call")
+        second.stop()
+    assert refused.is_set()
+    assert second.failure is None
+    bench.assert_exactly_once(sent)
+    bench.close()
 
 
 @pytest.mark.chaos
