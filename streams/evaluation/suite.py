@@ -119,8 +119,8 @@ def default(folder: Path, ears: Ears) -> list[DataSet]:
         data_set(
             "help-desk-turns",
             _helpdesk(text / "helpdesk-calls.jsonl"),
-            "what customers say in the help-desk calls that are kept out of training, with labels of this project's own, "
-            "without what he doubted",
+            "what customers say in the help-desk calls that are kept out of training, with labels of this project's "
+            "own, without the doubtful ones",
             "calls written by a machine, in whole sentences and about computers; few turns",
         ),
         data_set(
