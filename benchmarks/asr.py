@@ -26,7 +26,7 @@ from faster_whisper.tokenizer import Tokenizer
 from numpy.typing import NDArray
 
 from benchmarks import not_speech
-from benchmarks.support import chosen, machine
+from benchmarks.support import machine, named_parts
 from processors import audio
 from processors.models import whisper
 from processors.models.packages import packaged_file
@@ -394,10 +394,9 @@ def terms(spoken: Sequence[Utterance]) -> None:
 
 def main() -> None:
     """Print the tables."""
-    names = chosen(
-        "python -m benchmarks.asr",
-        "What is heard, and at what price.",
-        ("ways", "silence", "certainty", "live", "options", "terms"),
+    about_it = "What is heard, and at what price."
+    names = named_parts(
+        "python -m benchmarks.asr", about_it, ("ways", "silence", "certainty", "live", "options", "terms")
     )
     data = load().test_data
     spoken = utterances(data / "calls")

@@ -27,7 +27,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from benchmarks.support import chosen
+from benchmarks.support import named_parts
 from processors import audio, cross_talk, diarization, vad
 from processors.base import Record
 from processors.models.silero import SileroVad
@@ -416,7 +416,7 @@ SILERO = SileroVad()
 
 def main() -> None:
     """Print the figures."""
-    for part in chosen("python -m benchmarks.diarization", "Who speaks, and what leaks.", PARTS):
+    for part in named_parts("python -m benchmarks.diarization", "Who speaks, and what leaks.", PARTS):
         PARTS[part](load().test_data)
 
 

@@ -355,7 +355,7 @@ def telephone(directory: Path, pause_s: float = 0.0) -> Path:
     return path
 
 
-def chosen(command: str, about: str, parts: Iterable[str]) -> list[str]:
+def named_parts(command: str, about: str, parts: Iterable[str]) -> list[str]:
     """The parts that the command line names, or all. Ends the program with a line where one is unknown or no data lies.
 
     For benchmarks that print figures of recordings of CALLTIDE_TEST_DATA.
