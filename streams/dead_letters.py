@@ -7,7 +7,7 @@ everybody settles under one transactional id, and looks at what is settled only 
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
@@ -48,6 +48,8 @@ TRANSACTION_MS: Final = 10_000
 STALLED_S: Final = 75.0
 """A stage's transaction that nobody ends is aborted by Kafka after a minute (streams.runtime); until then nothing
 behind it in its partition can be read."""
+OVERTAKEN: Final = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
+"""What a producer hears when another has taken its transactional id, from the coordinator or from a partition."""
 QUIET: Final = {"log_level": 0}
 """What librdkafka has to say comes as one of our own errors."""
 BATCH_BYTES: Final = 8_000_000
@@ -163,7 +165,7 @@ def _plainly() -> Iterator[None]:
         yield
     except KafkaException as error:
         reason: KafkaError = error.args[0]
-        if reason.fatal() or reason.code() == KafkaError._FENCED:
+        if reason.fatal() or reason.code() in OVERTAKEN:
             raise CalltideError(
                 "somebody else began to settle dead letters and took over: what was not reported as done here was not "
                 "done here; look at `calltide dead-letters list` and run it again"
@@ -360,10 +362,14 @@ def _transact(
                 headers=[(SETTLED, fate.encode()), (SETTLES, str(letter.offset).encode())],
             )
         producer.commit_transaction(ANSWER_S)
-    except BaseException:
+    except BaseException as error:
         # Ctrl-C, too: an open transaction holds up the stages that read these partitions.
-        with suppress(KafkaException):
+        try:
             producer.abort_transaction(ANSWER_S)
+        except KafkaException as end:
+            # The first error may only hint at what this one says: somebody else has taken over.
+            if isinstance(error, KafkaException) and end.args[0].fatal():
+                raise
         raise
     for letter, _ in batch:
         tell(letter)

@@ -364,7 +364,7 @@ def test_of_runs_at_once_each_letter_is_redriven_by_one(bench: Bench) -> None:
         thread.join(60)
         assert not thread.is_alive()
     assert len(overtaken) < together.parties, "whoever comes last is overtaken by nobody"
-    assert all("took over" in error for error in overtaken)
+    assert all("took over" in error for error in overtaken), overtaken
     assert sorted(told) == sorted(ids)
     assert sorted(record.headers[REDRIVEN].decode() for record in bench.returned()) == sorted(ids)
     assert bench.listed() == []
