@@ -6,6 +6,8 @@ The parts, all of them by default:
   with a seed. `tight` are the voices of calls/made in turns of 0.5 to 8 s that follow and overlap each other closely;
   `acted` are German sentences of EmoDB, neutral and bored, by two speakers in turn; `mixed` is the two-channel call
   auto-repair-40 as one channel, with what the VAD hears on its channels as the truth.
+* `lengths`: what a longest segment of a mixed call costs: how long a turn waits for the end of its segment, error rates
+  with a collar of 0.25 s on each side as in `calls`, and word errors of tiny.en with beam 1, in 8 kHz mu-law.
 * `voices`: the speakers of reference turns at each threshold, and the slope of the confidence.
 * `cross-talk`: a leak of −20, −28 and −35 dB, 0 to 200 ms late, through an echo and a telephone's band, planted into
   both channels of two-channel calls: how much of it is marked, and how much of the parties' own speech.
@@ -23,15 +25,21 @@ from datetime import UTC, datetime
 from itertools import combinations, pairwise, permutations
 from pathlib import Path
 
+import jiwer
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
+from pyannote.core import Annotation, Timeline
+from pyannote.core import Segment as Stretch
+from pyannote.metrics.diarization import DiarizationErrorRate
 
+from benchmarks.segmentation import PLAIN
 from benchmarks.support import named_parts
-from processors import audio, cross_talk, diarization, vad
+from processors import audio, cross_talk, diarization, utterances, vad
 from processors.base import Record
 from processors.models.silero import SileroVad
 from processors.models.speaker import RATE, CamPlusPlus
+from processors.models.whisper import WhisperCt2
 from schemas.audio import AudioPacket, Codec
 from schemas.events import CallEnded, CallEvent, CallInfo, CallStarted, Correction, Role, Segment, Turn, decode, encode
 from schemas.topics import STAGES
@@ -43,6 +51,8 @@ Spoken = tuple[float, float, str]
 """Start and end in seconds, speaker."""
 
 THRESHOLDS = (0.2, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.62, 0.65, 0.7)
+MAXIMA = (4_000, 6_000, 8_000, 15_000)
+ERRORS = ("confusion", "missed detection", "false alarm")
 LONGEST_S, BRIEF_S = 15.0, 0.5
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 BANDS: tuple[tuple[int, Codec], ...] = ((16_000, "pcm_s16le"), (8_000, "mulaw"))
@@ -125,7 +135,9 @@ def two_channels(path: Path) -> Floats:
     return np.stack([audio.resample(np.ascontiguousarray(channel), rate, 8_000) for channel in samples.T])
 
 
-def segments(channels: Sequence[Floats], rate: int, codec: Codec, roles: tuple[Role, ...]) -> list[Record]:
+def segments(
+    channels: Sequence[Floats], rate: int, codec: Codec, roles: tuple[Role, ...], config: vad.Config | None = None
+) -> list[Record]:
     """What the real VAD writes for a call."""
     call = CallInfo(call_id="benchmark", started_at=AT, roles=roles)
     start_ms, step, length = round(AT.timestamp() * 1_000), rate // 10, len(channels[0])
@@ -141,7 +153,7 @@ def segments(channels: Sequence[Floats], rate: int, codec: Codec, roles: tuple[R
             headers = dict(AudioPacket(channel, codec, rate, first, number, value).headers())
             packets.append(Record("benchmark", "audio", headers, value, start_ms + (first + step) * 1_000 // rate))
     packets.append(mark(CallEnded(call=call, duration_ms=length * 1_000 // rate, ended_at=AT, reason="hangup")))
-    return Chain(lambda _: vad.VoiceActivity(vad.Config(), SILERO), STAGES[:1]).push(packets)
+    return Chain(lambda _: vad.VoiceActivity(config or vad.Config(), SILERO), STAGES[:1]).push(packets)
 
 
 def through(stage: diarization.Diarization, records: Sequence[Record]) -> tuple[list[CallEvent], float]:
@@ -154,22 +166,38 @@ def through(stage: diarization.Diarization, records: Sequence[Record]) -> tuple[
 # Parts
 
 
+def annotated(turns: Sequence[Spoken]) -> Annotation:
+    """As pyannote.metrics takes it."""
+    annotation = Annotation()
+    for number, (start, end, speaker) in enumerate(turns):
+        annotation[Stretch(start, end), number] = speaker
+    return annotation
+
+
+def rate_of_errors(truth: Sequence[Spoken], said: Sequence[Spoken], seconds: float, collar: float) -> dict[str, float]:
+    """The parts of the error rate. `collar`: seconds in all, half of them on each side of a boundary."""
+    whole = Timeline([Stretch(0, seconds)])
+    measure = DiarizationErrorRate(collar=collar)
+    found: dict[str, float] = measure(annotated(truth), annotated(said), uem=whole, detailed=True)
+    return found
+
+
+def spoken(events: Sequence[CallEvent]) -> list[Spoken]:
+    """The turns, each with the name that its speaker has in the end."""
+    same = {event.speaker: event.same_as for event in events if isinstance(event, Correction)}
+    found = []
+    for turn in events:
+        if isinstance(turn, Turn):
+            speaker = turn.speaker
+            while speaker in same:
+                speaker = str(same[speaker])
+            found.append((turn.start_ms / 1e3, turn.end_ms / 1e3, speaker))
+    return found
+
+
 def calls(folder: Path) -> None:
     """Diarization error rates, by call and by kind of call."""
-    from pyannote.core import Annotation, Timeline
-    from pyannote.core import Segment as Stretch
-    from pyannote.metrics.diarization import DiarizationErrorRate
-
-    warnings.filterwarnings("ignore", module="pyannote")
-    stage = diarization.build(diarization.Config(), "benchmark")
-    assert isinstance(stage, diarization.Diarization)
-
-    def annotated(turns: Sequence[Spoken]) -> Annotation:
-        annotation = Annotation()
-        for number, (start, end, speaker) in enumerate(turns):
-            annotation[Stretch(start, end), number] = speaker
-        return annotation
-
+    stage = diarizer()
     sums: dict[tuple[str, int], NDArray[np.float64]] = defaultdict(lambda: np.zeros(9))
     print("seconds of speech; % error, of it confused / missed / false, with a collar of 0.25 s on each side of a")
     print("reference boundary; error with a collar of 0.25 s in all, as `calltide eval` has it; without a collar")
@@ -177,37 +205,81 @@ def calls(folder: Path) -> None:
         for rate, codec in BANDS:
             records = segments([audio.resample(samples, RATE, rate)], rate, codec, ("unknown",))
             events, cpu_s = through(stage, records)
-            turns = [event for event in events if isinstance(event, Turn)]
-            same = {event.speaker: event.same_as for event in events if isinstance(event, Correction)}
-            found = []
-            for turn in turns:
-                speaker = turn.speaker
-                while speaker in same:
-                    speaker = str(same[speaker])
-                found.append((turn.start_ms / 1e3, turn.end_ms / 1e3, speaker))
-            whole = Timeline([Stretch(0, len(samples) / RATE)])
+            turns = [(t.start_ms / 1e3, t.end_ms / 1e3, t.speaker) for t in events if isinstance(t, Turn)]
+            corrections = sum(isinstance(event, Correction) and event.same_as is not None for event in events)
+            found, seconds = spoken(events), len(samples) / RATE
             strict, narrow, lenient, first = (
-                DiarizationErrorRate(collar=collar)(annotated(truth), annotated(said), uem=whole, detailed=True)
-                for collar, said in (
-                    (0.0, found),
-                    (0.25, found),
-                    (0.5, found),
-                    (0.5, [(t.start_ms / 1e3, t.end_ms / 1e3, t.speaker) for t in turns]),
-                )
+                rate_of_errors(truth, said, seconds, collar)
+                for collar, said in ((0.0, found), (0.25, found), (0.5, found), (0.5, turns))
             )
-            parts = [lenient[part] for part in ("confusion", "missed detection", "false alarm")]
-            before = sum(first[part] for part in ("confusion", "missed detection", "false alarm"))
+            parts = [lenient[part] for part in ERRORS]
+            before = sum(first[part] for part in ERRORS)
             wrong = [measured["diarization error rate"] * measured["total"] for measured in (narrow, strict)]
             row = np.array([lenient["total"], sum(parts), *parts, narrow["total"], strict["total"], *wrong])
-            sums[name if name == "phone-chat" else name.split("-")[0], rate] += row
+            sums[kind_of(name), rate] += row
             print(
                 f"{name:12s} {rate:6d} Hz {row[0]:6.1f} s {percent(row)}  {len(turns):3d} turns,"
-                f" {len({speaker for *_, speaker in found})} speakers, {len(same)} corrections"
-                f" (before them {100 * before / row[0]:.1f}), CPU {1_000 * cpu_s / (len(samples) / RATE):.0f} ms/s"
+                f" {len({speaker for *_, speaker in found})} speakers, {corrections} corrections"
+                f" (before them {100 * before / row[0]:.1f}), CPU {1_000 * cpu_s / seconds:.0f} ms/s"
             )
     print("by kind")
     for (kind, rate), row in sums.items():
         print(f"{kind:12s} {rate:6d} Hz {row[0]:6.1f} s {percent(row)}")
+
+
+def lengths(folder: Path) -> None:
+    """What the longest segment of a mixed call costs."""
+    stage, model = diarizer(), WhisperCt2("tiny.en", beam_size=1)
+    recordings = [*real_and_made(folder), *development(folder)]
+    texts = {file.stem: json.loads(file.read_text()) for file in sorted((folder / "calls/made").glob("*.json"))}
+    truth_of = {name: " ".join(turn["text"] for turn in turns) for name, turns in texts.items()}
+    stm = (folder / "calls/phone-chat.stm").read_text().splitlines()
+    truth_of["phone-chat"] = " ".join(line.split(maxsplit=5)[5] for line in stm)
+    for maximum_ms in MAXIMA:
+        config = vad.Config(mixed_maximum_ms=maximum_ms)
+        sums: dict[str, NDArray[np.float64]] = defaultdict(lambda: np.zeros(3))
+        waits, reference, hypothesis = [], [], []
+        for name, samples, truth in recordings:
+            records = segments([audio.resample(samples, RATE, 8_000)], 8_000, "mulaw", ("unknown",), config)
+            heard = [decode(item.headers, item.value) for item in records]
+            ends = [event.end_ms for event in heard if isinstance(event, Segment)]
+            written = Chain(lambda _: stage, STAGES[1:2]).push(records)
+            events = [decode(item.headers, item.value) for item in written]
+            # A turn is known when its segment is over: at its end, and after the hangover.
+            waits += [
+                min(end for end in ends if end >= event.end_ms) - event.end_ms
+                for event in events
+                if isinstance(event, Turn)
+            ]
+            errors = rate_of_errors(truth, spoken(events), len(samples) / RATE, 0.5)
+            sums[kind_of(name)] += errors["total"], errors["confusion"], sum(errors[part] for part in ERRORS)
+            if name in truth_of:
+                turns = [
+                    utterances.samples(event, item)
+                    for event, item in zip(events, written, strict=True)
+                    if isinstance(event, Turn)
+                ]
+                said = [found.text for turn in turns for found in model.transcribe([turn])]
+                reference.append(truth_of[name])
+                hypothesis.append(" ".join(said))
+        words = 100 * jiwer.wer(reference, hypothesis, PLAIN, PLAIN)
+        print(
+            f"{maximum_ms / 1_000:4.0f} s: a turn waits {np.mean(waits) / 1e3:.1f} s (mean),"
+            f" {np.quantile(waits, 0.95) / 1e3:.1f} s (p95), word errors {words:.1f} %; error, of it confused, %:"
+            + ",".join(f" {kind} {100 * row[2] / row[0]:.1f} {100 * row[1] / row[0]:.1f}" for kind, row in sums.items())
+        )
+
+
+def diarizer() -> diarization.Diarization:
+    """The stage with its models."""
+    stage = diarization.build(diarization.Config(), "benchmark")
+    assert isinstance(stage, diarization.Diarization)
+    return stage
+
+
+def kind_of(name: str) -> str:
+    """What is summed up together."""
+    return name if name == "phone-chat" else name.split("-")[0]
 
 
 def percent(row: NDArray[np.float64]) -> str:
@@ -410,12 +482,19 @@ def voices(folder: Path) -> None:
             print(f"  {what}: {wrong:.1f} % of {len(nearer)} nearer to the wrong speaker, slope {slope(nearer):.1f}")
 
 
-PARTS: dict[str, Callable[[Path], None]] = {"calls": calls, "voices": voices, "cross-talk": leaking, "chance": chance}
+PARTS: dict[str, Callable[[Path], None]] = {
+    "calls": calls,
+    "lengths": lengths,
+    "voices": voices,
+    "cross-talk": leaking,
+    "chance": chance,
+}
 SILERO = SileroVad()
 
 
 def main() -> None:
     """Print the figures."""
+    warnings.filterwarnings("ignore", module="pyannote")
     for part in named_parts("python -m benchmarks.diarization", "Who speaks, and what leaks.", PARTS):
         PARTS[part](load().test_data)
 

@@ -120,7 +120,7 @@ class Found:
 def segments(channel: Channel, config: vad.Config) -> list[Found]:
     """What the stage makes of a channel. Raises StopIteration when its model was asked more than it heard."""
     stage = vad.VoiceActivity(config, Replay(channel.probabilities))
-    info = CallInfo(call_id="call", started_at=datetime(2026, 1, 1, tzinfo=UTC), roles=("unknown",))
+    info = CallInfo(call_id="call", started_at=datetime(2026, 1, 1, tzinfo=UTC), roles=("customer",))
     headers, _ = encode(CallStarted(call=info), b"")
     call, found = stage.open("call"), []
     records = [Record("call", "call_started", dict(headers), b"", 0)]

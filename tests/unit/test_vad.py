@@ -233,6 +233,17 @@ def test_a_long_segment_is_cut_where_it_is_weakest() -> None:
     ]
 
 
+def test_where_all_parties_share_a_channel_segments_are_shorter() -> None:
+    value, shared = packets(sound((7_008, 0.9), (640, 0))), call_info().model_copy(update={"roles": ("unknown",)})
+    assert [cut for *_, cut in times(feed(plain(), call_of(value)))] == ["pause"]
+    (_, start_ms, end_ms, cut), (_, *_, rest) = times(feed(plain(), call_of(value, shared)))
+    assert (start_ms, cut, rest) == (0, "max_length", "pause")
+    assert 6_000 - 2 * WINDOW_MS <= end_ms <= 6_000
+    # Never longer than what a channel of one party may have.
+    both = plain(maximum_ms=2_000, mixed_maximum_ms=3_000)
+    assert all(end_ms - start_ms <= 2_000 for _, start_ms, end_ms, _ in times(feed(both, call_of(value, shared))))
+
+
 def test_a_segment_too_long_in_a_pause_ends_there() -> None:
     value = sound((896, 0.9), (320, 0), (320, 0.9), (640, 0))
     assert times(feed(plain(maximum_ms=1_000), call_of(packets(value)))) == [
