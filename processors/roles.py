@@ -245,8 +245,8 @@ class Parties:
 
     odds: dict[str, float] = field(default_factory=dict)
     """Log-odds of each speaker, in order of appearance."""
-    roles: dict[str, Role] = field(default_factory=dict)
-    """The role of each speaker that has one."""
+    roles: dict[str, Role | None] = field(default_factory=dict)
+    """The role of each speaker that has, or had, one; None: what bears his name was said with one that he has not."""
 
     @classmethod
     def restore(cls, snapshot: bytes) -> Self:
@@ -264,8 +264,10 @@ class Parties:
         self._add(speaker, evidence(text))
 
     def merge(self, speaker: str, same_as: str) -> None:
-        """`speaker` turned out to be `same_as`, who takes over the evidence."""
-        self.roles.pop(speaker, None)
+        """`speaker` turned out to be `same_as`, who takes over the evidence, and what was written of him."""
+        if speaker in self.roles:
+            del self.roles[speaker]
+            self.roles.setdefault(same_as, None)
         if speaker in self.odds:
             self._add(same_as, self.odds.pop(speaker))
 
@@ -288,7 +290,7 @@ class Parties:
 
     def role(self, speaker: str) -> tuple[Role, float | None]:
         """(role, its probability) of `speaker`; None for one who is unknown."""
-        role = self.roles.get(speaker, "unknown")
+        role = self.roles.get(speaker) or "unknown"
         return role, None if role == "unknown" else round(self.probabilities(speaker)[role], 4)
 
     def decide(self, certainty: float = CERTAINTY) -> list[str]:
