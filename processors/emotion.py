@@ -44,7 +44,7 @@ class Config(BaseModel):
         "auto", description="arithmetic of models of the extra torch; auto: float16 on a GPU, else float32"
     )
     batch: int = Field(1, ge=1, description="utterances computed at once, for models of the extra torch")
-    meant_as: dict[str, EmotionLabel | Literal["left_out"]] = Field(
+    meant_as: dict[str, Literal[EmotionLabel, "left_out"]] = Field(
         {},
         description='as JSON, what a class beyond the six counts as, such as {"disgust": "anger"}; if not said, calm '
         "and boredom are neutral and disgust is left_out: the others share its probability",
