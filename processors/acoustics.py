@@ -72,8 +72,8 @@ def require_praat() -> None:
     """Raises CalltideError when Praat is not installed."""
     if importlib.util.find_spec("parselmouth") is None:
         raise CalltideError(
-            "emotion.praat needs praat-parselmouth (GPL-3), which is not installed; pip install 'calltide[praat]', or "
-            "set CALLTIDE_EMOTION__PRAAT=false"
+            "emotion.praat needs praat-parselmouth (GPL-3), which is not installed; run "
+            "`.venv/bin/pip install -e '.[praat]'`, or set CALLTIDE_EMOTION__PRAAT=false"
         )
 
 

@@ -122,7 +122,7 @@ def test_a_voice_is_measured_only_where_its_emotion_is_computed() -> None:
 
 def test_without_praat_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "parselmouth", None)  # as if it were not installed
-    with pytest.raises(CalltideError, match=r"pip install 'calltide\[praat\]'"):
+    with pytest.raises(CalltideError, match=r"run `.venv/bin/pip install -e '\.\[praat\]'`"):
         build(Config(praat=True), "test")
 
 
