@@ -213,9 +213,9 @@ PHRASES: Final = (
 the fit made of it. Positive: the agent."""
 
 MOST_OF_A_TURN: Final = 3.0
-"""Most that one turn can say, either way: one long turn must not decide a call alone."""
+"""Most that one turn can say, either way: one long turn must not decide a call alone. Judgement."""
 CERTAINTY: Final = 0.95
-"""Probability from which a role is believed."""
+"""Probability from which a role is believed. Judgement; docs/roles.md has what comes of it."""
 
 _PATTERNS: Final = tuple((re.compile(pattern), weight) for pattern, _, weight in PHRASES)
 _ALL_ALIKE: Final = 0.3
@@ -223,7 +223,8 @@ _ALL_ALIKE: Final = 0.3
 diarization split in two), and the same of customers (a private talk). Judgement: so nobody is a customer before
 somebody else has sounded like an agent, and two people who chat are neither."""
 _FARTHEST: Final = 20.0
-"""Where a speaker's log-odds stop: far beyond any threshold, and small enough to be turned by a mistake found out."""
+"""Where a speaker's log-odds stop: far beyond any threshold, and small enough to be turned by a mistake found out.
+Judgement."""
 
 
 def plain(text: str) -> str:

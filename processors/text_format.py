@@ -26,7 +26,7 @@ _EDGES: Final = re.compile(r"^([^\w$€£@]*)(.*?)([^\w%]*)$")
 _OH: Final = frozenset({"oh", "o"})
 _HUNDREDS: Final = ("hundred", "thousand", "million", "billion")
 _FEWEST_DIGITS: Final = 3
-"""Digits said one by one are written together from so many on: a telephone number, not "one, two"."""
+"""Digits said one by one are written together from so many on: a telephone number, not "one, two". Judgement."""
 _UNITS: Final = {"dollar": "$", "dollars": "$", "euro": "€", "euros": "€"}
 _NAMES: Final = {"$": ("dollar", "dollars", "cent"), "€": ("euro", "euros", "cent"), "£": ("pound", "pounds", "pence")}
 _SIGNS: Final = {"dot": ".", "underscore": "_", "dash": "-", "hyphen": "-"}

@@ -24,9 +24,9 @@ RATE: Final = 16_000
 CONFIG: Final = "config.json"
 """The file that makes a directory a model of transformers."""
 SHORTEST_S: Final = 0.1
-"""Shorter utterances are repeated up to it: the convolutions of wav2vec2 and HuBERT need 25 ms at the least."""
+"""Shorter utterances are repeated up to it: the convolutions of wav2vec2 and HuBERT need 25 ms (judgement: more)."""
 MAX_TOKENS: Final = 128
-"""Most tokens of a text that are read, about 100 spoken words."""
+"""Most tokens of a text that are read, about 100 spoken words, as in the packaged model."""
 THRESHOLDS: Final = (-1 / 3, 1 / 3)
 """Scores between them are neutral: the middle third, by judgement, since a hub model brings no thresholds."""
 
