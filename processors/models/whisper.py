@@ -65,8 +65,8 @@ _CERTAINTY: Final = {_PACKAGED: ((0.85, 0.26), (1.61, -0.32))}
 an utterance and the share of its words that are right. Fitted in benchmarks/asr.py; other models say what they say."""
 _LOOP_WORDS: Final = 8
 _LOOP_TURNS: Final = 4
-"""A phrase said so often, in so many words, is the decoder's loop: people stop after three or so (judgement). Where there may
-be no speech at all, so many turns are enough."""
+"""A phrase said so often, in so many words, is the decoder's loop: people stop after three or so (judgement). Where
+there may be no speech at all, so many turns are enough."""
 _PREPENDED: Final = "\"'“¿([{-"
 _APPENDED: Final = "\"'.。,，!！?？:：”)]}、"
 _WITHOUT_SPACES: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
