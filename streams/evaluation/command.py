@@ -75,8 +75,8 @@ def evaluate(
     console = console if console.is_terminal else Console(width=160)
     console.print(reports.table(made))
     told = [f"{one.data}: {'; '.join(notes)}" for one in made.sets if (notes := reports.notes(one))]
-    models = ", ".join(f"{stage}: {ids}" for stage, ids in made.models.items())
-    for line in (*told, f"{made.date}, {made.machine}; {models}"):
+    models = "".join(f"; {stage}: {ids}" for stage, ids in made.models.items())
+    for line in (*told, f"{made.date}, {made.machine}{models}"):
         console.print(line, markup=False, soft_wrap=True)
     if json:
         reports.save(made, json)

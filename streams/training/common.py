@@ -5,6 +5,7 @@ report says what to expect of speakers (or texts) that were not trained on.
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,11 +84,22 @@ def require_enough(labels: Sequence[str], what: str) -> None:
 
 
 def require_empty(out: Path) -> None:
-    """Raises CalltideError when `out` holds something that is no model of `calltide train`."""
+    """Raises CalltideError when `out` holds something that is no model of `calltide train`, or cannot be written."""
     if out.exists() and not out.is_dir():
         raise CalltideError(f"{out} is a file; give a directory for the model with --out")
+    above = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise CalltideError(f"nothing can be written into {above}; give another --out")
     if out.is_dir() and any(out.iterdir()) and not (out / CARD).is_file():
         raise CalltideError(f"{out} is not empty and holds no model made by `calltide train`; give another --out")
+
+
+def text_of(file: Path) -> str:
+    """A text file in UTF-8, with or without the mark that Windows programs begin it with. Raises CalltideError."""
+    try:
+        return file.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CalltideError(f"{file} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
 
 
 class Patience:

@@ -59,6 +59,13 @@ def test_too_little_to_train_on() -> None:
         require_enough(["a"] * 8 + ["b"] * 7, "clips")
 
 
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    require_empty(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    with pytest.raises(CalltideError, match="nothing can be written into"):
+        require_empty(tmp_path / "file" / "model")
+
+
 def test_the_card_and_whose_directory_it_is(tmp_path: Path) -> None:
     found = report(("a", "b"), np.array([0, 1]), np.array([0, 0]))
     require_empty(tmp_path)
