@@ -69,6 +69,8 @@ def evaluate(
     for target in (json, markdown):
         if target is not None and not target.absolute().parent.is_dir():
             raise CalltideError(f"no directory {target.absolute().parent}; make it, or write elsewhere")
+        if target is not None and target.is_dir():
+            raise CalltideError(f"{target} is a directory; name a file")
     errors, console = Console(stderr=True), Console()
     made = measure(load(), manifests or [], suite, ("wide", "narrow") if band == "both" else (band,), errors)
     # A table for people is as wide as it must be where it is not read on a terminal.

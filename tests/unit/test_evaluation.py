@@ -154,6 +154,17 @@ def test_a_folder_without_the_suite_is_refused(tmp_path: Path) -> None:
         suite.default(tmp_path, None)  # type: ignore[arg-type]
 
 
+def test_where_figures_cannot_be_written_is_said_before_they_are_measured(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("# A page of something else\n")
+    for options, complaint in (
+        ({"json": tmp_path}, "is a directory"),
+        ({"json": tmp_path / "absent" / "made.json"}, "no directory"),
+        ({"markdown": tmp_path / "page.md"}, "has no place for the figures"),
+    ):
+        with pytest.raises(CalltideError, match=complaint):
+            evaluate([tmp_path / "nothing.jsonl"], **options)  # type: ignore[arg-type]
+
+
 def test_a_missing_package_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "jiwer", None)
     for module in ("metrics", "report"):
