@@ -69,7 +69,7 @@ def encode(samples: NDArray[np.float32], codec: Codec) -> bytes:
 
     `encode(decode(value, codec), codec)` is `value`, but that mu-law's negative zero (0x7F) becomes 0xFF.
     """
-    numbers = np.nan_to_num(np.rint(samples * _FULL_SCALE))
+    numbers: NDArray[np.float32] = np.nan_to_num(np.rint(samples * _FULL_SCALE))
     pcm = np.clip(numbers, -_FULL_SCALE, _FULL_SCALE - 1).astype("<i2")
     if codec == "pcm_s16le":
         return pcm.tobytes()

@@ -28,6 +28,7 @@ from faster_whisper.utils import _MODELS, available_models
 from numpy.typing import NDArray
 
 from processors.models.packages import packaged_file
+from processors.utterances import WITHOUT_SPACES
 from schemas.errors import CalltideError
 
 RATE: Final = 16_000
@@ -69,8 +70,6 @@ _LOOP_TURNS: Final = 4
 there may be no speech at all, so many turns are enough."""
 _PREPENDED: Final = "\"'“¿([{-"
 _APPENDED: Final = "\"'.。,，!！?？:：”)]}、"
-_WITHOUT_SPACES: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
-"""Languages whose words faster-whisper takes to be single signs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +278,7 @@ class WhisperCt2:
                 continue  # punctuation that now belongs to its neighbour
             start_s, end_s = round(float(part["start"]), 3), round(float(part["end"]), 3)
             confidence = _certainty(float(part["probability"]), *self._certainty[0])
-            if words and not part["word"].startswith(" ") and stretch.tokenizer.language_code not in _WITHOUT_SPACES:
+            if words and not part["word"].startswith(" ") and stretch.tokenizer.language_code not in WITHOUT_SPACES:
                 # A piece of the same word, as in "double-glazed": the aligner splits at every hyphen and point.
                 before = words.pop()
                 text, start_s = before.text + text, before.start_s
