@@ -76,6 +76,8 @@ def evaluate(
     # A table for people is as wide as it must be where it is not read on a terminal.
     console = console if console.is_terminal else Console(width=160)
     console.print(reports.table(made))
+    if confused := reports.matrices(made.confusions):
+        console.print("", *confused, sep="\n", markup=False, soft_wrap=True)
     told = [f"{one.data}: {'; '.join(notes)}" for one in made.sets if (notes := reports.notes(one))]
     models = "".join(f"; {stage}: {ids}" for stage, ids in made.models.items())
     for line in (*told, f"{made.date}, {made.machine}{models}"):

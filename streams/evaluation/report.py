@@ -393,7 +393,7 @@ def markdown(made: Report) -> str:
         lines += [f"### {section}", ""]
         lines += _markdown_table(("data", "band", *(columns[name] for name in used), "drawn"), rows)
         if section == "Emotion":
-            lines += _matrices(made.confusions)
+            lines += matrices(made.confusions)
     described = [one for one in made.sets if one.about or notes(one)]
     if described:
         lines += ["### What was measured, and where it does not carry over", ""]
@@ -405,7 +405,8 @@ def markdown(made: Report) -> str:
     return "\n".join(lines)
 
 
-def _matrices(confusions: Iterable[Confusion]) -> list[str]:
+def matrices(confusions: Iterable[Confusion]) -> list[str]:
+    """Lines of Markdown: the confusions of emotions, in shares of what was meant."""
     lines = []
     for matrix in confusions:
         if matrix.classes == "emotion":

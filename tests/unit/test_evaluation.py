@@ -79,6 +79,7 @@ def test_what_gives_no_figure_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
     rows = [
         {"file": "short.wav", "emotion": "anger"},
         {"file": "short.wav", "emotion": "disgust"},
+        {"file": "silent.wav", "emotion": "fear"},
         {"file": "silent.wav", "text": ""},
         {"text": "!!!", "sentiment": "positive"},
     ]
@@ -87,7 +88,9 @@ def test_what_gives_no_figure_is_said(tmp_path: Path, capsys: pytest.CaptureFixt
     evaluate([tmp_path], band="wide", json=tmp_path / "made.json")
     told = capsys.readouterr()
     assert "no recording of that name beside it: lost.json" in told.err
-    assert "some: left out: 1 of disgust; 1 clips got no emotion and count nowhere" in told.out
+    assert "some: left out: 1 of disgust; all of emotion are fear" in told.out
+    assert "1 clips got no emotion and count nowhere" in told.out
+    assert "heard for what was meant: some, wide" in told.out and "| fear |" in told.out
     assert "1 texts hold no word and count nowhere when spoken" in told.out
     found = {(figure.band, figure.measure): figure.value for figure in report.load(tmp_path / "made.json").figures}
     assert found["wide", "phantom_words"] == 0 and ("spoken", "sentiment_f1") not in found
