@@ -118,6 +118,8 @@ def measure(
             )
     folders = [path for path in manifests if suites.applies(path)]
     sets = manifest.read([path for path in manifests if path not in folders])
+    for call in [item for one in sets for item in one.items if isinstance(item, manifest.Call)]:
+        require_fitting(call)
     if suite or not manifests:
         folders.append(settings.test_data)
     with tempfile.TemporaryDirectory(prefix="calltide-eval-") as name:
@@ -126,8 +128,6 @@ def measure(
         with Progress(console=console, transient=True) as bar:
             for folder in folders:
                 sets += suites.default(folder, ears)
-            for call in [item for one in sets for item in one.items if isinstance(item, manifest.Call)]:
-                require_fitting(call)
             found, matrices, described = [], [], []
             for one in sets:
                 notes: list[str] = []
