@@ -200,6 +200,13 @@ class Card:
 def write_card(out: Path, card: Card) -> None:
     """`card.json` for programs and `README.md` for people, in the directory `out`."""
     made = f"{datetime.now(UTC):%Y-%m-%d}"
+    examples = min(int(found.confusion.sum()) for found in card.held_out.values())
+    # Half the 95 % interval of a share near one half: where it is widest.
+    points = round(100 * 1.96 * 0.5 / examples**0.5)
+    limits = [
+        f"They are of {examples} examples: chance alone moves an accuracy by up to {points} points.",
+        *card.limits,
+    ]
     facts = {
         "id": card.id,
         "title": card.title,
@@ -207,7 +214,7 @@ def write_card(out: Path, card: Card) -> None:
         "trained_on": dict(card.trained_on),
         "method": dict(card.method),
         "held_out": {name: found.figures() for name, found in card.held_out.items()},
-        "limits": list(card.limits),
+        "limits": limits,
     }
     (out / CARD).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", "utf-8")
     lines = [f"# {card.title}", "", f"Made with `calltide train` on {made}. Use it with", ""]
@@ -215,8 +222,7 @@ def write_card(out: Path, card: Card) -> None:
     lines += ["", "## How", "", *_list(card.method), "", "## On what it was not trained on", "", *table(card.held_out)]
     for name, found in card.held_out.items():
         lines += ["", f"What was found for what is true, {name}:", "", *confusion_table(found)]
-    if card.limits:
-        lines += ["", "## Where these figures do not carry over", "", *(f"- {limit}" for limit in card.limits)]
+    lines += ["", "## Where these figures do not carry over", "", *(f"- {limit}" for limit in limits)]
     (out / "README.md").write_text("\n".join(lines) + "\n", "utf-8")
 
 
