@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -129,6 +130,8 @@ def measure(name: str) -> None:
 
 
 def main() -> None:
+    if missing := [name for name in ("torch", "transformers", "speechbrain") if not find_spec(name)]:
+        sys.exit(f"production_models needs {', '.join(missing)}; run pip install 'calltide[torch]'")
     print("| network | input | CPU, one thread | largest memory, making it included |\n|---|---|---|---|", flush=True)
     for name in MODELS:
         subprocess.run([sys.executable, "-m", "benchmarks.production_models", name], check=True)

@@ -40,8 +40,9 @@ _WINDOW: Final = 512
 Samples = NDArray[np.float32]
 
 
-def measure(samples: Samples, words: int, *, praat: bool = False) -> Acoustics:
-    """Of mono 16 kHz `samples`, float32 (n,) in [-1, 1], at least 25 ms, in which `words` words are spoken.
+def measure(samples: Samples, words: int | None, *, praat: bool = False) -> Acoustics:
+    """Of mono 16 kHz `samples`, float32 (n,) in [-1, 1], at least 25 ms, in which `words` words are spoken
+    (None: it is not known how many).
 
     `praat`: also jitter, shimmer, formants and harmonics-to-noise ratio. What cannot be told (no voice, silence) is
     None or empty. Numbers have four digits. Raises ValueError for less than 25 ms, ImportError when Praat is asked
@@ -53,7 +54,7 @@ def measure(samples: Samples, words: int, *, praat: bool = False) -> Acoustics:
         **_pitch(samples),
         "rms": float(np.sqrt(np.mean(np.square(samples, dtype=np.float64)))),
         "loudness_lufs": _loudness(samples),
-        "speaking_rate_wps": words * RATE / len(samples),
+        "speaking_rate_wps": None if words is None else words * RATE / len(samples),
         "spectral_centroid_hz": _centroid(samples),
         "zero_crossing_rate": float(np.mean(np.diff(np.signbit(samples)))),
         "mfcc": tuple(_mfcc(samples)),
@@ -72,8 +73,8 @@ def require_praat() -> None:
     """Raises CalltideError when Praat is not installed."""
     if importlib.util.find_spec("parselmouth") is None:
         raise CalltideError(
-            "emotion.praat needs praat-parselmouth (GPL-3), which is not installed; pip install 'calltide[praat]', or "
-            "set CALLTIDE_EMOTION__PRAAT=false"
+            "emotion.praat needs praat-parselmouth (GPL-3), which is not installed; run "
+            "`.venv/bin/pip install -e '.[praat]'`, or set CALLTIDE_EMOTION__PRAAT=false"
         )
 
 

@@ -17,6 +17,7 @@ from processors.preprocessing import prepare
 from processors.roles import Parties
 from processors.text_format import Numbers, formatted
 from processors.utterances import FORGOTTEN_MS, each_but_idle, promote, read, rounded, samples
+from schemas.errors import CalltideError
 from schemas.events import CallEnded, CallEvent, Correction, Transcript, Turn, Word
 
 if TYPE_CHECKING:
@@ -191,6 +192,11 @@ def build(config: Config, pipeline_version: str) -> Processor:
     if config.engine == "onnx-asr":
         from processors.models.onnx_asr import OnnxAsr
 
+        if config.prompt or any(config.hotwords.values()):
+            raise CalltideError(
+                "CALLTIDE_ASR__HOTWORDS, CALLTIDE_ASR__PROMPT: the engine onnx-asr takes neither; unset them, or set "
+                "CALLTIDE_ASR__ENGINE=whisper"
+            )
         return SpeechRecognition(OnnxAsr(config.model, config.threads, config.language, config.device), config=config)
     from processors.models.whisper import WhisperCt2
 

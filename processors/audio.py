@@ -64,11 +64,13 @@ def decode(value: bytes, codec: Codec) -> NDArray[np.float32]:
 
 
 def encode(samples: NDArray[np.float32], codec: Codec) -> bytes:
-    """Bytes of `samples`, float (n,), rounded to 16 bits; what lies outside [-1, 1) is clipped.
+    """Bytes of `samples`, float (n,), rounded to 16 bits; what lies outside [-1, 1) is clipped, and what is
+    no number (a damaged file of floats has such) is silence.
 
     `encode(decode(value, codec), codec)` is `value`, but that mu-law's negative zero (0x7F) becomes 0xFF.
     """
-    pcm = np.clip(np.rint(samples * _FULL_SCALE), -_FULL_SCALE, _FULL_SCALE - 1).astype("<i2")
+    numbers: NDArray[np.float32] = np.nan_to_num(np.rint(samples * _FULL_SCALE))
+    pcm = np.clip(numbers, -_FULL_SCALE, _FULL_SCALE - 1).astype("<i2")
     if codec == "pcm_s16le":
         return pcm.tobytes()
     return _ENCODED[codec][pcm.astype(np.int32) + _FULL_SCALE].tobytes()

@@ -29,21 +29,23 @@ AHEAD_MS: Final = 40
 """By how much a leak may come before its original: channels that are not quite aligned. Judgement."""
 
 QUIETER_DB: Final = 10
-"""By how much a leak is quieter than its original at least. Lines leak at −20 to −35 dB."""
+"""By how much a leak is quieter than its original at least. Judgement: lines leak at −20 to −35 dB."""
 ABSOLUTE_DB: Final = -40
 """Level, to full scale, below which a stretch is quiet while no other party was heard. Judgement."""
 OWN_DB: Final = 6
-"""What is less than this below the party's loudest speech so far does not wait: it is nearly always its own."""
+"""What is less than this below the party's loudest speech so far does not wait: it is nearly always its own.
+Judgement: it bounds how much waits."""
 
 FLOOR_DB: Final = 25
-"""What is so far below a band's maximum counts as silence: a leak's quiet parts are lost in the noise of the line."""
+"""What is so far below a band's maximum counts as silence: a leak's quiet parts are lost in the noise of the line.
+Judgement."""
 SIMILAR, SIMILAR_S = 0.55, 0.15
 """Correlation from which a stretch is a leak: so much, and so much more for each stretch of a second divided by its
 length. benchmarks/diarization.py: 0.85 for half a second, which of some hundred unrelated stretches at most one
 reaches by chance, and 0.6 for three seconds, which none does."""
 
 SHORTEST_MS: Final = 500
-"""Shorter quiet stretches are not looked at."""
+"""Shorter quiet stretches are not looked at: SIMILAR would have to be above 0.85. Judgement, as are the four below."""
 DIP_MS: Final = 400
 """A dip of so little is part of the speech around it."""
 TURN_MS: Final = 300

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from processors import acoustics
 from processors.base import Output, Processor, Record, Step
 from processors.emotion_names import complex_emotion, granular
-from processors.utterances import promote, read, rounded, samples
+from processors.utterances import WITHOUT_SPACES, promote, read, rounded, samples
 from schemas.events import Acoustics, CallEvent, Emotion, EmotionLabel, EmotionScored, Transcript
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Config(BaseModel):
         "auto", description="arithmetic of models of the extra torch; auto: float16 on a GPU, else float32"
     )
     batch: int = Field(1, ge=1, description="utterances computed at once, for models of the extra torch")
-    meant_as: dict[str, EmotionLabel | Literal["left_out"]] = Field(
+    meant_as: dict[str, Literal[EmotionLabel, "left_out"]] = Field(
         {},
         description='as JSON, what a class beyond the six counts as, such as {"disgust": "anger"}; if not said, calm '
         "and boredom are neutral and disgust is left_out: the others share its probability",
@@ -111,7 +111,8 @@ class VoiceEmotion:
     def _measured(self, event: Transcript, audio: NDArray[np.float32]) -> Acoustics | None:
         if not self._config.acoustics:
             return None
-        return acoustics.measure(audio, len(event.text.split()), praat=self._config.praat)
+        words = None if event.language in WITHOUT_SPACES else len(event.text.split())
+        return acoustics.measure(audio, words, praat=self._config.praat)
 
     def _skipped(self, event: Transcript) -> str | None:
         """Why there is no emotion for this utterance, in words for people; None: there is one."""

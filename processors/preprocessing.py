@@ -19,15 +19,15 @@ _HOP: Final = 128
 _BAND_HZ: Final = (300.0, 3_400.0)
 """The telephone band, ITU-T G.712."""
 _GATE_DB: Final = 6.0
-"""A bin that is not so far over the noise is turned down …"""
+"""A bin that is not so far over the noise is turned down (judgement) …"""
 _GATED_DB: Final = -12.0
 """… by this much. Judgement: more makes the musical noise on which Whisper stumbles."""
 _NOISE_SHARE: Final = 0.1
-"""The quietest tenth of the frames is taken for noise."""
+"""The quietest tenth of the frames is taken for noise. Judgement."""
 _TRIM_DB: Final = -35.0
 """Below the loudest frame: what is quieter at the ends is cut off …"""
 _TRIM_MARGIN_S: Final = 0.1
-"""… but for so much."""
+"""… but for so much. Both by judgement."""
 _LOUDNESS: Final = 0.05
 """Root mean square after normalising, −26 dBov: the level of speech in ITU-T P.56 test material."""
 

@@ -213,9 +213,9 @@ PHRASES: Final = (
 the fit made of it. Positive: the agent."""
 
 MOST_OF_A_TURN: Final = 3.0
-"""Most that one turn can say, either way: one long turn must not decide a call alone."""
+"""Most that one turn can say, either way: one long turn must not decide a call alone. Judgement."""
 CERTAINTY: Final = 0.95
-"""Probability from which a role is believed."""
+"""Probability from which a role is believed. Judgement; docs/roles.md has what comes of it."""
 
 _PATTERNS: Final = tuple((re.compile(pattern), weight) for pattern, _, weight in PHRASES)
 _ALL_ALIKE: Final = 0.3
@@ -223,7 +223,8 @@ _ALL_ALIKE: Final = 0.3
 diarization split in two), and the same of customers (a private talk). Judgement: so nobody is a customer before
 somebody else has sounded like an agent, and two people who chat are neither."""
 _FARTHEST: Final = 20.0
-"""Where a speaker's log-odds stop: far beyond any threshold, and small enough to be turned by a mistake found out."""
+"""Where a speaker's log-odds stop: far beyond any threshold, and small enough to be turned by a mistake found out.
+Judgement."""
 
 
 def plain(text: str) -> str:
@@ -245,8 +246,8 @@ class Parties:
 
     odds: dict[str, float] = field(default_factory=dict)
     """Log-odds of each speaker, in order of appearance."""
-    roles: dict[str, Role] = field(default_factory=dict)
-    """The role of each speaker that has one."""
+    roles: dict[str, Role | None] = field(default_factory=dict)
+    """The role of each speaker that has, or had, one; None: what bears his name was said with one that he has not."""
 
     @classmethod
     def restore(cls, snapshot: bytes) -> Self:
@@ -264,8 +265,10 @@ class Parties:
         self._add(speaker, evidence(text))
 
     def merge(self, speaker: str, same_as: str) -> None:
-        """`speaker` turned out to be `same_as`, who takes over the evidence."""
-        self.roles.pop(speaker, None)
+        """`speaker` turned out to be `same_as`, who takes over the evidence, and what was written of him."""
+        if speaker in self.roles:
+            del self.roles[speaker]
+            self.roles.setdefault(same_as, None)
         if speaker in self.odds:
             self._add(same_as, self.odds.pop(speaker))
 
@@ -288,7 +291,7 @@ class Parties:
 
     def role(self, speaker: str) -> tuple[Role, float | None]:
         """(role, its probability) of `speaker`; None for one who is unknown."""
-        role = self.roles.get(speaker, "unknown")
+        role = self.roles.get(speaker) or "unknown"
         return role, None if role == "unknown" else round(self.probabilities(speaker)[role], 4)
 
     def decide(self, certainty: float = CERTAINTY) -> list[str]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from processors.base import Output, Processor, Record, Step
-from processors.utterances import FORGOTTEN_MS, each_but_idle, promote, read, rounded
+from processors.utterances import FORGOTTEN_MS, WITHOUT_SPACES, each_but_idle, promote, read, rounded
 from schemas.events import (
     CallEnded,
     CallEvent,
@@ -177,7 +177,7 @@ class FusedSentiment:
         flags = event.flags
         if model is not None and text is not None:
             sentiment = self._fuse(model, text, event)
-            words = len(event.text.split())
+            words = _words(event)
             step = 1 - 2 ** (-words / HALF_LIFE_WORDS)
             party = course.parties.get(event.speaker, 0.0)
             course.parties[event.speaker] = party + (sentiment.score - party) * step
@@ -233,6 +233,13 @@ def _join(course: Course, speaker: str, same_as: str) -> None:
     if score is not None:
         course.parties[same_as] = course.parties.get(same_as, 0.0) * 2 ** (-words / HALF_LIFE_WORDS) + score
         course.words[same_as] = course.words.get(same_as, 0) + words
+
+
+def _words(event: EmotionScored) -> int:
+    """How many words were said; in a language written without spaces two signs count as one (judgement)."""
+    if _plain(event.language) in WITHOUT_SPACES:
+        return -(-sum(map(str.isalnum, event.text)) // 2)
+    return len(event.text.split())
 
 
 def _plain(language: str) -> str:

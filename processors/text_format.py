@@ -26,7 +26,7 @@ _EDGES: Final = re.compile(r"^([^\w$€£@]*)(.*?)([^\w%]*)$")
 _OH: Final = frozenset({"oh", "o"})
 _HUNDREDS: Final = ("hundred", "thousand", "million", "billion")
 _FEWEST_DIGITS: Final = 3
-"""Digits said one by one are written together from so many on: a telephone number, not "one, two"."""
+"""Digits said one by one are written together from so many on: a telephone number, not "one, two". Judgement."""
 _UNITS: Final = {"dollar": "$", "dollars": "$", "euro": "€", "euros": "€"}
 _NAMES: Final = {"$": ("dollar", "dollars", "cent"), "€": ("euro", "euros", "cent"), "£": ("pound", "pounds", "pence")}
 _SIGNS: Final = {"dot": ".", "underscore": "_", "dash": "-", "hyphen": "-"}
@@ -235,20 +235,21 @@ def _one_by_one(digits: str) -> str:
     return " ".join(num2words(int(digit)) for digit in digits if digit.isdigit())
 
 
+# No number is read that nobody says: a recogniser's loop may write one of hundreds of digits.
 _ENGLISH: Final[tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...]] = tuple(
     (re.compile(pattern), said)
     for pattern, said in (
-        (r"([$€£])(\d[\d,]*)(?:\.(\d\d))?", _said),
-        (r"(\d+)(?:st|nd|rd|th)", lambda match: num2words(int(match[1]), to="ordinal")),
+        (r"([$€£])(\d[\d,]{0,20})(?:\.(\d\d))?", _said),
+        (r"(\d{1,20})(?:st|nd|rd|th)", lambda match: num2words(int(match[1]), to="ordinal")),
         (r"(1[1-9]|20)\d\d", lambda match: num2words(int(match[0]), to="year")),
         (
             r"(\d{1,2}):(\d\d)",
             lambda match: f"{num2words(int(match[1]))} {num2words(int(match[2])) if int(match[2]) else ''}",
         ),
-        (r"(\d[\d,]*(?:\.\d+)?)%", lambda match: f"{num2words(float(match[1].replace(',', '')))} percent"),
+        (r"(\d[\d,]{0,20}(?:\.\d{1,20})?)%", lambda match: f"{num2words(float(match[1].replace(',', '')))} percent"),
         (r"0\d+|\d{5,}|\d+(?:-\d+)+", lambda match: _one_by_one(match[0])),
-        (r"\d{1,3}(?:,\d{3})*|\d{4}", lambda match: num2words(int(match[0].replace(",", "")))),
-        (r"\d+\.\d+", lambda match: num2words(float(match[0]))),
+        (r"\d{1,3}(?:,\d{3}){0,6}|\d{4}", lambda match: num2words(int(match[0].replace(",", "")))),
+        (r"\d{1,20}\.\d{1,20}", lambda match: num2words(float(match[0]))),
     )
 )
 

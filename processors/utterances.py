@@ -22,6 +22,9 @@ FORGOTTEN_MS: Final = 3_600_000
 """Silence after which a stage forgets a call of which the end never came, or an utterance came behind the end: one that
 was redriven. Judgement: marks come once a second while a call goes on, and the VAD ends it long before."""
 
+WITHOUT_SPACES: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
+"""Languages that are written without spaces between words; faster-whisper takes their single signs for words."""
+
 Utterance = TypeVar("Utterance", bound=Segment)
 Item = TypeVar("Item", bound=tuple[Any, Record])
 

@@ -183,10 +183,13 @@ def notes(analysis: Analysis) -> list[str]:
     found = []
     skipped = sorted({score.emotion_skipped for score in analysis.scores if score.emotion_skipped})
     if skipped:
-        found.append(
-            f"no emotion for some utterances: {'; '.join(skipped)}. It is computed for customers only: say who speaks "
-            "with --roles (one role a channel, such as --roles customer), or take everybody with --emotion all."
-        )
+        note = f"no emotion for some utterances: {'; '.join(skipped)}."
+        if any(reason.startswith("role ") for reason in skipped):
+            note += (
+                " It is computed for customers only: say who speaks with --roles (one role a channel, such as --roles "
+                "customer), or take everybody with --emotion all."
+            )
+        found.append(note)
     known = analysis.in_order
     if any(score.role == "unknown" for score in known):
         found.append("it is not known who is the agent and who the customer: --roles names the channels' parties.")

@@ -107,8 +107,11 @@ def analyze(
     parties = _roles(roles)
     settings = load()
     if emotion is not None:
-        chosen = settings.emotion.model_copy(update={"roles": tuple(part.strip() for part in emotion.split(","))})
-        settings = settings.model_copy(update={"emotion": type(chosen).model_validate(chosen.model_dump())})
+        heard = tuple(part.strip() for part in emotion.split(","))
+        for part in heard:
+            if part not in ("all", "agent", "customer", "unknown"):
+                raise CalltideError(f"--emotion: unknown role {part!r}; use all, or some of agent,customer,unknown")
+        settings = settings.model_copy(update={"emotion": settings.emotion.model_copy(update={"roles": heard})})
     faults = []
     good = []
     for path in files:

@@ -234,4 +234,19 @@ def load() -> Settings:
         )
         raise CalltideError(f"wrong setting {'; '.join(faults)}; `calltide settings` lists what is allowed") from None
     except SettingsError as error:
-        raise CalltideError(f"unreadable setting: {error}; lists and tables are written as JSON") from None
+        values = {**dotenv_values(".env"), **os.environ}
+        unread = sorted(name for name in given if known.get(name.upper(), ("",))[0].startswith("JSON"))
+        # Not their values: a password may be among them.
+        faults = (name.upper() for name in unread if not _is_json(values[name]))
+        raise CalltideError(
+            f"unreadable setting: {', '.join(faults) or error}; lists and tables are written as JSON: "
+            '["customer"], {"*": "none"}'
+        ) from None
+
+
+def _is_json(text: str | None) -> bool:
+    try:
+        json.loads(text or "")
+    except ValueError:
+        return False
+    return True

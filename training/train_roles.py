@@ -1,6 +1,6 @@
 """Fit the weights of the phrases in processors/roles.py, and measure how soon and how rightly roles are found.
 
-`python training/train_roles.py` prints both; `--write` puts the weights into processors/roles.py. The turns of two of
+`python -m training.train_roles` prints both; `--write` puts the weights into processors/roles.py. The turns of two of
 three help-desk calls are fitted by logistic regression whose weights are drawn to the judged ones (a normal prior), so
 that a phrase that this one help desk never says keeps its judged weight. Every third call is kept for measuring; so
 are the bank customers' questions, of which none may sound like an agent's. A call is measured as it would be heard:

@@ -21,10 +21,12 @@ from processors.models.sentiment import SENTIMENTS, SentimentModel, TextSentimen
 from schemas.errors import CalltideError
 
 RATE: Final = 16_000
+CONFIG: Final = "config.json"
+"""The file that makes a directory a model of transformers."""
 SHORTEST_S: Final = 0.1
-"""Shorter utterances are repeated up to it: the convolutions of wav2vec2 and HuBERT need 25 ms at the least."""
+"""Shorter utterances are repeated up to it: the convolutions of wav2vec2 and HuBERT need 25 ms (judgement: more)."""
 MAX_TOKENS: Final = 128
-"""Most tokens of a text that are read, about 100 spoken words."""
+"""Most tokens of a text that are read, about 100 spoken words, as in the packaged model."""
 THRESHOLDS: Final = (-1 / 3, 1 / 3)
 """Scores between them are neutral: the middle third, by judgement, since a hub model brings no thresholds."""
 
@@ -99,6 +101,7 @@ class HubEmotion:
     def __init__(
         self, model: str, device: str, batch: int, dtype: str = "auto", meant_as: Mapping[str, str] | None = None
     ) -> None:
+        located("emotion", model, CONFIG)
         transformers = extra("emotion", model, "transformers")
         self._net = _Net("emotion", model, transformers.AutoModelForAudioClassification, device, batch, dtype)
         self.id = self._net.id
@@ -128,6 +131,7 @@ class HubSentiment:
     def __init__(
         self, model: str, device: str, batch: int, dtype: str = "auto", labels: Mapping[str, str] | None = None
     ) -> None:
+        located("sentiment", model, CONFIG)
         transformers = extra("sentiment", model, "transformers")
         self._net = _Net("sentiment", model, transformers.AutoModelForSequenceClassification, device, batch, dtype)
         self.id = self._net.id
@@ -310,14 +314,15 @@ def is_directory(model: str) -> bool:
 def located(stage: str, model: str, file: str) -> str:
     """The directory `model`, which must hold `file`, or a hub id as it came. Raises CalltideError for neither."""
     setting = model_setting(stage)
+    others = "campplus" if stage == "diarization" else f"one made by `calltide train {stage}`, or packaged"
     if is_directory(model):
         folder = Path(model).expanduser().absolute()
         if not (folder / file).is_file():
-            raise CalltideError(f"{setting}: the directory {folder} has no {file}; name the one that has")
+            raise CalltideError(f"{setting}: the directory {folder} has no {file}; name one that has, or {others}")
         return str(folder)
     if model.startswith((".", "~", "/")) or model.count("/") != 1 or model.endswith("/"):
         raise CalltideError(
-            f"{setting}: there is no directory {model}; name a directory with {file}, or a hub id such as owner/name"
+            f"{setting}: there is no directory {model}; name one with {file}, a hub id such as owner/name, or {others}"
         )
     return model
 
@@ -328,7 +333,7 @@ def model_setting(stage: str) -> str:
 
 
 def _from_pretrained(stage: str, model: str, auto_class: Any, **options: Any) -> Any:
-    source = located(stage, model, "config.json")
+    source = located(stage, model, CONFIG)
     # Else transformers asks a bot of the hub, in public, to convert a repository that has no safetensors file.
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     try:

@@ -48,7 +48,7 @@ class OnnxAsr:
             import onnx_asr
         except ImportError as error:
             raise CalltideError(
-                "the ASR engine onnx-asr is not installed; run `pip install 'calltide[onnx-asr]'`"
+                "the ASR engine onnx-asr is not installed; run `.venv/bin/pip install -e '.[onnx-asr]'`"
             ) from error
         has_cuda = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
         if device == "cuda" and not has_cuda:

@@ -78,6 +78,7 @@ class SpeechBrainEmotion:
             raise CalltideError(
                 f"CALLTIDE_EMOTION__DTYPE: SpeechBrain's models run in float32, not {dtype}; leave it auto"
             )
+        located("emotion", model, YAML)
         interfaces = extra("emotion", model, "speechbrain.inference.interfaces")
         self._torch = extra("emotion", model, "torch")
         extra("emotion", model, "transformers")
@@ -120,6 +121,7 @@ class EcapaTdnn:
     """ECAPA-TDNN (Desplanques et al. 2020) by SpeechBrain's EncoderClassifier. Each stretch is computed alone."""
 
     def __init__(self, model: str, device: str) -> None:
+        located("diarization", model, YAML)
         speaker = extra("diarization", model, "speechbrain.inference.classifiers")
         self._torch = extra("diarization", model, "torch")
         on = chosen_device("diarization", device)

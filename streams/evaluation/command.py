@@ -64,15 +64,24 @@ def evaluate(
             f"calltide eval needs the package {error.name}, which is not installed; run pip install 'calltide[eval]'"
         ) from None
     known = reports.load(baseline) if baseline else None
+    if markdown:
+        reports.place(markdown)
     for target in (json, markdown):
         if target is not None and not target.absolute().parent.is_dir():
             raise CalltideError(f"no directory {target.absolute().parent}; make it, or write elsewhere")
+        if target is not None and target.is_dir():
+            raise CalltideError(f"{target} is a directory; name a file")
     errors, console = Console(stderr=True), Console()
     made = measure(load(), manifests or [], suite, ("wide", "narrow") if band == "both" else (band,), errors)
     # A table for people is as wide as it must be where it is not read on a terminal.
     console = console if console.is_terminal else Console(width=160)
     console.print(reports.table(made))
-    console.print(f"{made.date}, {made.machine}; " + ", ".join(f"{k}: {v}" for k, v in made.models.items()))
+    if confused := reports.matrices(made.confusions):
+        console.print("", *confused, sep="\n", markup=False, soft_wrap=True)
+    told = [f"{one.data}: {'; '.join(notes)}" for one in made.sets if (notes := reports.notes(one))]
+    models = "".join(f"; {stage}: {ids}" for stage, ids in made.models.items())
+    for line in (*told, f"{made.date}, {made.machine}{models}"):
+        console.print(line, markup=False, soft_wrap=True)
     if json:
         reports.save(made, json)
     if markdown:
@@ -80,11 +89,11 @@ def evaluate(
     if known:
         absent = reports.missing(known, made)
         if absent:
-            errors.print(f"in the baseline and not measured now: {', '.join(absent)}")
+            errors.print(f"in the baseline and not measured now: {', '.join(absent)}", markup=False, soft_wrap=True)
         worse = reports.falls(known, made)
         if worse:
             raise CalltideError(f"worse than {baseline} by more than chance: {'; '.join(worse)}")
-        errors.print(f"nothing is worse than {baseline} by more than chance")
+        errors.print(f"nothing is worse than {baseline} by more than chance", markup=False, soft_wrap=True)
 
 
 def measure(
@@ -99,10 +108,18 @@ def measure(
 
     from streams.evaluation import manifest, report
     from streams.evaluation import suite as suites
-    from streams.evaluation.hearing import Ears
+    from streams.evaluation.hearing import Ears, require_fitting
 
+    for path in manifests:
+        if path.is_dir() and not suites.applies(path) and (alone := manifest.without_recording(path)):
+            names = ", ".join(file.name for file in alone)
+            console.print(
+                f"{path}: left out, no recording of that name beside it: {names}", markup=False, soft_wrap=True
+            )
     folders = [path for path in manifests if suites.applies(path)]
     sets = manifest.read([path for path in manifests if path not in folders])
+    for call in [item for one in sets for item in one.items if isinstance(item, manifest.Call)]:
+        require_fitting(call)
     if suite or not manifests:
         folders.append(settings.test_data)
     with tempfile.TemporaryDirectory(prefix="calltide-eval-") as name:
@@ -163,5 +180,8 @@ def _of_set(one: "DataSet", ears: "Ears", bands: "tuple[Band, ...]", bar: "Progr
             add(band, metrics.of_clips(each(shown, band, partial(ears.clip, band=band))))
     for form in FORMS if texts else ():
         heard = each(texts, form, partial(ears.text, form=form))
-        add(form, metrics.of_texts([text for text in heard if text is not None]))
+        result = metrics.of_texts([text for text in heard if text is not None])
+        if empty := heard.count(None):
+            result.notes.append(f"{empty} texts hold no word and count nowhere when {form}")
+        add(form, result)
     return results

@@ -93,13 +93,32 @@ class _Clock:
 
 
 def name_of(recording: Path) -> str:
-    """The recording's name with its two nearest folders: the same wherever the data lie."""
-    return "/".join(recording.with_suffix("").parts[-3:])
+    """The recording's name with its two nearest folders: the same however the path to them is written."""
+    return "/".join(recording.absolute().with_suffix("").parts[-3:])
 
 
 def bands_of(recording: Path) -> tuple[Band, ...]:
     """A recording at less than 16 kHz has no wide band."""
     return ("wide", "narrow") if open_audio(recording, mix=True).source_rate >= 16_000 else ("narrow",)
+
+
+def require_fitting(call: Call) -> None:
+    """Raises CalltideError where turns are on a channel that the recording has not, on none of two, or after its end.
+
+    Each would make figures that look like the product's mistakes.
+    """
+    audio = open_audio(call.file, mix=call.mix)
+    for what, turns in (("turn", call.turns), ("transcript, turn", call.transcript)):
+        for number, turn in enumerate(turns or ()):
+            where = f"{call.file}: {what} {number}"
+            if audio.channels > 1 and "channel" not in turn.model_fields_set:
+                raise CalltideError(f'{where} names none of the two channels; give "channel", or the call "mix": true')
+            if audio.channels > 1 and turn.channel >= audio.channels:
+                raise CalltideError(f"{where} is on channel {turn.channel}; the recording has the channels 0 and 1")
+            # Turns may overhang a little: annotators round.
+            if audio.duration_ms is not None and (turn.end or 0) * 1_000 > audio.duration_ms + 1_000:
+                seconds = audio.duration_ms / 1_000
+                raise CalltideError(f"{where} ends at {turn.end:g} s, the recording at {seconds:.1f} s; mend the times")
 
 
 def samples_of(recording: Path) -> tuple[NDArray[np.float32], int]:
@@ -123,7 +142,7 @@ def narrow(recording: Path, folder: Path) -> Path:
 def spoken(text: str) -> str:
     """The text as a recogniser without punctuation gives it: no case, marks, emoji, names of users, links."""
     text = re.sub(r"\[\w+\]|@\w+|https?://\S+", " ", text.lower().replace("’", "'"))
-    return " ".join(re.sub(r"[^a-z0-9' ]", " ", text).split())
+    return " ".join(re.sub(r"[^\w' ]|_", " ", text).split())
 
 
 class Ears:
@@ -141,7 +160,7 @@ class Ears:
 
     def models(self) -> dict[str, str]:
         """Stage → ids of the models behind the results so far."""
-        for stage in ("vad", "diarization"):  # their events name no model
+        for stage in ("vad", "diarization") if self._number else ():  # their events name no model
             self._used[stage] |= {
                 model.id for model in vars(self.stages[stage]).values() if isinstance(getattr(model, "id", None), str)
             }
@@ -178,7 +197,9 @@ class Ears:
         """A clip as a call of one turn. Its voice counts for the sentiment only where that is known."""
         role = "agent" if clip.sentiment is None else self.emotion_role
         turn = Turn(text=clip.text, speaker=clip.speaker, sentiment=clip.sentiment)
-        return replace(self.call(Call(file=clip.file, roles=(role,), transcript=(turn,)), band), clip=clip)
+        # One person, so both channels of a stereo clip hold the same.
+        call = Call(file=clip.file, roles=(role,), mix=open_audio(clip.file).channels > 1, transcript=(turn,))
+        return replace(self.call(call, band), clip=clip)
 
     def clip(self, truth: Clip, band: Band) -> HeardClip:
         """A clip's emotion, by the emotion stage alone, as one utterance of the customer."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from schemas.errors import CalltideError
 from schemas.events import EmotionLabel, Role, SentimentLabel
@@ -29,23 +29,41 @@ EMOTIONS: Final[dict[str, EmotionLabel | None]] = {
     "disgust": None,
 }
 """Names that data sets use → ours. Even voices are neutral to a call centre; None: left out, none of the six fits."""
+ALIASES: Final = {
+    "happy": "happiness",
+    "joy": "happiness",
+    "sad": "sadness",
+    "angry": "anger",
+    "fearful": "fear",
+    "surprised": "surprise",
+    "disgusted": "disgust",
+    "bored": "boredom",
+}
+"""Other words for them, here and in `calltide train emotion`; capitals do not matter."""
 NEUTRAL_BAND: Final = 0.125
 """A sentiment given as a number is neutral this near to 0: half a point of human scores from −4 to 4 (judgement)."""
 
 
 def _known_emotion(name: str) -> str:
-    if name not in EMOTIONS:
+    known = ALIASES.get(name.lower(), name.lower())
+    if known not in EMOTIONS:
         raise ValueError(f"unknown emotion {name!r}; known are {', '.join(EMOTIONS)}")
-    return name
+    return known
+
+
+def _known_sentiment(truth: object) -> object:
+    if truth in ("negative", "neutral", "positive") or (isinstance(truth, int | float) and -1 <= truth <= 1):
+        return truth
+    raise ValueError(f"{truth!r} is none of negative, neutral, positive, nor a number from -1 to 1")
 
 
 Seconds = Annotated[float, Field(ge=0)]
 EmotionName = Annotated[str, AfterValidator(_known_emotion)]
-SentimentTruth = SentimentLabel | Annotated[float, Field(ge=-1, le=1)]
+SentimentTruth = Annotated[SentimentLabel | float, BeforeValidator(_known_sentiment)]
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", coerce_numbers_to_str=True)
 
 
 class Word(_Model):
@@ -71,8 +89,8 @@ class Turn(_Model):
 
     @property
     def name(self) -> str:
-        """Who speaks: the speaker's name, or else the channel."""
-        return self.speaker or f"channel-{self.channel}"
+        """Who speaks: the speaker's name, or else the role, or else the channel."""
+        return self.speaker or self.role or f"channel-{self.channel}"
 
 
 class Call(_Model):
@@ -134,14 +152,16 @@ def sentiment_of(truth: SentimentTruth) -> tuple[SentimentLabel, float]:
 
 
 def data_set(name: str, items: Iterable[Item], about: str = "", limits: str = "") -> DataSet:
-    """A data set without the clips whose emotion is none of ours; `left_out` counts them by name."""
+    """A data set without the emotions of clips that are none of ours; `left_out` counts them by name."""
     kept: list[Item] = []
     left_out: dict[str, int] = {}
     for item in items:
         if isinstance(item, Clip) and item.emotion is not None and EMOTIONS[item.emotion] is None:
             left_out[item.emotion] = left_out.get(item.emotion, 0) + 1
-        else:
-            kept.append(item)
+            if item.text is None and item.sentiment is None:
+                continue
+            item = item.model_copy(update={"emotion": None})
+        kept.append(item)
     return DataSet(name, tuple(kept), about, limits, left_out)
 
 
@@ -184,8 +204,14 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
+def without_recording(folder: Path) -> list[Path]:
+    """The .json files of a directory without a recording of their name beside them: `read` leaves them out."""
+    return [file for file in sorted(folder.glob("*.json")) if not _recording(file)]
+
+
 def _recording(turns: Path) -> Path | None:
-    return next((file for suffix in SUFFIXES if (file := turns.with_suffix(suffix)).exists()), None)
+    suffixes = (each for suffix in SUFFIXES for each in (suffix, suffix.upper()))
+    return next((file for suffix in suffixes if (file := turns.with_suffix(suffix)).exists()), None)
 
 
 def _load(text: str, where: str) -> Any:
@@ -198,12 +224,13 @@ def _load(text: str, where: str) -> Any:
 def _wrong(where: str, error: ValidationError) -> CalltideError:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
-    return CalltideError(f"{where}: {place}: {first['msg']}; mend it (docs/evaluation.md has the format)")
+    what = first["msg"].removeprefix("Value error, ")
+    return CalltideError(f"{where}: {place}: {what}; mend it (docs/evaluation.md has the format)")
 
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")  # Windows programs begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise CalltideError(f"{path} cannot be read ({error}); give a JSON file in UTF-8") from None
 
@@ -216,7 +243,10 @@ def _call(path: Path) -> Call:
 
 
 def turns(rows: Any, where: str) -> tuple[Turn, ...]:
-    """The turns of a JSON list. Raises CalltideError for what is none, or ends before it starts."""
+    """The turns of a JSON list. Raises CalltideError for what is none, or ends before it starts.
+
+    It does so, too, where only some have a text: whatever is heard in the others would count as wrong.
+    """
     if not isinstance(rows, list):
         raise CalltideError(f"{where} is no list of turns; a call's .json is a list, items go into a .jsonl")
     try:
@@ -226,12 +256,24 @@ def turns(rows: Any, where: str) -> tuple[Turn, ...]:
     for number, turn in enumerate(found):
         if (turn.start is None) != (turn.end is None) or (turn.start or 0) > (turn.end or 0):
             raise CalltideError(f"{where}: turn {number} has no start before its end; give both, in seconds")
+    found = tuple(
+        turn.model_copy(update={"text": " ".join(word.text for word in turn.words)})
+        if turn.text is None and turn.words
+        else turn
+        for turn in found
+    )
+    if any(turn.text is not None for turn in found):
+        for number, turn in enumerate(found):
+            if turn.text is None:
+                raise CalltideError(
+                    f'{where}: turn {number} has no text and others have; give all a text ("" for none), or none'
+                )
     return found
 
 
 def _lines(path: Path) -> list[Item]:
     items: list[Item] = []
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(_text(path).split("\n"), start=1):  # not at the other marks that JSON may hold
         if not line.strip():
             continue
         where = f"{path}, line {number}"

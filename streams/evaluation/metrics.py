@@ -127,7 +127,7 @@ def tokens(text: str) -> list[str]:
 
 def plain(text: str) -> list[str]:
     """Words without case or marks, otherwise as they stand: one token keeps its time, confidence and speaker."""
-    return re.findall(r"[a-z0-9']+", text.lower().replace("’", "'"))
+    return re.findall(r"(?:[^\W_]|')+", text.lower().replace("’", "'"))
 
 
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[tuple[int | None, int | None, bool]]:
@@ -183,7 +183,8 @@ def _words(calls: Sequence[HeardCall]) -> list[Measure]:
         measures.append(grouped("wer", mixed, ratio, "call/turn"))
     if by_speaker:
         measures.append(grouped("cp_wer", by_speaker, ratio, "call/turn"))
-    silent = [call for call in calls if call.truth.turns == () and not call.truth.transcript]
+    told = [(call, call.truth.spoken) for call in calls if call.truth.spoken or call.truth.turns == ()]
+    silent = [call for call, turns in told if not any(tokens(turn.text or "") for turn in turns)]
     if silent:
         heard = [(c.name, "", (sum(len(tokens(s.text)) for s in c.scores), c.duration_s / 60)) for c in silent]
         measures.append(grouped("phantom_words", heard, ratio, "call/call"))
@@ -446,6 +447,8 @@ def _classes(prefix: str, guesses: Sequence[Guess], labels: tuple[str, ...], kin
         if abs(expected.get(measure.name, measure.figure) - measure.figure) > 1e-9:
             raise AssertionError(f"{measure.name} is {measure.figure} and scikit-learn says {expected[measure.name]}")
         found.measures.append(measure)
+    if len(occurring) == 1:
+        found.notes.append(f"all of {prefix} are {occurring[0]}: what is taken for it wrongly cannot show")
     found.confusions[prefix] = (labels, confusion_matrix(truth, guess, labels=list(labels)).tolist())
 
 
@@ -499,8 +502,8 @@ def _costs(costs: Sequence[Cost], what: str) -> list[Measure]:
 
 
 def _utterance_for(turn: Turn, call: HeardCall) -> Score | None:
-    """The utterance that shares most time with a turn, on its channel unless the channel is mixed."""
-    candidates = [s for s in call.scores if _mixed(call) or s.channel == turn.channel]
+    """The utterance that shares most time with a turn, on its channel where there are two."""
+    candidates = [s for s in call.scores if len(s.call.roles) == 1 or s.channel == turn.channel]
     best = max(candidates, key=lambda score: _shared_s(turn, score), default=None)
     return best if best is not None and _shared_s(turn, best) > 0 else None
 
@@ -532,6 +535,12 @@ def of_calls(calls: Sequence[HeardCall]) -> Found:
         _sentiments(sentiments, "call/turn", found)
     if missed:
         found.notes.append(f"{missed} labels are of turns to which the chain gave none, and count nowhere")
+    timed = [(call, [turn for turn in call.truth.turns or () if turn.start is not None]) for call in calls]
+    if nameless := sum(
+        {turn.name for turn in turns} == {"channel-0"} and all(len(score.call.roles) == 1 for score in call.scores)
+        for call, turns in timed
+    ):
+        found.notes.append(f"the turns of {nameless} calls name nobody: all are taken for one speaker's")
     found.measures += _costs([call.cost for call in calls], "call")
     return found
 
@@ -539,8 +548,13 @@ def of_calls(calls: Sequence[HeardCall]) -> Found:
 def of_clips(clips: Sequence[HeardClip]) -> Found:
     """The emotions of clips."""
     found = Found()
-    heard = [(c.truth.speaker, name_of(c.truth.file), c.truth.emotion or "", c.emotion) for c in clips]
-    _emotions([(group, unit, name, e) for group, unit, name, e in heard if e is not None], "speaker/clip", found)
+    heard = [
+        (clip.truth.speaker, name_of(clip.truth.file), clip.truth.emotion or "", clip.emotion)
+        for clip in clips
+        if clip.emotion is not None
+    ]
+    if heard:
+        _emotions(heard, "speaker/clip", found)
     reasons = sorted({clip.why or "no reason given" for clip in clips if clip.emotion is None})
     if reasons:
         count = sum(clip.emotion is None for clip in clips)
@@ -564,7 +578,7 @@ def of_spoken_clips(calls: Sequence[HeardCall]) -> Found:
         else:
             missed += 1
     if missed:
-        found.notes.append(f"{missed} clips in which no words were heard have no sentiment and count nowhere")
+        found.notes.append(f"{missed} clips got no sentiment (no words heard?) and count nowhere")
     if heard:
         _sentiments(heard, "speaker/clip", found)
     found.measures += _costs([call.cost for call in calls], "clip")
@@ -574,6 +588,8 @@ def of_spoken_clips(calls: Sequence[HeardCall]) -> Found:
 def of_texts(texts: Sequence[HeardText]) -> Found:
     """The sentiment of texts."""
     found = Found()
+    if not texts:
+        return found
     heard = [(t.truth.speaker or str(n), str(n), t.truth.sentiment, t.sentiment) for n, t in enumerate(texts)]
     _sentiments(heard, "source/text" if any(text.truth.speaker for text in texts) else "text/text", found)
     found.measures += _costs([text.cost for text in texts], "text")

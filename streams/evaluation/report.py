@@ -282,6 +282,8 @@ def falls(baseline: Report, made: Report) -> list[str]:
     """
     before = {figure.key: figure for figure in baseline.figures if figure.draws}
     common = [(before[figure.key], figure) for figure in made.figures if figure.draws and figure.key in before]
+    if not common and {figure.key for figure in baseline.figures} & {figure.key for figure in made.figures}:
+        raise CalltideError("chance cannot be told from so little data as this baseline's; measure more items")
     if not common:
         raise CalltideError("the baseline measures none of this; give the one that was made of the same data sets")
     found = []
@@ -300,11 +302,22 @@ def falls(baseline: Report, made: Report) -> list[str]:
 
 
 def missing(baseline: Report, made: Report) -> list[str]:
-    """What the baseline has and this run has not, as `data set (band)`."""
-    here = {(figure.data, figure.band) for figure in made.figures}
-    return [
-        f"{d} ({BANDS[b]})" for d, b in dict.fromkeys((f.data, f.band) for f in baseline.figures) if (d, b) not in here
-    ]
+    """What the baseline has and this run has not: `data set (band)`, or one guarded figure of it."""
+    here, keys = {(figure.data, figure.band) for figure in made.figures}, {figure.key for figure in made.figures}
+    absent = []
+    for figure in baseline.figures:
+        where = f"{figure.data} ({BANDS[figure.band]})"
+        if (figure.data, figure.band) not in here:
+            absent.append(where)
+        elif figure.draws and figure.key not in keys:
+            absent.append(f"{KINDS[figure.measure].title.lstrip('– ')} of {where}")
+    return list(dict.fromkeys(absent))
+
+
+def notes(one: About) -> list[str]:
+    """What to know of the figures of a data set: what counts nowhere, and how classes were taken."""
+    left_out = ", ".join(f"{count} of {name}" for name, count in one.left_out.items())
+    return [*([f"left out: {left_out}"] if left_out else []), *one.notes]
 
 
 # --- the page ------------------------------------------------------------------------------------------------------
@@ -380,20 +393,20 @@ def markdown(made: Report) -> str:
         lines += [f"### {section}", ""]
         lines += _markdown_table(("data", "band", *(columns[name] for name in used), "drawn"), rows)
         if section == "Emotion":
-            lines += _matrices(made.confusions)
-    described = [one for one in made.sets if one.about]
+            lines += matrices(made.confusions)
+    described = [one for one in made.sets if one.about or notes(one)]
     if described:
         lines += ["### What was measured, and where it does not carry over", ""]
         rows = []
         for one in described:
-            left_out = ", ".join(f"{count} of {name}" for name, count in one.left_out.items())
-            about = "; ".join(part for part in (one.about, left_out and f"left out: {left_out}", *one.notes) if part)
+            about = "; ".join(part for part in (one.about, *notes(one)) if part)
             rows.append((f"`{one.data}`", str(one.items), about, one.limits))
         lines += _markdown_table(("data", "items", "what it is", "where its figures do not carry over"), rows, left=4)
     return "\n".join(lines)
 
 
-def _matrices(confusions: Iterable[Confusion]) -> list[str]:
+def matrices(confusions: Iterable[Confusion]) -> list[str]:
+    """Lines of Markdown: the confusions of emotions, in shares of what was meant."""
     lines = []
     for matrix in confusions:
         if matrix.classes == "emotion":
@@ -412,11 +425,17 @@ def _cell(figure: Figure) -> str:
     return (f"**{value}**" if KINDS[figure.measure].better else value) + (f" ({interval})" if interval else "")
 
 
-def renew(page: Path, made: Report) -> None:
-    """Put the figures between the marks of a page. Raises CalltideError when it has none."""
+def place(page: Path) -> tuple[str, str]:
+    """What stands before and after the figures of a page. Raises CalltideError when it has no place for them."""
     text = page.read_text("utf-8") if page.exists() else f"{BEGIN}\n{END}\n"
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
         raise CalltideError(f"{page} has no place for the figures; add the lines {BEGIN} and {END}")
+    return before, after
+
+
+def renew(page: Path, made: Report) -> None:
+    """Put the figures between the marks of a page. Raises CalltideError when it has none."""
+    before, after = place(page)
     page.write_text(f"{before}{BEGIN}\n\n{markdown(made)}\n{END}{after}", "utf-8")

@@ -5,6 +5,7 @@ report says what to expect of speakers (or texts) that were not trained on.
 """
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,11 +84,22 @@ def require_enough(labels: Sequence[str], what: str) -> None:
 
 
 def require_empty(out: Path) -> None:
-    """Raises CalltideError when `out` holds something that is no model of `calltide train`."""
+    """Raises CalltideError when `out` holds something that is no model of `calltide train`, or cannot be written."""
     if out.exists() and not out.is_dir():
         raise CalltideError(f"{out} is a file; give a directory for the model with --out")
+    above = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK):
+        raise CalltideError(f"nothing can be written into {above}; give another --out")
     if out.is_dir() and any(out.iterdir()) and not (out / CARD).is_file():
         raise CalltideError(f"{out} is not empty and holds no model made by `calltide train`; give another --out")
+
+
+def text_of(file: Path) -> str:
+    """A text file in UTF-8, with or without the mark that Windows programs begin it with. Raises CalltideError."""
+    try:
+        return file.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise CalltideError(f"{file} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
 
 
 class Patience:
@@ -188,6 +200,13 @@ class Card:
 def write_card(out: Path, card: Card) -> None:
     """`card.json` for programs and `README.md` for people, in the directory `out`."""
     made = f"{datetime.now(UTC):%Y-%m-%d}"
+    examples = min(int(found.confusion.sum()) for found in card.held_out.values())
+    # Half the 95 % interval of a share near one half: where it is widest.
+    points = round(100 * 1.96 * 0.5 / examples**0.5)
+    limits = [
+        f"They are of {examples} examples: chance alone moves an accuracy by up to {points} points.",
+        *card.limits,
+    ]
     facts = {
         "id": card.id,
         "title": card.title,
@@ -195,7 +214,7 @@ def write_card(out: Path, card: Card) -> None:
         "trained_on": dict(card.trained_on),
         "method": dict(card.method),
         "held_out": {name: found.figures() for name, found in card.held_out.items()},
-        "limits": list(card.limits),
+        "limits": limits,
     }
     (out / CARD).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", "utf-8")
     lines = [f"# {card.title}", "", f"Made with `calltide train` on {made}. Use it with", ""]
@@ -203,8 +222,7 @@ def write_card(out: Path, card: Card) -> None:
     lines += ["", "## How", "", *_list(card.method), "", "## On what it was not trained on", "", *table(card.held_out)]
     for name, found in card.held_out.items():
         lines += ["", f"What was found for what is true, {name}:", "", *confusion_table(found)]
-    if card.limits:
-        lines += ["", "## Where these figures do not carry over", "", *(f"- {limit}" for limit in card.limits)]
+    lines += ["", "## Where these figures do not carry over", "", *(f"- {limit}" for limit in limits)]
     (out / "README.md").write_text("\n".join(lines) + "\n", "utf-8")
 
 

@@ -6,6 +6,7 @@ them small nets whose logits are averaged; one temperature. The committed head i
 the same head on one machine, and only `export` needs the package onnx.
 """
 
+import importlib.util
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from processors.audio import decode, encode, resample
 from processors.models.emotion import EMOTIONS, HEAD, MEANT_AS, RATE, WhisperEncoder, WhisperStatsEmotion, onto_six
 from schemas.errors import CalltideError
+from streams.evaluation.manifest import ALIASES, SUFFIXES
 from streams.files import open_audio
 from streams.training import common
 
@@ -28,17 +30,6 @@ Array = NDArray[np.float32]
 Rows = NDArray[np.intp]
 
 CLASSES: Final = (*EMOTIONS, *MEANT_AS)
-ALIASES: Final = {
-    "happy": "happiness",
-    "joy": "happiness",
-    "sad": "sadness",
-    "angry": "anger",
-    "fearful": "fear",
-    "surprised": "surprise",
-    "disgusted": "disgust",
-    "bored": "boredom",
-}
-SUFFIXES: Final = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".webm")
 LAYERS: Final = slice(1, 4)
 """The outputs of the first three of the encoder's four layers. Measured by cross-validation: with the input and the
 fourth besides, unweighted accuracy is 1 to 4 points lower."""
@@ -77,16 +68,25 @@ def read_clips(data: Path) -> list[Clip]:
 
 
 def _listed(index: Path) -> list[Clip]:
-    clips = []
-    for number, line in enumerate(index.read_text("utf-8").splitlines(), 1):
+    clips: list[Clip] = []
+    lines: dict[Path, int] = {}
+    for number, line in enumerate(common.text_of(index).split("\n"), 1):
+        if not line.strip():
+            continue
         where = f"{index}, line {number}"
         try:
             row = json.loads(line)
-            clip = Clip(index.parent / row["file"], _class(row["emotion"], where), row.get("speaker", ""))
+            speaker = row.get("speaker")
+            clip = Clip(
+                index.parent / row["file"], _class(row["emotion"], where), "" if speaker is None else str(speaker)
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CalltideError(f"{where} is not as expected ({error!r}); write file, emotion and speaker") from None
         if not clip.file.is_file():
             raise CalltideError(f"{where} names {clip.file}, which is missing; mend the line or bring the file")
+        if clip.file in lines:  # it could be both trained on and measured on
+            raise CalltideError(f"{where} names {clip.file} as line {lines[clip.file]} does; take one of them out")
+        lines[clip.file] = number
         clips.append(clip)
     return clips
 
@@ -310,16 +310,21 @@ def best_temperature(logits: Array, label: Rows, classes: int) -> float:
     return round(float(candidates[int(np.argmin([losses(logits / t, label, weight) for t in candidates]))]), 2)
 
 
+def require_onnx() -> None:
+    """Raises CalltideError without the package that writes a head."""
+    if importlib.util.find_spec("onnx") is None:
+        raise CalltideError("training needs the package onnx; pip install 'calltide[train]'")
+
+
 def export(head: Head, name: str, facts: dict[str, Any] | None = None) -> bytes:
     """The head as an ONNX file: `states` (6, positions, 384) → `probabilities` (1, classes), labels in its metadata.
 
     The averaged nets become one: their hidden layers beside each other. Raises CalltideError without the package onnx.
     """
-    try:
-        import onnx
-        from onnx import TensorProto, helper, numpy_helper
-    except ImportError:
-        raise CalltideError("training needs the package onnx; pip install 'calltide[train]'") from None
+    require_onnx()
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
     nets = head.nets
     constants: dict[str, NDArray[Any]] = {
         "first": np.array([LAYERS.start], np.int64),
@@ -367,6 +372,7 @@ def train_emotion(data: Path, out: Path, *, name: str = "", seed: int = 0, say: 
 
     The part of the speakers called test is heard once, at the end. Raises CalltideError for what cannot be trained on.
     """
+    require_onnx()
     common.require_empty(out)
     clips = read_clips(data)
     emotions = [clip.emotion for clip in clips]
@@ -375,7 +381,8 @@ def train_emotion(data: Path, out: Path, *, name: str = "", seed: int = 0, say: 
     label = np.array([classes.index(emotion) for emotion in emotions], np.intp)
     parts = common.split(emotions, [clip.speaker for clip in clips], group="speaker", item="clip", seed=seed)
     if parts.by == "clip":
-        say("speakers are not known: clips are split one by one, and the figures flatter (docs/emotion.md)")
+        why = "too few speakers" if all(clip.speaker for clip in clips) else "speakers are not known of all clips"
+        say(f"{why}: clips are split one by one, and the figures flatter (docs/emotion.md)")
     if missing := set(classes) - {emotions[row] for row in parts.train}:
         raise CalltideError(f"no clip of {', '.join(sorted(missing))} is left to train on; give clips of more speakers")
 

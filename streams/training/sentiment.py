@@ -7,6 +7,7 @@ lowest loss on the validation part is kept, the packaged head itself among them.
 
 import csv
 import hashlib
+import io
 import itertools
 import json
 import math
@@ -41,6 +42,7 @@ from streams.training.common import (
     require_empty,
     require_enough,
     split,
+    text_of,
     write_card,
 )
 
@@ -122,7 +124,8 @@ def train_sentiment(
             f"{name}, {len(parts.test)} texts not trained on: "
             f"macro-F1 {each.macro_f1:.1%}, accuracy {each.accuracy:.1%}"
         )
-    console.print(f"written to {out}; use it with CALLTIDE_SENTIMENT__MODEL={out}")
+    line = f"written to {out}; use it with CALLTIDE_SENTIMENT__MODEL={out.absolute()}"
+    console.print(line, markup=False, soft_wrap=True)
     return found["this model"]
 
 
@@ -131,24 +134,23 @@ def read_examples(data: Path) -> list[Example]:
 
     Raises CalltideError with file and line for what is not as FORMS says.
     """
-    files = sorted(file for file in data.glob("*") if file.suffix in READERS) if data.is_dir() else [data]
-    if not files or not all(file.is_file() and file.suffix in READERS for file in files):
+    if not data.exists():
+        raise CalltideError(f"no file or directory {data}; give the labelled texts with --data")
+    files = sorted(file for file in data.glob("*") if file.suffix.lower() in READERS) if data.is_dir() else [data]
+    if not files or not all(file.is_file() and file.suffix.lower() in READERS for file in files):
         raise CalltideError(
             f"{data} has no texts; give a .jsonl, .tsv or .csv file, or a directory of them, with {FORMS}"
         )
     examples: dict[str, Example] = {}
     for file in files:
-        try:
-            for line, row in READERS[file.suffix](file):
-                example = _example(row, f"{file}:{line}")
-                examples.setdefault(example.text, example)
-        except UnicodeDecodeError as error:
-            raise CalltideError(f"{file} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+        for line, row in READERS[file.suffix.lower()](file):
+            example = _example(row, f"{file}:{line}")
+            examples.setdefault(example.text, example)
     return list(examples.values())
 
 
 def _json_lines(file: Path) -> Iterable[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(text_of(file).split("\n"), 1):  # not at the other marks that JSON may hold
         if line.strip():
             try:
                 row = json.loads(line)
@@ -158,13 +160,20 @@ def _json_lines(file: Path) -> Iterable[tuple[int, dict[str, Any]]]:
 
 
 def _table(file: Path) -> Iterable[tuple[int, dict[str, Any]]]:
-    with file.open(encoding="utf-8", newline="") as lines:
-        tabs = file.suffix == ".tsv"  # where a quotation mark is a mark like any other
-        rows = csv.DictReader(
-            lines, delimiter="\t" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
-        )
+    tabs = file.suffix.lower() == ".tsv"  # where a quotation mark is a mark like any other
+    rows = csv.DictReader(
+        io.StringIO(text_of(file), newline=""),
+        delimiter="\t" if tabs else ",",
+        quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL,
+    )
+    try:
+        if "text" not in (names := rows.fieldnames or ()):
+            by, found = "tabs" if tabs else "commas", ", ".join(names) or "it is empty"
+            raise CalltideError(f"{file} has no column text ({found}); give columns separated by {by}: {FORMS}")
         for row in rows:
             yield rows.line_num, dict(row)
+    except csv.Error as error:
+        raise CalltideError(f"{file}:{rows.line_num + 1} is no table row ({error}); mend it") from error
 
 
 READERS: Final = {".jsonl": _json_lines, ".tsv": _table, ".csv": _table}

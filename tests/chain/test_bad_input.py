@@ -73,6 +73,7 @@ def test_a_damaged_recording_is_heard_up_to_the_damage_and_the_others_whole(tmp_
 def test_wrong_options_and_settings() -> None:
     path = samples.packaged()
     assert "unknown role 'boss'" in said(calltide("analyze", path, "--roles", "boss"))
+    assert "--emotion: unknown role 'boss'; use all" in said(calltide("analyze", path, "--emotion", "agent,boss"))
     assert "one channel and --roles names 2" in said(calltide("analyze", path, "--roles", "agent,customer"))
     assert "--speed fast is no speed" in said(calltide("ingest", path, "--speed", "fast"))
     assert "did you mean CALLTIDE_ASR__MODEL?" in said(calltide("analyze", path, CALLTIDE_ASR__MODLE="base"))

@@ -29,6 +29,16 @@ def test_without_the_extra(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "`.venv/bin/pip install -e '.[torch]'`" in words
 
 
+@pytest.mark.parametrize("load", [*LOADERS.values(), load_embedder])
+def test_a_name_that_is_no_model_is_told_before_the_extra_is_missed(
+    load: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("transformers", "speechbrain"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert "there is no directory ./mine; name one" in said(load, "./mine", "cpu")
+    assert f"the directory {tmp_path} has no" in said(load, str(tmp_path), "cpu")
+
+
 def test_without_speechbrain(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "speechbrain"] or ["speechbrain"]:
         monkeypatch.setitem(sys.modules, name, None)
@@ -57,14 +67,17 @@ def test_packages_that_do_not_fit_each_other(tiny: Any) -> None:
 def test_a_directory_that_is_not_there(model: str, tiny: Any) -> None:
     words = said(load_emotion, model, "cpu", 1)
     assert words == (
-        f"CALLTIDE_EMOTION__MODEL: there is no directory {model}; name a directory with config.json, "
-        "or a hub id such as owner/name"
+        f"CALLTIDE_EMOTION__MODEL: there is no directory {model}; name one with config.json, "
+        "a hub id such as owner/name, or one made by `calltide train emotion`, or packaged"
     )
 
 
 def test_a_directory_with_something_else(tiny: Any, tmp_path: Path) -> None:
     words = said(load_sentiment, str(tmp_path), "cpu", 1)
-    assert words == (f"CALLTIDE_SENTIMENT__MODEL: the directory {tmp_path} has no config.json; name the one that has")
+    assert words == (
+        f"CALLTIDE_SENTIMENT__MODEL: the directory {tmp_path} has no config.json; name one that has, "
+        "or one made by `calltide train sentiment`, or packaged"
+    )
 
 
 def test_a_copy_that_is_not_whole(tiny: Any, tmp_path: Path) -> None:

@@ -113,3 +113,5 @@ def test_a_reader_is_told_why_there_is_no_emotion_and_how_to_change_it() -> None
     assert reason in note
     assert "--roles customer" in note
     assert "--emotion all" in note
+    analysis.scores = [one.model_copy(update={"emotion_skipped": "shorter than 400 ms"}) for one in analysis.scores]
+    assert notes(analysis) == ["no emotion for some utterances: shorter than 400 ms."], "roles would not help"

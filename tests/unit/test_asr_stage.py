@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -16,7 +16,9 @@ from processors.asr import Config, SpeechRecognition, build
 from processors.base import Record
 from processors.models.whisper import Recognition, Rejection, Word
 from schemas.errors import CalltideError
-from schemas.events import CallInfo, Correction, Transcript, Turn
+from schemas.events import CallInfo, Correction, Role, Transcript, Turn
+from streams.corrections import Corrections
+from tests.scripted import score
 from tests.unit.stage_records import call, event_of, marks, noise, record, run, utterance
 
 
@@ -150,6 +152,32 @@ def test_speakers_who_turn_out_to_be_one_share_what_they_said() -> None:
     written = [event_of(item) for item in run("asr", SpeechRecognition(Saying(*LINES)), records)[0]]
     assert [event.role for event in written[:2]] == ["unknown", "unknown"]
     assert (written[2].same_as, written[3].speaker, written[3].role) == ("speaker-1", "speaker-1", "agent")
+
+
+@example([(2, 0, 0), (0, 1, 0), (1, 1, 0), (1, 1, 0), (None, 1, 0)])
+@example([(0, 1, 0), (1, 2, 0), (None, 1, 2), (None, 2, 0), (3, 0, 0)])
+@given(st.lists(st.tuples(st.sampled_from([None, 0, 0, 1, 1, 2, 3]), *[st.integers(0, 3)] * 2), max_size=12))
+def test_whoever_is_one_speaker_has_one_role_in_all_that_was_said(events: list[tuple[int | None, int, int]]) -> None:
+    """For a reader who applies corrections, and also where a role was found for somebody who is merged later."""
+    speakers, records = [f"speaker-{number}" for number in range(1, 5)], []
+    for at, (line, one, other) in enumerate(events):
+        speaker, same_as = speakers[one % len(speakers)], speakers[other % len(speakers)]
+        if line is not None:
+            records.append(said(line, MIXED, 1_000 * at, speaker=speaker, role="unknown"))
+        elif speaker != same_as:
+            records.append(record(Correction(call=MIXED, speaker=speaker, same_as=same_as)))
+            speakers.remove(speaker)
+    written = [event_of(item) for item in run("asr", SpeechRecognition(Saying(*LINES)), records)[0]]
+    known, roles = Corrections(), dict[str, set[Role]]()
+    for event in written:
+        if isinstance(event, Correction):
+            known.add(event)
+    for event in written:
+        if isinstance(event, Transcript):
+            heard = score(MIXED).model_copy(update={"speaker": event.speaker, "role": event.role})
+            now = known.apply(heard)
+            roles.setdefault(now.speaker, set()).add(now.role)
+    assert all(len(found) == 1 for found in roles.values()), roles
 
 
 def test_cross_talk_is_not_heard() -> None:

@@ -79,6 +79,12 @@ def test_samples_out_of_range_are_clipped_not_wrapped(codec: Codec) -> None:
 
 
 @pytest.mark.parametrize("codec", CODECS)
+def test_what_is_no_number_is_silence(codec: Codec) -> None:
+    broken = np.array([0.5, np.nan, -0.5, np.inf], np.float32)
+    assert audio.encode(broken, codec) == audio.encode(np.array([0.5, 0, -0.5, 7], np.float32), codec)
+
+
+@pytest.mark.parametrize("codec", CODECS)
 def test_silence_is_silent(codec: Codec) -> None:
     samples = audio.decode(audio.silence(160, codec), codec)
     assert len(samples) == 160

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,8 +38,11 @@ class Loudness:
         return np.stack([rest, rest, rest, anger, rest, rest], 1).astype(np.float32)
 
 
-def spoken(role: Role, start_ms: int = 0, length_ms: int = 1_000, text: str = "well then") -> Record:
-    return record(utterance(Transcript, call(), start_ms, length_ms, speaker=role, role=role, text=text))
+def spoken(
+    role: Role, start_ms: int = 0, length_ms: int = 1_000, text: str = "well then", language: str = "en"
+) -> Record:
+    said: dict[str, Any] = {"speaker": role, "role": role, "text": text, "language": language}
+    return record(utterance(Transcript, call(), start_ms, length_ms, **said))
 
 
 def scored(records: Sequence[Record], config: Config | None = None) -> tuple[list[EmotionScored], int]:
@@ -116,13 +120,16 @@ def test_a_voice_is_measured_only_where_its_emotion_is_computed() -> None:
     assert (agent.acoustics, unknown.acoustics) == (None, None)
     assert customer.acoustics is not None
     assert customer.acoustics.speaking_rate_wps == 3
+    (japanese,) = scored([spoken("customer", text="もしもし", language="ja")])[0]
+    assert japanese.acoustics is not None
+    assert japanese.acoustics.speaking_rate_wps is None, "what a word is there cannot be told by spaces"
     assert customer.acoustics.jitter is None, "Praat is not asked for"
     assert scored(records, Config(acoustics=False))[0][1].acoustics is None
 
 
 def test_without_praat_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "parselmouth", None)  # as if it were not installed
-    with pytest.raises(CalltideError, match=r"pip install 'calltide\[praat\]'"):
+    with pytest.raises(CalltideError, match=r"run `.venv/bin/pip install -e '\.\[praat\]'`"):
         build(Config(praat=True), "test")
 
 

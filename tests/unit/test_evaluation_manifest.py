@@ -65,13 +65,14 @@ def test_a_number_is_neutral_near_zero(number: float, label: str) -> None:
         ({"speaker": "a"}, "line 2 holds nothing to compare"),
         ({"file": "absent.wav", "emotion": "fear"}, "line 2: no file"),
         ({"text": "x", "sentiment": "good"}, "line 2: sentiment"),
-        ({"text": "x", "sentiment": 2}, "line 2: sentiment"),
+        ({"text": "x", "sentiment": 2}, "line 2: sentiment: 2 is none of negative, neutral, positive, nor a number"),
         ({"file": "a.wav", "emotion": "rage"}, "unknown emotion 'rage'"),
         ({"file": "a.wav", "turns": [{"start": 2, "end": 1}]}, "turn 0 has no start before its end"),
         ({"file": "a.wav", "turns": [{"start": 2}]}, "turn 0 has no start before its end"),
         ({"file": "a.wav", "turns": {"start": 2}}, "is no list of turns"),
         ({"file": "a.wav", "turns": "absent.json"}, "cannot be read"),
         ({"file": "a.wav", "turns": [{"role": "boss"}]}, "0.role"),
+        ({"file": "a.wav", "turns": [{"text": "hi"}, {"speaker": "b"}]}, "turn 1 has no text and others have"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, row: object, complaint: str) -> None:
@@ -80,6 +81,31 @@ def test_what_is_wrong_is_said_with_its_line(tmp_path: Path, row: object, compla
     with pytest.raises(CalltideError, match=complaint.replace("[", r"\[")) as caught:
         manifest.read([path])
     assert "\n" not in str(caught.value)
+
+
+def test_manifests_as_windows_and_other_programs_write_them(tmp_path: Path) -> None:
+    recording(tmp_path / "a.WAV")
+    turns = '[{"start": 0, "end": 1, "words": [{"text": "two"}, {"text": "words"}], "speaker": 7}]'
+    (tmp_path / "a.json").write_bytes(b"\xef\xbb\xbf" + turns.encode())
+    (tmp_path / "notes.json").write_text("{}")
+    rows = ['{"text": "good\u2028day", "sentiment": "positive", "speaker": 3}', '{"file": "a.WAV", "emotion": "Angry"}']
+    (tmp_path / "set.jsonl").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(rows).encode() + b"\r\n")
+    lines_, pairs = manifest.read([tmp_path])
+    text, clip = lines_.items
+    assert isinstance(text, Text) and (text.text, text.speaker) == ("good\u2028day", "3")
+    assert isinstance(clip, Clip) and clip.emotion == "anger"
+    (call,) = pairs.items
+    assert isinstance(call, Call) and call.turns
+    assert (call.turns[0].text, call.turns[0].name) == ("two words", "7")
+    assert manifest.without_recording(tmp_path) == [tmp_path / "notes.json"]
+
+
+def test_of_a_clip_whose_emotion_is_none_of_ours_the_rest_is_kept(tmp_path: Path) -> None:
+    recording(tmp_path / "a.wav")
+    rows = ({"file": "a.wav", "emotion": "disgust", "text": "so it is"}, {"file": "a.wav", "emotion": "disgust"})
+    (one,) = manifest.read([lines(tmp_path / "set.jsonl", *rows)])
+    (clip,) = one.items
+    assert isinstance(clip, Clip) and (clip.text, clip.emotion, one.left_out) == ("so it is", None, {"disgust": 2})
 
 
 def test_what_is_no_manifest_is_said(tmp_path: Path) -> None:

@@ -219,6 +219,24 @@ def test_a_script_without_times_and_a_call_in_which_nothing_is_heard() -> None:
 def test_words_where_nobody_speaks() -> None:
     assert figures({"turns": []}, score(0, 1, "thank you", "speaker-1", MIXED))["phantom_words"] == 12.0
     assert figures({"turns": []})["phantom_words"] == 0.0
+    # Said to be empty is the same; without a text, nobody knows.
+    assert figures({"transcript": [{"text": ""}]}, score(0, 1, "you", "speaker-1", MIXED))["phantom_words"] == 6.0
+    assert "phantom_words" not in figures({"turns": [{"start": 0, "end": 1}]})
+
+
+def test_turns_of_nobody_are_told_of() -> None:
+    def notes(**who: object) -> list[str]:
+        turns = [{"start": 1, "end": 3} | who, {"start": 4, "end": 6} | who]
+        call = Call.model_validate({"file": "x", "turns": turns})
+        heard = score(1, 3, "a", "speaker-1", MIXED)
+        return metrics.of_calls([HeardCall(call, "call", (heard,), 10.0, Cost(10.0, 1.0, 2.0))]).notes
+
+    assert notes() == ["the turns of 1 calls name nobody: all are taken for one speaker's"]
+    assert notes(role="agent") == notes(speaker="anna") == []
+
+
+def test_words_of_other_alphabets_keep_their_times() -> None:
+    assert metrics.plain("Grüße, don’t – привет_да!") == ["grüße", "don't", "привет", "да"]
 
 
 def test_labels_of_turns_are_compared_with_the_utterance_that_shares_most_time() -> None:
@@ -230,4 +248,4 @@ def test_labels_of_turns_are_compared_with_the_utterance_that_shares_most_time()
     found = metrics.of_calls([call])
     assert {m.name: m.figure for m in found.measures}["emotion_ua"] == 1.0
     assert sum(map(sum, found.confusions["sentiment"][1])) == 1
-    assert found.notes[0].startswith("2 labels are of turns")
+    assert any(note.startswith("2 labels are of turns") for note in found.notes)

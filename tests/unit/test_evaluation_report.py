@@ -54,8 +54,15 @@ def test_a_baseline_of_something_else_is_refused() -> None:
         report.falls(made(errors(BEFORE)), made(errors(BEFORE), band="narrow"))
 
 
+def test_too_little_to_compare_is_said() -> None:
+    with pytest.raises(CalltideError, match="chance cannot be told"):
+        report.falls(made(errors([1])), made(errors([9])))
+
+
 def test_what_only_the_baseline_has_is_named() -> None:
     assert report.missing(made(errors(BEFORE)), made(errors(BEFORE), band="narrow")) == ["texts (wide)"]
+    other = metrics.grouped("cp_wer", [("a", "", (1, 2)), ("b", "", (1, 2))], metrics.ratio, "call/call")
+    assert report.missing(made(errors(BEFORE)), made(other)) == ["word error rate (WER) of texts (wide)"]
 
 
 def test_every_measure_has_a_place_in_table_and_page() -> None:

@@ -17,7 +17,7 @@ from schemas.events import Turn
 from tests.unit.stage_records import call, event_of, record, run, utterance
 
 onnx = pytest.importorskip("onnx", reason="builds the model of this test: pip install onnx")
-pytest.importorskip("onnx_asr", reason="the optional engine: pip install 'calltide[onnx-asr]'")
+pytest.importorskip("onnx_asr", reason="the optional engine: pip install -e '.[onnx-asr]'")
 
 from processors.models.onnx_asr import OnnxAsr  # noqa: E402
 
@@ -121,6 +121,9 @@ def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path: Path, monkeypatch: 
     assert "\n" not in str(caught.value)
     with pytest.raises(CalltideError, match="no hotwords"):
         OnnxAsr.transcribe(OnnxAsr.__new__(OnnxAsr), [tones()], ["Acme"])
+    for given in ({"prompt": "Hello."}, {"hotwords": {"acme": "Zybrotron"}}):
+        with pytest.raises(CalltideError, match="HOTWORDS.*takes neither"):
+            build(Config.model_validate({"engine": "onnx-asr", "model": str(tmp_path), **given}), "test")
     real = builtins.__import__
 
     def absent(name: str, *rest: Any, **named: Any) -> Any:
@@ -129,5 +132,5 @@ def test_what_cannot_be_loaded_is_said_in_one_line(tmp_path: Path, monkeypatch: 
         return real(name, *rest, **named)
 
     monkeypatch.setattr(builtins, "__import__", absent)
-    with pytest.raises(CalltideError, match=r"not installed; run `pip install 'calltide\[onnx-asr\]'`"):
+    with pytest.raises(CalltideError, match=r"not installed; run `.venv/bin/pip install -e '\.\[onnx-asr\]'`"):
         OnnxAsr("nemo-parakeet-tdt-0.6b-v3")

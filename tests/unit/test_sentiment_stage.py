@@ -195,6 +195,11 @@ def test_the_running_score_halves_its_distance_every_so_many_words() -> None:
     assert brief.running.score == pytest.approx(0.75 - 1.75 * (1 - 2 ** (-1 / HALF_LIFE_WORDS)), abs=1e-4)
 
 
+def test_where_words_are_not_spaced_two_signs_are_one() -> None:
+    (japanese,) = scores([said("1 " + "話" * (2 * HALF_LIFE_WORDS - 1), language="ja")])
+    assert japanese.running.score == 0.5
+
+
 def test_each_party_has_its_own_course() -> None:
     text = " ".join(["1"] * HALF_LIFE_WORDS)
     records = [said(text), said("-" + text, 10_000, speaker="agent"), said(text, 20_000)]

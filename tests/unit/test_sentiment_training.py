@@ -112,6 +112,9 @@ def test_every_form_of_a_table_is_read(tmp_path: Path) -> None:
         ("a.jsonl", "text: x", r"a\.jsonl:1 is not JSON"),
         ("a.jsonl", "[1]", r"a\.jsonl:1 has no text"),
         ("a.tsv", "text\nhello", r"a\.tsv:2 has neither"),
+        ("a.csv", "text;label\nhello;positive", r"a\.csv has no column text \(text;label\); .* separated by commas"),
+        ("a.csv", "", r"a\.csv has no column text \(it is empty\)"),
+        ("a.csv", "text,label\n" + 140_000 * "x", r"a\.csv:2 is no table row"),
         ("a.txt", "hello", r"has no texts; give a"),
     ],
 )
@@ -119,6 +122,14 @@ def test_what_cannot_be_read_is_named_with_its_line(tmp_path: Path, name: str, c
     (tmp_path / name).write_text(content, "utf-8")
     with pytest.raises(CalltideError, match=said):
         read_examples(tmp_path / name)
+
+
+def test_tables_as_windows_and_other_programs_write_them(tmp_path: Path) -> None:
+    (tmp_path / "a.CSV").write_bytes(b"\xef\xbb\xbftext,label\r\ngood,positive\r\n")
+    (tmp_path / "b.jsonl").write_bytes('\ufeff{"text": "bad\u2028day", "label": "negative"}\r\n'.encode())
+    assert [one.text for one in read_examples(tmp_path)] == ["good", "bad\u2028day"]
+    with pytest.raises(CalltideError, match="no file or directory"):
+        read_examples(tmp_path / "nowhere")
 
 
 def test_other_encodings_and_too_few_texts_are_refused(tmp_path: Path) -> None:

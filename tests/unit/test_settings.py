@@ -97,7 +97,9 @@ def test_an_unknown_name_in_dotenv_is_an_error_too(variable: str, tmp_path: Path
         ("CALLTIDE_CLICKHOUSE__DATABASE", "a; DROP", r"CALLTIDE_CLICKHOUSE__DATABASE: "),
         ("CALLTIDE_LOG_LEVEL", "loud", r"CALLTIDE_LOG_LEVEL: "),
         ("CALLTIDE_PIPELINE_VERSION", "", r"CALLTIDE_PIPELINE_VERSION: .*at least 1"),
-        ("CALLTIDE_KAFKA__CLIENT", "sasl=x", r'^unreadable setting: .*"kafka".* as JSON$'),
+        ("CALLTIDE_KAFKA__CLIENT", "sasl=x", r"^unreadable setting: CALLTIDE_KAFKA__CLIENT; lists .* as JSON"),
+        ("CALLTIDE_EMOTION__ROLES", "agent", r"^unreadable setting: CALLTIDE_EMOTION__ROLES; lists .* as JSON"),
+        ("CALLTIDE_EMOTION__MEANT_AS", '{"a": "b"}', r"^wrong setting CALLTIDE_EMOTION__MEANT_AS__A: .*'left_out'; "),
         ("CALLTIDE_KAFKA__CLIENT", "[1]", r"CALLTIDE_KAFKA__CLIENT: .*dictionary"),
     ],
 )

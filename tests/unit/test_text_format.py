@@ -77,6 +77,12 @@ def test_what_becomes_several_words_shares_its_time() -> None:
     ]
 
 
+@pytest.mark.parametrize("written", ["$%s", "%s%%", "1.%s", "%sth", "1,%s"])
+def test_numbers_that_nobody_says_are_spelled(written: str) -> None:
+    text = written % ("999," * 110 + "999" if written == "1,%s" else "9" * 400)
+    assert formatted(text, words(text), "spoken", "en")[0].split()[-2:-1] == ["nine"]
+
+
 def test_other_languages() -> None:
     assert formatted("fünfundzwanzig Euro", words("fünfundzwanzig Euro"), "formatted", "de")[0] == "25 Euro"
     assert formatted("25 Euro", words("25 Euro"), "spoken", "de")[0] == "fünfundzwanzig Euro"

@@ -59,6 +59,13 @@ def test_too_little_to_train_on() -> None:
         require_enough(["a"] * 8 + ["b"] * 7, "clips")
 
 
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    require_empty(tmp_path / "a" / "b")
+    (tmp_path / "file").touch()
+    with pytest.raises(CalltideError, match="nothing can be written into"):
+        require_empty(tmp_path / "file" / "model")
+
+
 def test_the_card_and_whose_directory_it_is(tmp_path: Path) -> None:
     found = report(("a", "b"), np.array([0, 1]), np.array([0, 0]))
     require_empty(tmp_path)
@@ -70,6 +77,7 @@ def test_the_card_and_whose_directory_it_is(tmp_path: Path) -> None:
     page = (tmp_path / "README.md").read_text()
     assert f"export CALLTIDE_X__MODEL={tmp_path}" in page
     assert "| a | 100% | 0% | 1 |" in page
+    assert "- They are of 2 examples: chance alone moves an accuracy by up to 69 points.\n- Acted." in page
     (tmp_path / "card.json").unlink()
     with pytest.raises(CalltideError, match="not empty"):
         require_empty(tmp_path)

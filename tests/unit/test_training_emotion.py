@@ -1,6 +1,7 @@
 """A head of one's own, from clips that anybody can make: what is read, what comes out, and that the stage takes it."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,16 @@ def test_clips_of_an_index_and_of_folders(tmp_path: Path) -> None:
     assert read_clips(tmp_path) == [Clip(tmp_path / "anger" / "speaker-0" / "0.wav", "anger")]
 
 
+def test_an_index_as_windows_and_other_programs_write_it(tmp_path: Path) -> None:
+    write(tmp_path, speakers=1, clips=2)
+    rows = ({"file": f"anger/speaker-0/{number}.wav", "emotion": "anger", "speaker": number} for number in (0, 1))
+    (tmp_path / "index.jsonl").write_bytes(b"\xef\xbb\xbf" + b"\r\n\r\n".join(json.dumps(row).encode() for row in rows))
+    assert [clip.speaker for clip in read_clips(tmp_path)] == ["0", "1"]
+    (tmp_path / "index.jsonl").write_bytes('{"speaker": "é"}'.encode("latin-1"))
+    with pytest.raises(CalltideError, match="not UTF-8"):
+        read_clips(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -100,6 +111,7 @@ def test_clips_of_an_index_and_of_folders(tmp_path: Path) -> None:
         ('{"file": "a.wav"}', "line 1 is not as expected"),
         ('{"file": "a.wav", "emotion": "anger"}', "which is missing"),
         ("nonsense", "line 1 is not as expected"),
+        (2 * '{"file": "index.jsonl", "emotion": "anger"}\n', "line 2 names .* as line 1 does; take one"),
         ("", "no clips in"),
     ],
 )
@@ -112,12 +124,19 @@ def test_what_cannot_be_read(tmp_path: Path, line: str, told: str) -> None:
 
 
 def test_a_broken_recording_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="the package onnx (the extra train) is not installed")
     write(tmp_path)
     broken = tmp_path / "anger" / "speaker-0" / "0.wav"
     broken.write_bytes(b"no audio")
     with pytest.raises(CalltideError, match=r"0\.wav"):
         train_emotion(tmp_path, tmp_path / "head")
     assert not (tmp_path / "head").exists()
+
+
+def test_what_is_missing_is_said_before_anything_is_heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(CalltideError, match=r"pip install 'calltide\[train\]'"):
+        train_emotion(tmp_path, tmp_path / "head")
 
 
 def test_a_class_that_the_six_do_not_know() -> None:

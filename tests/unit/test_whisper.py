@@ -219,6 +219,12 @@ def test_a_model_that_cannot_be_had_is_one_clear_line(
             WhisperCt2(name)
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
+    for name, repository in (("small.en", "Systran/faster-whisper-small.en"), ("nobody/this", "nobody/this")):
+        with pytest.raises(CalltideError, match=f"run `hf download {repository} --local-dir DIR`.*MODEL=DIR"):
+            WhisperCt2(name)
+    for name in ("/no/such/folder", "./folder", "~/folder"):
+        with pytest.raises(CalltideError, match=f"{name} cannot be loaded: there is no such directory"):
+            WhisperCt2(name)
     with pytest.raises(CalltideError, match="does not know the language 'de'; it knows en"):
         WhisperCt2(language="de")
 
