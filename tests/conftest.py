@@ -7,11 +7,16 @@ names. The broker's jars are kept in the user's home between runs.
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from deploy.broker import Broker
 from deploy.clickhouse import ClickHouse
 from streams.settings import load
+
+# How long an example takes says something about the machine, not about the code.
+hypothesis.settings.register_profile("calltide", deadline=None)
+hypothesis.settings.load_profile("calltide")
 
 JARS = load().directory / "kafka" / "jars"
 

@@ -7,6 +7,7 @@ every batch size that `step` uses; where a CPU's kernels fail, windows are compu
 Weights: silero_vad.onnx of the wheel silero-vad 6.2.3 (MIT), both sample rates in one file.
 """
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +47,7 @@ class SileroVad:
     def __init__(self, weights: Path | None = None, threads: int = 1) -> None:
         """`weights`: an ONNX file with Silero's inputs; the packaged one by default. Raises CalltideError."""
         file = weights or packaged_file("silero-vad", "silero_vad/data/silero_vad.onnx")
+        self.id = weights.stem if weights else f"silero-vad-{version('silero-vad')}"
         self._session = open_session(file, threads)
         self._batch = _LARGEST_BATCH if all(self._rows_are_independent(rate) for rate in WINDOW) else 1
 

@@ -83,13 +83,13 @@ def histories(draw: st.DrawFn) -> list[Record]:
     return records
 
 
-@settings(max_examples=300, deadline=None, print_blob=True)
+@settings(max_examples=300, print_blob=True)
 @given(records=histories(), accidents=ACCIDENTS)
 def test_outputs_do_not_depend_on_batches_aborts_and_crashes(records: list[Record], accidents: list[Accident]) -> None:
     assert_same(drained(disturb(worker(records), accidents)), drained(worker(records)))
 
 
-@settings(max_examples=150, deadline=None, print_blob=True)
+@settings(max_examples=150, print_blob=True)
 @given(records=histories(), at=st.integers(0, 60), accidents=ACCIDENTS)
 def test_a_poisoned_record_goes_to_the_dead_letters_once_and_its_call_goes_on(
     records: list[Record], at: int, accidents: list[Accident]

@@ -70,7 +70,6 @@ VAD = stage("vad")
 def examples(n: int) -> settings:
     return settings(
         max_examples=n,
-        deadline=None,
         print_blob=True,
         suppress_health_check=[
             HealthCheck.too_slow,

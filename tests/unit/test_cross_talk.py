@@ -196,7 +196,7 @@ def test_a_leak_must_be_quieter() -> None:
         assert leaked(Sketch(drawn.first, drawn.decibels - np.int8(down)), [drawn]) is expected
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     said=st.lists(
         st.tuples(

@@ -87,7 +87,7 @@ def test_too_little_to_measure() -> None:
         measure(noise(RATE // 40 - 1), 0)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(RATE // 40, RATE // 2), st.integers(0, 3), st.floats(0, 10), st.integers(0, 5))
 def test_any_sound_gives_finite_rounded_numbers_and_the_same_again(
     length: int, seed: int, gain: float, words: int

@@ -138,7 +138,7 @@ def test_an_unknown_role_in_the_settings_is_refused() -> None:
         Config.model_validate({"roles": ["custommer"]})
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     roles=st.lists(st.sampled_from(["agent", "customer", "unknown"]), max_size=8),
     batches=st.lists(st.integers(1, 5), min_size=1, max_size=4),

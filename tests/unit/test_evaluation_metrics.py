@@ -53,7 +53,7 @@ TURNS = st.lists(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(TURNS, TURNS, st.sampled_from([0.0, 0.25, 0.5]))
 def test_diarization_errors_of_pieces_add_up_to_pyannotes(first: list, second: list, collar: float) -> None:
     truth, heard, length = annotation(first), annotation(second), 51.5

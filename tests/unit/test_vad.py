@@ -510,7 +510,7 @@ def random_calls(draw: Callable[..., Any], n: int = 3) -> list[Record]:
     return [next(left[i]) for i in order]
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(data=st.data())
 def test_batches_and_other_calls_and_restarts_change_nothing(data: st.DataObject) -> None:
     records = data.draw(random_calls())
@@ -538,7 +538,7 @@ def test_batches_and_other_calls_and_restarts_change_nothing(data: st.DataObject
                 assert again == steps[index + 1 :]
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(calls=random_calls(n=1))
 def test_segments_never_overlap_and_carry_exactly_their_time(calls: list[Record]) -> None:
     steps = feed(VoiceActivity(CONFIG, Fading()), calls)
@@ -554,7 +554,7 @@ def test_segments_never_overlap_and_carry_exactly_their_time(calls: list[Record]
     assert sum(isinstance(event, CallStarted) for event in heard(steps)) == 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(stretches=STRETCHES, sizes=st.lists(st.integers(1, 400), min_size=1, max_size=5))
 def test_segments_do_not_depend_on_the_packets(stretches: list[Stretch], sizes: list[int]) -> None:
     value = sound(*stretches)
