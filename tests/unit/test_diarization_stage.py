@@ -362,7 +362,8 @@ def test_neither_batches_nor_restarts_change_a_split(
 
 @pytest.mark.models
 def test_a_real_telephone_chat_is_split_between_its_two_speakers(test_data: Path) -> None:
-    """Through the real VAD; of the time in which one of them speaks alone, at most 5 % is the other's (measured: 2)."""
+    """Through the real VAD; of the time in which one of them speaks alone, at most 8 % is the other's (measured: 5.7;
+    2 where a segment may be 15 s long, which is not worth the wait: docs/diarization.md)."""
     lines = [line.split() for line in (test_data / "calls/phone-chat.rttm").read_text().splitlines()]
     reference = [(float(line[3]), float(line[3]) + float(line[4]), line[7]) for line in lines]
     recording = open_audio(test_data / "calls/phone-chat.flac")
@@ -383,5 +384,5 @@ def test_a_real_telephone_chat_is_split_between_its_two_speakers(test_data: Path
         right["speaker90", "speaker-1"] + right["speaker91", "speaker-2"],
         right["speaker90", "speaker-2"] + right["speaker91", "speaker-1"],
     )
-    assert 1 - best / right.total() < 0.05
+    assert 1 - best / right.total() < 0.08
     assert 600 < sum(turn.overlap_ms for turn in found) < 3_000, "1.8 s are spoken by both"
