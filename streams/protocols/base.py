@@ -1,8 +1,8 @@
 """What a protocol's decoder is: the contract between the bytes of a phone system and whatever carries them.
 
 A decoder knows one connection. It is given what the other side sent and returns what that means, as the events below;
-what it wants to say back it keeps in `outbox`. It has no socket, clock or thread, so a recorded stream, a made one and a
-socket drive it alike. A changer must know: a decoder never raises but `Fault`, whatever it is given, and what it
+what it wants to say back it keeps in `outbox`. It has no socket, clock or thread, so a recorded stream, a made one and
+a socket drive it alike. A changer must know: a decoder never raises but `Fault`, whatever it is given, and what it
 returned before a fault stays true.
 """
 
@@ -18,8 +18,8 @@ from schemas.events import Role
 class Began:
     """A call is there. `call_id`: the phone system's own name for it; the same one again continues the call.
 
-    `roles`: the party on each channel. `rate`: samples a second, whatever the phone system has; ingest resamples what is
-    neither 8,000 nor 16,000.
+    `roles`: the party on each channel. `rate`: samples a second, whatever the phone system has; ingest resamples what
+    is neither 8,000 nor 16,000.
     """
 
     call_id: str
@@ -34,8 +34,11 @@ class Began:
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """Samples of one channel, in the call's codec. `at_ms`: where in the call they begin by the phone system's own count;
-    None: where the last ones of the channel ended. What was counted but never came is a gap."""
+    """Samples of one channel, in the call's codec.
+
+    `at_ms`: where in the call they begin by the phone system's own count; None: where the last ones of the channel
+    ended. What was counted but never came is a gap.
+    """
 
     channel: int
     samples: bytes
