@@ -87,13 +87,14 @@ class Fault(Exception):
     """The other side broke the protocol, or may not do what it asks for.
 
     `counted_as`: a word for metrics. `close_code`: of the websocket, where there is one. The answer that the protocol
-    wants is in `outbox` already.
+    wants is in `outbox` already. `before`: what the same message said before the fault, to be taken as if returned.
     """
 
-    def __init__(self, what: str, counted_as: str, close_code: int = 1008) -> None:
+    def __init__(self, what: str, counted_as: str, close_code: int = 1008, before: Sequence[Event] = ()) -> None:
         super().__init__(what)
         self.counted_as = counted_as
         self.close_code = close_code
+        self.before = before
 
 
 class Decoder(Protocol):
@@ -113,5 +114,8 @@ class Decoder(Protocol):
 
     def lost(self) -> Sequence[Event]:
         """The connection ended without a goodbye: what is to be concluded from it (nothing, as long as the call may be
-        continued by another connection)."""
+        continued by another connection).
+
+        Raises Fault where it ended inside a message.
+        """
         ...
