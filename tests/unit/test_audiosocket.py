@@ -51,7 +51,8 @@ def recording(seconds: float) -> bytes:
 
 def heard(pieces: list[bytes]) -> Heard:
     """All that a connection says; what it says after a fault would be in the events."""
-    decoder, events, fault = AudioSocket(), [], None
+    decoder, fault = AudioSocket(), None
+    events: list[Event] = []
     for piece in [*pieces, None]:
         try:
             events += decoder.lost() if piece is None else decoder.receive(piece)
