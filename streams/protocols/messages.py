@@ -1,7 +1,7 @@
-"""JSON messages of the websocket protocols, read so that nothing a stranger sends gets further than here.
+"""JSON messages of the websocket protocols, read so that nothing a stranger sends does more than end in a fault.
 
-A changer must know: what comes out is used as a Kafka key, a header and a column, so every text must be encodable as
-UTF-8, which JSON's own texts need not be.
+A changer must know: JSON's texts may hold halves of characters, which UTF-8 has not. Names are checked for them here;
+of all other texts ingest makes what can be written (streams/ingestion/line.py).
 """
 
 import json
@@ -44,8 +44,3 @@ def name(data: dict[str, Any], key: str) -> str:
     if not isinstance(value, str) or not value.isprintable() or not 0 < len(value) <= LONGEST_NAME:
         raise Fault(f"a message whose {key!r} is not a printable text", "malformed")
     return value
-
-
-def clean(value: str) -> str:
-    """A text that UTF-8 can hold: halves of surrogate pairs become question marks."""
-    return value.encode("utf-8", "replace").decode()

