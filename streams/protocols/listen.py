@@ -47,6 +47,12 @@ _IGNORED: Final = {
     "keyterm": "names and terms are set for the whole installation (CALLTIDE_ASR__HOTWORDS)",
     "keywords": "names and terms are set for the whole installation (CALLTIDE_ASR__HOTWORDS)",
     "language_hint": "languages are set for the whole installation (CALLTIDE_ASR__LANGUAGE)",
+    "profanity_filter": "words are not replaced here",
+    "replace": "words are not replaced here",
+    "dictation": "words are not replaced here",
+    "filler_words": "the model leaves out most of them, whatever is asked for",
+    "search": "words are not searched for here",
+    "detect_entities": "entities are not marked here",
     "detect_language": "languages are set for the whole installation (CALLTIDE_ASR__LANGUAGE)",
 }
 """What is known and has no effect, with the reason that the client is told; of other names: that they are not known."""

@@ -2,12 +2,16 @@
 
 import asyncio
 import hashlib
+import inspect
 import json
+import re
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from importlib.metadata import version
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -16,6 +20,7 @@ import pytest
 from deepgram import AsyncDeepgramClient, DeepgramClientEnvironment
 from deepgram.core.api_error import ApiError
 from deepgram.core.events import EventType
+from deepgram.listen.v1.client import V1Client
 from deepgram.listen.v1.types import (
     ListenV1ConfigureFailure,
     ListenV1Error,
@@ -26,6 +31,7 @@ from deepgram.listen.v1.types import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import BaseModel
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
@@ -38,7 +44,7 @@ from tests.unit.stage_records import STARTED_AT, call, utterance
 REQUEST = "0c6e9f6a-1f0e-4b43-9a52-2f4c3f8f7a10"
 RAW = {"encoding": "linear16", "sample_rate": "16000"}
 STEREO = {**RAW, "channels": "2", "multichannel": "true"}
-MODELS = {
+MODELS: dict[str, type[BaseModel]] = {
     "Results": ListenV1Results,
     "Metadata": ListenV1Metadata,
     "SpeechStarted": ListenV1SpeechStarted,
@@ -299,7 +305,7 @@ def test_scores_come_when_asked_for() -> None:
 def test_close_stream_waits_for_the_results_and_ends_with_metadata() -> None:
     decoder = listen(interim_results="true", model="nova-3", unheard_of="1")
     events = [*decoder.receive(b"\0\0" * 24_000), *decoder.receive(b"\1"), *decoder.receive('{"type": "CloseStream"}')]
-    assert events[-1] == Ended() and not decoder.finished and not decoder.outbox
+    assert events[-1] == Ended() and (decoder.finished, decoder.outbox) == (False, [])
     assert not decoder.receive(b"late") and not decoder.receive('{"type": "CloseStream"}')
     decoder.heard(score(0))
     decoder.heard(ended(1_500))
@@ -497,14 +503,14 @@ async def _with_the_library(scores: str) -> None:
             *(ListenV1Results, ListenV1Metadata),
         ]
         if scores == "inline":
-            assert Score.model_validate(results[0].score) == said[0]  # type: ignore[attr-defined]
+            assert Score.model_validate(results[0].model_dump()["score"]) == said[0]
         assert messages[-1].duration == 1.5
 
 
 async def _refused_by_the_server() -> None:
     async with served([]) as (client, _events):
         with pytest.raises(ApiError) as refusal:
-            async with client.listen.v1.connect(model="nova-3", callback="https://example.com", **RAW):  # type: ignore[arg-type]
+            async with client.listen.v1.connect(model="nova-3", callback="https://example.com", **RAW):
                 pass
         assert refusal.value.status_code == 400
 
@@ -519,3 +525,31 @@ def test_deepgrams_own_library_understands_the_answers(scores: str) -> None:
 @pytest.mark.timeout(30)
 def test_deepgrams_own_library_sees_a_refusal() -> None:
     asyncio.run(_refused_by_the_server())
+
+
+PAGE = Path(__file__).parent.parent.parent / "docs" / "ingestion-listen.md"
+ROWS = dict(re.findall(r"^\| `(\w+)` \| (honoured|ignored|refused) \|", PAGE.read_text(), re.M))
+VALID = STEREO | {
+    "language": "en",
+    "diarize_model": "latest",
+    "utterance_end_ms": "1000",
+    "extra": "a:b",
+}
+
+
+def test_the_page_lists_every_parameter_of_the_library_and_its_version() -> None:
+    known = set(inspect.signature(V1Client.connect).parameters) - {"self", "authorization", "request_options"}
+    assert known <= ROWS.keys()
+    assert f"deepgram-sdk {version('deepgram-sdk')}" in PAGE.read_text()
+
+
+@pytest.mark.parametrize(("name", "said"), ROWS.items())
+def test_the_page_says_of_each_parameter_what_becomes_of_it(name: str, said: str) -> None:
+    query = urlencode(RAW | {name: VALID.get(name, "true")})
+    if said == "refused":
+        with pytest.raises(Fault, match=name):
+            options(query)
+    else:
+        ignored = dict(options(query).ignored)
+        assert (name in ignored) == (said == "ignored")
+        assert "not known" not in ignored.get(name, "")
