@@ -1,0 +1,154 @@
+"""`calltide ingest` and `calltide load` as commands: their options, their progress and what they print.
+
+A changer must know: as in streams/cli.py, what does the work is imported inside the commands.
+"""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from schemas.errors import CalltideError
+
+if TYPE_CHECKING:
+    from streams.ingestion.files_run import Check
+
+MOST_FAULTS: Final = 20
+"""Judgement: as many lines of errors are read; the results hold all."""
+
+
+def ingest(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="recordings, directories or patterns: WAV, FLAC, MP3, M4A, OGG, Opus, WebM; one or two channels"
+        ),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV of calls: path, and if you have them call_id, roles, tenant, queue, agent, metadata of your own"
+        ),
+    ] = None,
+    watch: Annotated[Path | None, typer.Option(help="drop folder: send what is put there, until Ctrl-C")] = None,
+    speed: Annotated[
+        str, typer.Option(help="1: as it was spoken; N: N times faster; max: as fast as Kafka takes it")
+    ] = "1",
+    roles: Annotated[
+        str | None, typer.Option(help="party on each channel: agent, customer or unknown, such as agent,customer")
+    ] = None,
+    mix: Annotated[
+        bool, typer.Option("--mix", help="add all channels up to one and tell speakers apart by voice")
+    ] = False,
+    call_id: Annotated[str | None, typer.Option(help="name of the call (default: the file's name and digest)")] = None,
+    queue: Annotated[str, typer.Option(help="queue the calls belong to")] = "",
+    agent: Annotated[str, typer.Option(help="agent who takes the calls")] = "",
+    tenant: Annotated[str, typer.Option(help="tenant the calls belong to")] = "default",
+    stagger: Annotated[float, typer.Option(min=0, help="seconds between the starts of several calls")] = 0.0,
+    bulk: Annotated[bool, typer.Option("--bulk", help="work that may wait: live calls are heard first")] = False,
+    again: Annotated[bool, typer.Option("--again", help="send also what was sent before")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="read all files to their ends and report")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="wait until the calls have been heard, and count their utterances")
+    ] = False,
+    results: Annotated[
+        Path | None, typer.Option(help="directory for the run's results, JSON and CSV (default: HOME/ingest)")
+    ] = None,
+) -> None:
+    """Send recordings as calls, each once."""
+    from streams.ingestion import files_run
+    from streams.settings import load
+
+    if not (files or manifest or watch):
+        raise CalltideError("nothing to send; name files, or use --manifest or --watch")
+    if watch and (wait or dry_run or call_id):
+        raise CalltideError("--watch goes on until it is stopped; use it without --wait, --dry-run and --call-id")
+    factor = files_run.speed_of(speed)
+    common = files_run.Source(Path(), call_id, files_run.roles_of(roles), tenant, queue, agent)
+    sources = files_run.gather(files or [], manifest, common)
+    settings = load()
+    if dry_run:
+        with _bar() as shown:
+            checks = files_run.dry_run(settings, sources, mix, shown)
+        _report(checks)
+        _fail([check.error for check in checks if check.error])
+        return
+    with _bar() as shown:
+        run = files_run.FilesRun(
+            settings,
+            speed=factor,
+            lane="batch" if bulk else "live",
+            mix=mix,
+            stagger_s=stagger,
+            again=again,
+            wait=wait,
+            results=results,
+            shown=shown,
+        )
+        _stopped_by_signals(run.stop)
+        done = run.run(sources, (watch, common) if watch else None)
+    for outcome in done.outcomes:
+        state = "ended early" if outcome.status == "interrupted" else outcome.status
+        heard = "" if outcome.utterances is None else f"  {outcome.utterances} utterances"
+        typer.echo(f"{outcome.call_id or outcome.path}  {state}  {outcome.seconds:.1f} s{heard}")
+    typer.echo(f"results: {done.path}.csv and .json")
+    if run.stop.is_set() and not watch:
+        raise KeyboardInterrupt
+    bad = (*files_run.GOOD, "interrupted", "not begun")
+    _fail([outcome.error for outcome in done.outcomes if outcome.status not in bad])
+
+
+def _stopped_by_signals(stop: threading.Event) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+
+
+def _fail(errors: list[str]) -> None:
+    """One line for each."""
+    if errors:
+        left = len(errors) - MOST_FAULTS
+        more = [f"and {left} more, see the results"] if left > 0 else []
+        raise CalltideError("\ncalltide: ".join([*errors[:MOST_FAULTS], *more]))
+
+
+@contextmanager
+def _bar() -> "Iterator[Callable[[int, int, float], None]]":
+    """A progress bar on stderr, gone afterwards."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("files  {task.fields[audio]}"), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("", total=None, audio="")
+
+        def shown(done: int, total: int, seconds: float) -> None:
+            minutes, rest = divmod(int(seconds), 60)
+            progress.update(task, completed=done, total=total, audio=f"{minutes}:{rest:02d} of audio")
+
+        yield shown
+
+
+def _report(checks: "list[Check]") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("file", "format", "length", "channels", "Hz", "silence", "", box=None, pad_edge=False)
+    for check in checks:
+        known = bool(check.format)
+        table.add_row(
+            check.path,
+            check.format,
+            f"{check.seconds:.1f} s" if known else "",
+            str(check.channels) if known else "",
+            str(check.rate) if known else "",
+            " ".join(f"{share:.0%}" for share in check.silent),
+            "damaged" if known and check.error else "no call" if check.error else check.warning or "good",
+        )
+    Console().print(table)
+    bad = sum(1 for check in checks if check.error)
+    seconds = sum(check.seconds for check in checks)
+    typer.echo(f"{len(checks)} files, {seconds / 3600:.2f} hours of audio, {bad} of them not good")
