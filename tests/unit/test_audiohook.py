@@ -1,7 +1,9 @@
 """AudioHook's sessions: the documented course of one, another server's reading of it, and what no client would send.
 
 tests/data/audiohook-session.jsonl is a session with the documented messages, one a line; a line with `binary` is a
-binary message, of two tones, external left and internal right.
+binary message, of two tones, external left and internal right. tests/data/audiohook-reference-client.jsonl is what the
+client of Genesys' reference implementation (purecloudlabs/audiohook-reference-implementation, options
+--max-stream-duration 1.53 --language en-US --custom-config) sent to this decoder: a tone of 1 kHz.
 """
 
 import asyncio
@@ -24,10 +26,15 @@ from schemas.events import CallInfo, Transcript, Word
 from streams.protocols.audiohook import AudioHookDecoder
 from streams.protocols.base import Audio, Began, Dtmf, Ended, Event, Fault, Paused, Resumed
 
-LINES: Final = (Path(__file__).parents[1] / "data" / "audiohook-session.jsonl").read_text().splitlines()
-RECORDED: Final[list[bytes | str]] = [
-    base64.b64decode(json.loads(line)["binary"]) if "binary" in json.loads(line) else line for line in LINES
-]
+DATA: Final = Path(__file__).parents[1] / "data"
+
+
+def recorded(file: str) -> list[bytes | str]:
+    lines = (DATA / file).read_text().splitlines()
+    return [base64.b64decode(json.loads(line)["binary"]) if line.startswith('{"binary"') else line for line in lines]
+
+
+RECORDED: Final = recorded("audiohook-session.jsonl")
 SESSION: Final = "e160e428-53e2-487c-977d-96989bf5c99d"
 ORGANIZATION: Final = "d7934305-0972-4844-938e-9060eef73d05"
 CONVERSATION: Final = "090eaa2f-72fa-480a-83e0-8667ff89c0ec"
@@ -77,7 +84,7 @@ def media(*channels: str, format: Any = "PCMU", rate: Any = 8_000, type: Any = "
 def opening(**changes: Any) -> dict[str, Any]:
     """The parameters of the recorded `open` with others."""
     assert isinstance(RECORDED[0], str)
-    return json.loads(RECORDED[0])["parameters"] | changes  # type: ignore[no-any-return]
+    return json.loads(RECORDED[0])["parameters"] | changes
 
 
 def read(messages: Sequence[bytes | str]) -> tuple[list[Event], Client, Fault | None]:
@@ -131,6 +138,20 @@ def test_the_recorded_session() -> None:
     assert [answer["clientseq"] for answer in client.answers] == [1, 2, 3, 5, 7, 12]
     assert {answer["id"] for answer in client.answers} == {SESSION}
     assert client.answers[0]["parameters"] == {"startPaused": False, "media": [media("external", "internal")]}
+
+
+def test_the_reference_implementations_client() -> None:
+    events, client, fault = read(recorded("audiohook-reference-client.jsonl"))
+    assert fault is None
+    assert [answer["type"] for answer in client.answers] == ["opened", "pong", "pong", "closed"]
+    began, *heard, ended = events
+    assert isinstance(began, Began)
+    assert (began.call_id, began.queue) == ("91166096-1f1f-4ca0-8dde-bbd6a59ee234", "billing")
+    assert ended == Ended()
+    for channel in (0, 1):
+        sound = b"".join(one.samples for one in heard if isinstance(one, Audio) and one.channel == channel)
+        assert len(sound) == round(1.53 * 8_000), "as long as the client's last position"
+        assert np.abs(np.fft.rfft(decode(sound[:8_000], "mulaw"))).argmax() == 1_000
 
 
 BOTH, LEFT, RIGHT = media("external", "internal"), media("external"), media("internal")
@@ -477,7 +498,7 @@ def test_another_server_reads_the_same() -> None:
     from pipecat.frames.frames import Frame, InputAudioRawFrame, InputDTMFFrame, OutputTransportMessageUrgentFrame
     from pipecat.serializers.genesys import GenesysAudioHookSerializer
 
-    step = (
+    step: st.SearchStrategy[Any] = (
         st.integers(1, 400)
         | st.sampled_from("0123456789*#").map(lambda digit: ("dtmf", {"digit": digit}))
         | st.just(("ping", {}))
