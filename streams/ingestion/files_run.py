@@ -11,6 +11,7 @@ import csv
 import glob
 import hashlib
 import json
+import logging
 import os
 import re
 import sqlite3
@@ -42,6 +43,8 @@ from streams.ingest import MAXIMUM_SPEED, Call, Ingest
 from streams.packets import now, roles_for
 from streams.settings import Settings
 from streams.sink import Unreachable, connect
+
+log = logging.getLogger(__name__)
 
 SUFFIXES: Final = (".wav", ".flac", ".mp3", ".m4a", ".mp4", ".ogg", ".oga", ".opus", ".webm")
 """What is taken from a directory; a file that is named is tried whatever its name."""
@@ -307,11 +310,11 @@ class Elsewhere:
 
     def __init__(self, settings: Settings) -> None:
         self.version = settings.pipeline_version
-        self.client: Client | None
+        self.client: Client | None = None
         try:
             self.client = connect(settings, answer_s=10)
-        except Unreachable:
-            self.client = None
+        except Unreachable as error:
+            log.info("%s; only what this machine sent is known", error)
 
     def known(self, tenant: str, call_id: str, sha256: str) -> Outcome | None:
         """A call that was heard to its end. Raises CalltideError when the id belongs to other bytes."""
@@ -481,7 +484,7 @@ class FilesRun:
             heard = Heard(self.settings) if self.wait else None
         about = {"kafka": self.settings.bootstrap_servers, "lane": self.lane, "speed": str(self.speed)}
         self.results, self.ledger = Results(self.directory, about), Ledger(self.settings)
-        self.elsewhere = Elsewhere(self.settings)
+        elsewhere = self.elsewhere = Elsewhere(self.settings) if good or watch else None
         folder = self._dropped(*watch) if watch else iter(())
         try:
             for recording in looked:
@@ -502,7 +505,8 @@ class FilesRun:
                     self._done(Outcome(str(left.source.path), left.source.call_id or ""))
             self.results.close()
             self.ledger.close()
-            self.elsewhere.close()
+            if elsewhere is not None:
+                elsewhere.close()
             if heard is not None:
                 heard.close()
         return self.results
@@ -549,7 +553,12 @@ class FilesRun:
             if call_id in self._active:
                 # The same bytes under the same name, in two places.
                 known = Outcome("", call_id, "sent before")
-            elif not error and not self.again and self.ledger.known(source.tenant, call_id, sha256) is None:
+            elif (
+                self.elsewhere
+                and not error
+                and not self.again
+                and self.ledger.known(source.tenant, call_id, sha256) is None
+            ):
                 known = self.elsewhere.known(source.tenant, call_id, sha256)
                 if known is not None:
                     self.ledger.sent(source.tenant, call_id, sha256, known.seconds)

@@ -1,4 +1,4 @@
-"""Runs of `calltide ingest` into the real broker: each recording once, whatever fails beside it, and what results say."""
+"""Runs of `calltide ingest` into the real broker: each recording once, whatever fails beside it."""
 
 import csv
 import json
