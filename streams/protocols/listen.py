@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -59,7 +60,7 @@ _IGNORED: Final = {
 _HONOURED: Final = {
     *("encoding", "sample_rate", "channels", "multichannel", "language", "punctuate", "diarize", "diarize_model"),
     *("vad_events", "utterance_end_ms", "extra", "tag", "mip_opt_out"),
-    *("call", "queue", "agent", "roles", "scores"),
+    *("call", "queue", "agent", "roles", "scores", "token"),
 }
 _CONTAINERS: Final = {
     b"OggS": "Ogg",
@@ -68,14 +69,8 @@ _CONTAINERS: Final = {
     b"ID3": "MP3",
 }
 """How containers begin that are sent by mistake; the header of a WAV file is 44 bytes of noise and does no harm."""
-_ERROR_CODES: Final = {
-    400: "Bad Request",
-    401: "INVALID_AUTH",
-    403: "FORBIDDEN",
-    404: "Not Found",
-    429: "TOO_MANY_REQUESTS",
-    503: "SERVICE_UNAVAILABLE",
-}
+_ERROR_CODES: Final = {401: "INVALID_AUTH", 429: "TOO_MANY_REQUESTS"}
+"""Where Deepgram's word for a status is not the status's own."""
 _PUNCTUATION: Final = '.,!?;:…¿¡"“”„«»()[]—–-'
 
 
@@ -160,7 +155,11 @@ def _pair(text: str) -> tuple[str, str]:
 
 def refusal(status: int, message: str, request_id: str) -> tuple[dict[str, str], bytes]:
     """Headers and body of the answer to a handshake that is not granted, in Deepgram's form."""
-    body = {"err_code": _ERROR_CODES[status], "err_msg": message, "request_id": request_id}
+    body = {
+        "err_code": _ERROR_CODES.get(status, HTTPStatus(status).phrase),
+        "err_msg": message,
+        "request_id": request_id,
+    }
     # A header is Latin-1 and of one line.
     headers = {"Content-Type": "application/json", "dg-request-id": request_id, "dg-error": ascii(message)[1:-1]}
     return headers, json.dumps(body).encode()

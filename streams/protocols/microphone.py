@@ -62,17 +62,19 @@ class Microphone:
         self.finished = False
         self._begun = False
         self._stopped = False
+        self._late_bytes = 0
         self._rest = b""
         """The first byte of a sample whose second is in the next message."""
 
     def receive(self, message: bytes | str) -> Sequence[Event]:
         """What a websocket message means. Raises Fault for text that is not the one message there is."""
+        if self.finished:
+            return ()
         if isinstance(message, str):
-            if parse(message).get("type") != "stop":
-                raise Fault('a message that is not {"type": "stop"}', "unknown_message")
-            return self._stop()
+            return self._told(message)
         if self._stopped:
-            raise Fault("audio after stop", "after_stop")
+            self._late_bytes += len(message)
+            return ()
         data = self._rest + message
         whole = len(data) // 2 * 2
         self._rest = data[whole:]
@@ -99,10 +101,19 @@ class Microphone:
         """Pass on what the chain made of the call."""
         if self.finished or not isinstance(event, Score | Correction | CallEnded):
             return
-        self._answer(event.kind, event=event.model_dump(mode="json"))
-        self.finished = isinstance(event, CallEnded)
+        if isinstance(event, CallEnded):
+            self._answer(event.kind, event=event.model_dump(mode="json"), late_bytes=self._late_bytes)
+            self.finished = True
+        else:
+            self._answer(event.kind, event=event.model_dump(mode="json"))
 
-    def _stop(self) -> Sequence[Event]:
+    def _told(self, text: str) -> Sequence[Event]:
+        try:
+            if parse(text).get("type") != "stop":
+                raise Fault('a message that is not {"type": "stop"}', "unknown_message")
+        except Fault:
+            self.finished = True
+            raise
         if self._stopped:
             return ()
         self._stopped = True

@@ -41,7 +41,7 @@ def served(events: list[Event], enough: threading.Event) -> Iterator[str]:
     """The page and the decoder behind one port; gives `host:port`. `enough` is set after 3 s of audio."""
 
     def answer(_connection: ServerConnection, request: Request) -> Response | None:
-        if urlsplit(request.path).path == "/v1/microphone":
+        if urlsplit(request.path).path == "/microphone":
             return None
         return Response(200, "OK", Headers({"Content-Type": "text/html", "Connection": "close"}), PAGE.read_bytes())
 

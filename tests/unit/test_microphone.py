@@ -35,6 +35,7 @@ def test_a_recording_from_its_first_sample_to_its_end() -> None:
     assert list(decoder.receive(b"\4")) == [Audio(0, b"\3\4")]
     assert answers(decoder) == [{"type": "started", "call": "call-1"}]
     assert decoder.receive(STOP) == (Ended(),) and decoder.receive(STOP) == ()
+    assert decoder.receive(b"late") == ()
 
     score = utterance(
         Score, call(("agent",)), running=RunningScore(score=0, party_score=0, utterances=1), pipeline_version="v1"
@@ -44,6 +45,7 @@ def test_a_recording_from_its_first_sample_to_its_end() -> None:
         decoder.heard(event)
     said = answers(decoder)
     assert [message["type"] for message in said] == ["score", "call_ended"] and decoder.finished
+    assert said[1]["late_bytes"] == 4
     assert Score.model_validate(said[0]["event"]) == score
 
 
