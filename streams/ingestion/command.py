@@ -102,6 +102,69 @@ def ingest(
     _fail([outcome.error for outcome in done.outcomes if outcome.status not in bad])
 
 
+def load(
+    protocol: Annotated[str, typer.Option(help="twilio, audiosocket, audiohook or listen")] = "twilio",
+    calls: Annotated[int, typer.Option(min=1, help="calls at the same time")] = 100,
+    minutes: Annotated[float, typer.Option(min=0.01, help="length of each call")] = 5.0,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="ws://HOST:PORT/PATH, or HOST:PORT of AudioSocket (default: `calltide serve` on this machine)"
+        ),
+    ] = None,
+    key: Annotated[str, typer.Option(help="API key or bearer token that the server asks for")] = "",
+    recording: Annotated[
+        Path | None, typer.Option(help="8 kHz recording of one or two channels to play (default: the packaged call)")
+    ] = None,
+) -> None:
+    """Call a server as a phone system does, in real time, and say how it went."""
+    import asyncio
+
+    import uvloop
+
+    from streams import samples
+    from streams.ingestion import load as generator
+    from streams.settings import load as load_settings
+
+    if protocol not in generator.NAMES:
+        raise CalltideError(f"no protocol {protocol}; there are {', '.join(generator.NAMES)}")
+    settings = load_settings()
+    address = url or generator.here(settings.serve, protocol)
+    recording = recording or samples.two_channel(settings.directory / "samples")
+
+    async def run() -> generator.Tally:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        tally = await generator.load(address, protocol, recording, calls, minutes * 60, key, stop, told)
+        stopped.extend([None] * stop.is_set())
+        return tally
+
+    def told(tally: generator.Tally, active: int) -> None:
+        moment = f"{active} calls  {tally.frames} frames  {tally.late} late  {tally.disconnected} disconnected"
+        typer.echo(f"\r{moment}", err=True, nl=False)
+
+    stopped: list[None] = []
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        tally = runner.run(run())
+    typer.echo("", err=True)
+    typer.echo(f"calls         {tally.calls} begun, {tally.ended} ended, {tally.refused} refused")
+    typer.echo(f"frames        {tally.frames} sent, {tally.audio_s / 60:.1f} minutes of call")
+    typer.echo(
+        f"late frames   {tally.late} by more than {generator.LATE_S * 1_000:.0f} ms; "
+        f"the latest by {tally.worst_s * 1_000:.0f} ms"
+    )
+    typer.echo(f"disconnects   {tally.disconnected}")
+    for reason, number in sorted(tally.reasons.items()):
+        typer.echo(f"  {number} times: {reason}")
+    if stopped:
+        raise KeyboardInterrupt
+    if tally.refused or tally.disconnected:
+        raise CalltideError(
+            f"{tally.refused + tally.disconnected} of {calls} calls were refused or cut off; see the server's log"
+        )
+
+
 def _stopped_by_signals(stop: threading.Event) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -36,7 +36,7 @@ _ERRORS: Final = {0x01: "hang-up of the calling party", 0x02: "a frame could not
 _HEADER: Final = 3
 
 
-class AudioSocketDecoder:
+class AudioSocket:
     """One connection. `role`: the party on it; `unknown` for a mixed channel, whose speakers are told apart by voice.
 
     Faults are counted as `order` (the UUID is not the first frame, or comes twice), `kind`, `length`, `dtmf`, `rate`

@@ -195,7 +195,7 @@ def test_utterances_are_counted_when_the_calls_come_out(
             event = CallEnded(call=call, duration_ms=1_000, ended_at=module.now(), reason="hangup")
             headers, value = encode(event)
             producer = Producer(kafka.producer(settings))
-            producer.produce(SCORES, key=call_id.encode(), value=value, headers=headers)
+            producer.produce(SCORES, key=call_id.encode(), value=value, headers=[*headers])
             producer.flush(10)
             monkeypatch.setattr(module, "QUIET_S", 1.0)
 

@@ -1,7 +1,7 @@
 """AudioSocket's decoder: the same events however the stream is cut, nothing but `Fault` whatever comes, and what the
 library of the protocol's author writes is read as it was meant.
 
-A changer must know: `recorded/audiosocket-cycore-0.3.0.bin` is what the program in audiosocket_client wrote to a socket
+A changer must know: `data/audiosocket-cycore-0.3.0.bin` is what the program in audiosocket_client wrote to a socket
 for the first 0.5 s of `recording()`; a test builds it anew where Go is installed.
 """
 
@@ -22,11 +22,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streams import samples
-from streams.protocols.audiosocket import MOST_KEYS_BEFORE_AUDIO, RATES, AudioSocketDecoder
+from streams.protocols.audiosocket import MOST_KEYS_BEFORE_AUDIO, RATES, AudioSocket
 from streams.protocols.base import Audio, Began, Dtmf, Ended, Event, Fault
 
 CLIENT = Path(__file__).parent / "audiosocket_client"
-RECORDED = Path(__file__).parent.parent / "recorded" / "audiosocket-cycore-0.3.0.bin"
+RECORDED = Path(__file__).parent.parent / "data" / "audiosocket-cycore-0.3.0.bin"
 CALL = UUID("0b6c3f0e-59f3-4d4c-9d0a-0f5f3c1d7a11")
 BEGAN = Began(str(CALL), ("unknown",), "pcm_s16le", 8_000)
 
@@ -51,7 +51,7 @@ def recording(seconds: float) -> bytes:
 
 def heard(pieces: list[bytes]) -> Heard:
     """All that a connection says; what it says after a fault would be in the events."""
-    decoder, fault = AudioSocketDecoder(), None
+    decoder, fault = AudioSocket(), None
     events: list[Event] = []
     for piece in [*pieces, None]:
         try:
@@ -94,7 +94,7 @@ def test_any_cutting_of_a_stream_gives_the_same(stream: bytes, places: list[int]
 
 @given(st.lists(st.one_of(st.binary(max_size=200), st.text(max_size=5), frames), max_size=10), st.booleans())
 def test_whatever_comes_it_raises_nothing_but_faults(pieces: list[bytes | str], named: bool) -> None:
-    decoder = AudioSocketDecoder()
+    decoder = AudioSocket()
     try:
         for piece in [FIRST, *pieces] if named else pieces:
             decoder.receive(piece)
@@ -126,9 +126,7 @@ def test_the_rate_is_that_of_the_first_audio(kind: int, rate: int) -> None:
 
 
 def test_the_party_of_the_channel_is_what_the_source_says() -> None:
-    assert AudioSocketDecoder("customer").receive(FIRST + VOICE)[0] == Began(
-        str(CALL), ("customer",), "pcm_s16le", 8_000
-    )
+    assert AudioSocket("customer").receive(FIRST + VOICE)[0] == Began(str(CALL), ("customer",), "pcm_s16le", 8_000)
 
 
 def test_a_closed_socket_hangs_up_as_asterisk_does_it() -> None:
@@ -177,7 +175,7 @@ def test_what_breaks_the_protocol_is_named(stream: bytes, word: str) -> None:
 
 
 def test_what_is_wrong_is_refused_before_its_payload_comes() -> None:
-    decoder = AudioSocketDecoder()
+    decoder = AudioSocket()
     decoder.receive(FIRST)
     with pytest.raises(Fault, match="unknown kind 0x42"):
         decoder.receive(b"\x42\xff\xff")
@@ -185,7 +183,7 @@ def test_what_is_wrong_is_refused_before_its_payload_comes() -> None:
 
 def test_text_is_refused() -> None:
     with pytest.raises(Fault) as fault:
-        AudioSocketDecoder().receive("hello")
+        AudioSocket().receive("hello")
     assert fault.value.counted_as == "text"
 
 
