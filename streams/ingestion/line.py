@@ -48,7 +48,9 @@ LONGEST_MS: Final = 4 * 3_600_000
 LONGEST_NAME: Final = 256
 MOST_METADATA: Final = 8_192
 """Characters of a call's description in all. Judgement: it travels with every event of the call."""
+LOWEST_RATE: Final = 4_000
 HIGHEST_RATE: Final = 192_000
+"""Samples a second that can be resampled to 16,000. Judgement: no telephone has less, AudioSocket has no more."""
 
 
 class _Channel:
@@ -217,8 +219,7 @@ class Line:
             raise Fault("the call is over", "ended", 1000)
         if len(began.roles) > len(self._channels):
             raise Fault(f"{len(began.roles)} channels in a call of {len(self._channels)}", "channels")
-        if not 1_000 <= began.rate <= HIGHEST_RATE:
-            raise Fault(f"{began.rate} samples a second", "rate")
+        _check_rate(began)
         base_ms = max(now_ms - self._started_ms, self.position_ms, 0)
         leg = Leg(self, began, self._joined, base_ms)
         self._joined += 1
@@ -409,6 +410,7 @@ def _described(began: Began, started_ms: int, source: str, tenant: str) -> CallI
         raise Fault(f"a call's name has 1 to {LONGEST_NAME} printable characters", "call_id")
     if not began.roles:
         raise Fault("a call without a channel", "channels")
+    _check_rate(began)
     described = {_clean(key): _clean(value) for key, value in began.metadata.items()}
     fields = {field: _clean(getattr(began, field)) for field in ("tenant", "queue", "agent")}
     if sum(map(len, (*described, *described.values(), *fields.values()))) > MOST_METADATA:
@@ -423,6 +425,11 @@ def _described(began: Began, started_ms: int, source: str, tenant: str) -> CallI
         source=source,
         metadata=described,
     )
+
+
+def _check_rate(began: Began) -> None:
+    if not LOWEST_RATE <= began.rate <= HIGHEST_RATE:
+        raise Fault(f"{began.rate} samples a second", "rate")
 
 
 def _clean(text: str) -> str:

@@ -1,0 +1,87 @@
+"""Which protocol is spoken where: the one table. A new protocol is a decoder in streams/protocols/ and a row here."""
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from schemas.events import CallEvent, Transcript
+from streams.protocols import listen, microphone
+from streams.protocols.audiohook import AudioHookDecoder
+from streams.protocols.audiosocket import AudioSocket
+from streams.protocols.base import Decoder
+from streams.protocols.twilio import TwilioDecoder
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a connection began with. `path` and `query` as they came, the names of `headers` in lower case.
+
+    Of a TCP connection there is only `peer`, the other side's address. `id`: the connection's own, a UUID.
+    """
+
+    peer: str = ""
+    path: str = ""
+    query: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """The query's parameters, the last of each name."""
+        return dict(parse_qsl(self.query))
+
+
+def _refused(status: int, message: str, _id: str) -> tuple[dict[str, str], bytes]:
+    return {"Content-Type": "text/plain; charset=utf-8"}, f"{status}: {message}\n".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One protocol. `make` may raise Fault for a request that asks for what cannot be."""
+
+    name: str
+    """As metrics, keys and the calls' `source` have it."""
+    make: Callable[[Request], Decoder]
+    live: bool
+    """Whether audio comes in real time and cannot wait: then silence is by the clock, and what finds no room is lost.
+    Else it follows on what came, and whoever sends it faster than it is taken is made to wait."""
+    tell: Callable[[Any, CallEvent], object] | None = None
+    """Hands the decoder what the chain made of its call."""
+    refused: Callable[[int, str, str], tuple[dict[str, str], bytes]] = _refused
+    """(status, why, the request's id) → headers and body of the answer to a handshake that is not granted."""
+    idle: tuple[int, str] = (1008, "nothing came for too long")
+    """Close code and reason for who has gone silent."""
+
+
+def _audiohook(request: Request) -> Decoder:
+    organization, session = (request.headers.get(f"audiohook-{one}-id", "") for one in ("organization", "session"))
+    return AudioHookDecoder(organization, session)
+
+
+def _transcript(decoder: AudioHookDecoder, event: CallEvent) -> None:
+    if isinstance(event, Transcript):
+        decoder.transcript(event)
+
+
+def _listen(request: Request) -> Decoder:
+    return listen.Listen(listen.options(request.query), request.id, datetime.now(UTC))
+
+
+def _microphone(request: Request) -> Decoder:
+    return microphone.Microphone(microphone.options(request.query), f"microphone-{request.id}")
+
+
+ROUTES: Final[Mapping[str, Route]] = {
+    "/twilio": Route("twilio", lambda _request: TwilioDecoder(), live=True),
+    "/audiohook": Route("audiohook", _audiohook, live=True, tell=_transcript),
+    "/v1/listen": Route(
+        "listen", _listen, live=False, tell=listen.Listen.heard, refused=listen.refusal, idle=listen.IDLE
+    ),
+    "/microphone": Route("microphone", _microphone, live=False, tell=microphone.Microphone.heard),
+}
+"""Path → protocol, of websockets."""
+AUDIOSOCKET: Final = Route("audiosocket", lambda _request: AudioSocket(), live=True)
+"""On a port of its own."""

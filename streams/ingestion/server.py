@@ -1,0 +1,527 @@
+"""`calltide serve`: the sockets of all protocols, in one process and one event loop.
+
+What a connection says goes through its decoder into its call's line and from there into the feed, all of it at once and
+without waiting (`Session`). A changer must know: nothing in that path may block or await, and whatever a connection
+sends ends in events, or in a Fault that ends this connection alone.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Final
+
+import uvloop
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request as Handshake
+from websockets.http11 import Response
+
+from schemas.errors import CalltideError
+from schemas.topics import frames
+from streams.health import Health
+from streams.ingestion import metrics
+from streams.ingestion.auth import SUBPROTOCOLS, Keys, Networks, presented
+from streams.ingestion.calls import Call, Calls
+from streams.ingestion.feed import Feed
+from streams.ingestion.line import Leg
+from streams.ingestion.results import Results
+from streams.ingestion.routes import AUDIOSOCKET, ROUTES, Request, Route
+from streams.ingestion.settings import Serve
+from streams.protocols.base import Began, Ended, Event, Fault
+from streams.settings import Settings
+
+log = logging.getLogger(__name__)
+
+PUMP_S: Final = 0.02
+"""How often what Kafka acknowledged is heard. Judgement: the producer's own linger."""
+TICK_S: Final = 0.25
+"""How often time-outs are looked at."""
+SEND_S: Final = 10.0
+"""A client that takes nothing of what it is told for so long is cut off. Judgement."""
+CLOSE_S: Final = 5.0
+"""How long a client may take to answer the closing handshake."""
+RESULTS_S: Final = 60.0
+"""How long a connection whose call is over waits for the last results. Judgement: twice VAD's idle timeout."""
+STOP_S: Final = 1.5
+"""How long connections may take to close when the process stops, before what is left of the flush."""
+FLUSH_S: Final = 5.0
+"""How long Kafka may take to acknowledge the last records; with STOP_S under what `calltide up` allows a process."""
+UNSENT: Final = 65_536
+"""Bytes that may wait for a TCP client that does not read."""
+
+
+def now_ms() -> int:
+    """Wall clock, Unix milliseconds."""
+    return time.time_ns() // 1_000_000
+
+
+class Session:
+    """One connection of whatever kind: what it says, and how long ago that was."""
+
+    def __init__(self, switchboard: "Switchboard", route: Route, request: Request, tenant: str) -> None:
+        """Raises Fault for a request that asks for what cannot be."""
+        self.route = route
+        self.request = request
+        self.decoder = route.make(request)
+        self.leg: Leg | None = None
+        self.call: Call | None = None
+        self.fault: Fault | None = None
+        self.over = False
+        """Nothing that still comes is heard."""
+        self.begun_at = self.heard_at = time.monotonic()
+        self.ended_at: float | None = None
+        """When the other side said that its call is over."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when there may be something to send, or the connection is to be closed."""
+        self.on_begin: Callable[[str], None] = lambda _call_id: None
+        self._switchboard = switchboard
+        self._tenant = tenant
+
+    def receive(self, message: bytes | str) -> None:
+        """Take a message. Never raises: what is wrong is the session's `fault`."""
+        if self.over:
+            return
+        self.heard_at = time.monotonic()
+        try:
+            self._take(self.decoder.receive(message))
+        except Fault as fault:
+            self._fail(fault)
+        if self.decoder.outbox or self.decoder.finished or self.must_wait:
+            self.on_change()
+
+    @property
+    def must_wait(self) -> bool:
+        """Whether who sends faster than Kafka takes it is to be made to wait."""
+        return self.call is not None and not self.route.live and self.call.ring.full
+
+    def lost(self) -> None:
+        """The connection is no more. A second time does nothing."""
+        if not self.over:
+            try:
+                self._take(self.decoder.lost())
+            except Fault as fault:
+                self._fail(fault)
+        self._leave()
+
+    def end(self, fault: Fault) -> None:
+        """Close the connection for a reason of our own."""
+        self._fail(fault)
+
+    def tell(self, event: object) -> None:
+        """Hand the decoder what became of its call."""
+        assert self.route.tell is not None
+        self.route.tell(self.decoder, event)  # type: ignore[arg-type]
+        self.on_change()
+
+    def _fail(self, fault: Fault) -> None:
+        if self.over:
+            return
+        try:
+            self._take(fault.before)
+        except Fault:
+            pass  # the first one is what the other side is told
+        self.fault = fault
+        metrics.FAULTS.labels(self.route.name, fault.counted_as).inc()
+        log.info("connection ended: %s", fault, extra={"protocol": self.route.name, "peer": self.request.peer})
+        self._leave()
+        self.on_change()
+
+    def _take(self, events: "list[Event] | tuple[Event, ...] | object") -> None:
+        taken = list(events)  # type: ignore[call-overload]
+        if not taken:
+            return
+        at_ms = now_ms()
+        if self.leg is None:
+            if not isinstance(taken[0], Began):
+                raise Fault("something of a call before its start", "early")
+            self.leg, self.call = self._switchboard.calls.join(taken.pop(0), self.route, self._tenant, at_ms)
+            self.on_begin(self.call.line.info.call_id)
+        try:
+            self.leg.take(taken, at_ms)
+        finally:
+            if taken and isinstance(taken[-1], Ended):
+                self.ended_at = self.heard_at
+            if self.call is not None:
+                self._switchboard.calls.forget_ended(self.call)
+
+    def _leave(self) -> None:
+        self.over = True
+        if self.leg is not None and self.call is not None:
+            self.leg.leave(now_ms())
+            self._switchboard.calls.forget_ended(self.call)
+
+    def overdue(self, now: float, settings: Serve) -> Fault | None:
+        """Why the connection has to go: it began no call, said nothing, its call is over or too long."""
+        if self.over:
+            return None
+        if self.ended_at is not None:
+            if now - self.ended_at > RESULTS_S:
+                return Fault("the call is over and its last results did not come", "no_results", 1011)
+            return None
+        if self.call is not None and self.call.line.ended:
+            return Fault("the call is longer than may be", "too_long", 1000)
+        if self.leg is None and now - self.begun_at > settings.handshake_s:
+            return Fault("no call began in time", "handshake")
+        if now - self.heard_at > settings.idle_s:
+            code, why = self.route.idle
+            if self.leg is not None:
+                self.leg.said_end = "idle"
+            return Fault(why, "idle", code)
+        return None
+
+
+class Socket(ServerConnection):
+    """A websocket whose messages go to its session as they come in, not by way of a queue and a task of its own: half
+    the cost of a message of 20 ms."""
+
+    session: Session | None = None
+    tenant = ""
+    _pieces: list[bytes] | None = None
+    _text = False
+
+    def process_event(self, event: object) -> None:
+        """One frame, or the handshake."""
+        if self.session is None or not isinstance(event, Frame) or event.opcode not in _DATA:
+            super().process_event(event)  # type: ignore[arg-type]
+            return
+        data = bytes(event.data)
+        if event.opcode is not Opcode.CONT:
+            self._text = event.opcode is Opcode.TEXT
+        if not event.fin or event.opcode is Opcode.CONT:
+            self._pieces = [*(self._pieces or ()), data]
+            if not event.fin:
+                return
+            data, self._pieces = b"".join(self._pieces), None
+        if not self._text:
+            self.session.receive(data)
+            return
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            self.session.end(Fault("text that is not UTF-8", "not_utf8", CloseCode.INVALID_DATA))
+            return
+        self.session.receive(text)
+
+
+_DATA: Final = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+
+
+class Stream(asyncio.Protocol):
+    """A TCP connection of AudioSocket."""
+
+    def __init__(self, switchboard: "Switchboard") -> None:
+        self._switchboard = switchboard
+        self._session: Session | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let it in, or not."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        peer = str((transport.get_extra_info("peername") or ("",))[0])
+        why = self._switchboard.refuses(AUDIOSOCKET, peer)
+        if why:
+            metrics.REFUSED.labels(AUDIOSOCKET.name, why).inc()
+            transport.abort()
+            return
+        session = Session(self._switchboard, AUDIOSOCKET, Request(peer), "")
+        session.on_change = self._changed
+        self._session = session
+        self._switchboard.add(session)
+
+    def data_received(self, data: bytes) -> None:
+        """Any piece of the stream."""
+        if self._session is not None:
+            self._session.receive(data)
+
+    def eof_received(self) -> bool:
+        """No more comes; what is to be answered is."""
+        if self._session is not None:
+            self._session.lost()
+        return False
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """It is no more."""
+        if self._session is not None:
+            self._session.lost()
+            self._switchboard.discard(self._session)
+
+    def _changed(self) -> None:
+        assert self._session is not None
+        decoder, transport = self._session.decoder, self._transport
+        for message in decoder.outbox:
+            transport.write(message.encode() if isinstance(message, str) else message)
+        decoder.outbox.clear()
+        if transport.get_write_buffer_size() > UNSENT:
+            metrics.FAULTS.labels(AUDIOSOCKET.name, "slow").inc()
+            transport.abort()
+        elif self._session.over or decoder.finished:
+            transport.close()
+
+
+class Switchboard:
+    """The process: listens while `run` runs, until `stop` is set. Port 0 of the settings: a free one; `port` and
+    `audiosocket_port` say which."""
+
+    def __init__(self, settings: Settings, serving: Serve, stop: threading.Event, results: bool = True) -> None:
+        """`results`: whether calls' results are read back, for the protocols that answer with them.
+
+        Raises CalltideError for keys or networks that are none.
+        """
+        self.port = self.audiosocket_port = 0
+        self._settings = settings
+        self._serve = serving
+        self._stop = stop
+        self._keys = Keys(serving.keys)
+        unknown = set(serving.keys) - {route.name for route in (*ROUTES.values(), AUDIOSOCKET)}
+        if unknown:
+            raise CalltideError(f"keys of an unknown protocol {min(unknown)!r}; set CALLTIDE_SERVE__KEYS anew")
+        self._networks = Networks(serving.audiosocket_networks)
+        self._feed = Feed(settings, frames("live"))
+        self.calls = Calls(serving, settings.ingest.packet_ms, self._feed)
+        self._results = Results(settings) if results else None
+        self._sessions: set[Session] = set()
+        self._waiting: dict[Socket, None] = {}
+        """Connections that were made to wait because Kafka is slow."""
+        self._draining = False
+
+    def refuses(self, route: Route, peer: str) -> str:
+        """A word for why no connection of this kind is let in now; empty: it is."""
+        if self._draining:
+            return "stopping"
+        if self.calls.full or len(self._sessions) >= 2 * self._serve.calls + 100:
+            return "full"
+        if route is AUDIOSOCKET and peer not in self._networks:
+            return "network"
+        return ""
+
+    def add(self, session: Session) -> None:
+        """A connection is there."""
+        self._sessions.add(session)
+        metrics.CONNECTIONS.labels(session.route.name).inc()
+
+    def discard(self, session: Session) -> None:
+        """It is no more."""
+        if session in self._sessions:
+            self._sessions.discard(session)
+            metrics.CONNECTIONS.labels(session.route.name).dec()
+
+    async def run(self, health: Health | None = None) -> None:
+        """Serve. Raises CalltideError: a port is taken, Kafka refuses or did not take the last records."""
+        if self._results is not None:
+            await self._results.start()
+        websockets, tcp = await self._listen()
+        health = health or Health()
+        stopping = asyncio.create_task(asyncio.to_thread(self._stop.wait))
+        try:
+            ticked = 0.0
+            while not stopping.done():
+                await asyncio.wait({stopping}, timeout=PUMP_S)
+                self._feed.pump()
+                for socket in list(self._waiting):
+                    self._let_go_on(socket)
+                if time.monotonic() - ticked >= TICK_S:
+                    ticked = time.monotonic()
+                    self._tick(ticked)
+                    health.beat()
+                    if self._feed.answers:
+                        health.ready(calls=len(self.calls), connections=len(self._sessions))
+                    else:
+                        health.waiting("Kafka does not answer; calls are kept as long as there is room")
+        finally:
+            self._draining = True
+            self._stop.set()
+            await stopping
+            health.waiting("stopping")
+            await self._drain(websockets, tcp)
+            await asyncio.to_thread(self._feed.close, FLUSH_S)
+
+    def _tick(self, now: float) -> None:
+        self.calls.tick(now_ms())
+        for session in list(self._sessions):
+            if fault := session.overdue(now, self._serve):
+                session.end(fault)
+
+    async def _listen(self) -> tuple[Server, asyncio.Server]:
+        serving = self._serve
+        try:
+            websockets = await serve(
+                self._converse,
+                serving.host,
+                serving.port,
+                process_request=self._admit,
+                select_subprotocol=_subprotocol,
+                create_connection=Socket,
+                compression=None,
+                max_size=serving.message_kb * 1_024,
+                open_timeout=serving.handshake_s,
+                close_timeout=CLOSE_S,
+            )
+        except OSError as error:
+            raise _taken(serving.host, serving.port, "PORT", error) from None
+        try:
+            loop = asyncio.get_running_loop()
+            tcp = await loop.create_server(lambda: Stream(self), serving.host, serving.audiosocket_port)
+        except OSError as error:
+            websockets.close()
+            raise _taken(serving.host, serving.audiosocket_port, "AUDIOSOCKET_PORT", error) from None
+        self.port = websockets.sockets[0].getsockname()[1]
+        self.audiosocket_port = tcp.sockets[0].getsockname()[1]
+        log.info("ready", extra={"port": self.port, "audiosocket_port": self.audiosocket_port})
+        return websockets, tcp
+
+    async def _drain(self, websockets: Server, tcp: asyncio.Server) -> None:
+        """Let nobody in, end every call properly, say goodbye."""
+        tcp.close()
+        for session in list(self._sessions):
+            session.end(Fault("the server stops; connect again", "stopping", CloseCode.GOING_AWAY))
+        self.calls.end_all(now_ms())
+        websockets.close(code=CloseCode.GOING_AWAY, reason="the server stops; connect again")
+        try:
+            async with asyncio.timeout(STOP_S):
+                await asyncio.shield(websockets.wait_closed())
+        except TimeoutError:
+            for connection in tuple(websockets.all_connections):
+                connection.transport.abort()
+            await websockets.wait_closed()
+        if self._results is not None:
+            await self._results.close()
+
+    # A websocket
+
+    def _admit(self, connection: ServerConnection, handshake: Handshake) -> Response | None:
+        """The opening handshake: the path, the key, room for one more, and what the query asks for."""
+        assert isinstance(connection, Socket)
+        path, _, query = handshake.path.partition("?")
+        if path == "/healthz":
+            return connection.respond(HTTPStatus.OK, "ok\n")
+        found = _route(path)
+        if found is None:
+            metrics.REFUSED.labels("none", "path").inc()
+            return connection.respond(HTTPStatus.NOT_FOUND, f"calls are taken at {', '.join(ROUTES)}\n")
+        route, rest = found
+        headers = {name.lower(): value for name, value in handshake.headers.raw_items()}
+        peer = str((connection.remote_address or ("",))[0])
+        request = Request(peer, path, query, headers)
+        tenant = self._keys.tenant(route.name, presented(headers, request.fields, rest))
+        if tenant is None or (rest and not self._keys.guards(route.name)):
+            return _refusal(route, request, 401, "unauthorized", "no valid key")
+        if why := self.refuses(route, peer):
+            return _refusal(route, request, 503, why, "no more calls can be taken now; try again later")
+        try:
+            session = Session(self, route, request, tenant)
+        except Fault as fault:
+            return _refusal(route, request, 400, fault.counted_as, str(fault))
+        connection.session = session
+        return None
+
+    async def _converse(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, Socket) and connection.session is not None
+        session = connection.session
+        self.add(session)
+        changed = asyncio.Event()
+        telling: list[asyncio.Task[None]] = []
+
+        def on_change() -> None:
+            changed.set()
+            if session.must_wait:
+                connection.transport.pause_reading()
+                self._waiting[connection] = None
+
+        def on_begin(call_id: str) -> None:
+            if session.route.tell is not None and self._results is not None:
+                telling.append(asyncio.create_task(self._tell(session, call_id)))
+
+        session.on_change, session.on_begin = on_change, on_begin
+        if session.call is not None:
+            on_begin(session.call.line.info.call_id)
+        closed = asyncio.create_task(connection.wait_closed())
+        changed.set()
+        try:
+            while not closed.done():
+                waiting = asyncio.create_task(changed.wait())
+                await asyncio.wait({waiting, closed}, return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+                changed.clear()
+                async with asyncio.timeout(SEND_S):
+                    while session.decoder.outbox:
+                        await connection.send(session.decoder.outbox.pop(0))
+                if session.fault is not None:
+                    await connection.close(session.fault.close_code, _reason(str(session.fault)))
+                elif session.decoder.finished:
+                    await connection.close()
+        except TimeoutError:
+            metrics.FAULTS.labels(session.route.name, "slow").inc()
+            connection.transport.abort()
+        except ConnectionClosed:
+            pass
+        finally:
+            session.lost()
+            self.discard(session)
+            self._waiting.pop(connection, None)
+            for task in (closed, *telling):
+                task.cancel()
+            await asyncio.gather(closed, *telling, return_exceptions=True)
+
+    async def _tell(self, session: Session, call_id: str) -> None:
+        assert self._results is not None
+        async for event in self._results.results(call_id):
+            session.tell(event)
+        if not session.decoder.finished:
+            session.end(Fault("too slow for the results, or they end here", "results_lost", 1013))
+
+    def _let_go_on(self, socket: Socket) -> None:
+        session = socket.session
+        if session is None or not session.must_wait:
+            del self._waiting[socket]
+            socket.transport.resume_reading()
+
+
+def _route(path: str) -> tuple[Route, str] | None:
+    """The protocol of a path, and what stands behind it."""
+    for known, route in ROUTES.items():
+        if path == known or path == known + "/":
+            return route, ""
+        if path.startswith(known + "/"):
+            return route, path[len(known) + 1 :]
+    return None
+
+
+def _refusal(route: Route, request: Request, status: int, why: str, message: str) -> Response:
+    metrics.REFUSED.labels(route.name, why).inc()
+    headers, body = route.refused(status, message, request.id)
+    more = {"Content-Length": str(len(body)), "Connection": "close"}
+    if status == 401:
+        more["WWW-Authenticate"] = "Bearer"
+    if status == 503:
+        more["Retry-After"] = "5"
+    return Response(status, HTTPStatus(status).phrase, Headers(headers | more), body)
+
+
+def _subprotocol(_connection: ServerConnection, offered: "list[str] | object") -> str | None:
+    """A browser that brings its key as a subprotocol has to be given the name beside it."""
+    names = list(offered)  # type: ignore[call-overload]
+    return next((name for name in names if name.lower() in SUBPROTOCOLS), None)
+
+
+def _reason(text: str) -> str:
+    """A close frame has room for 123 bytes."""
+    return text.encode()[:120].decode(errors="ignore")
+
+
+def _taken(host: str, port: int, name: str, error: OSError) -> CalltideError:
+    return CalltideError(
+        f"cannot listen on {host}:{port} ({error.strerror or error}); stop the program that does, or set "
+        f"CALLTIDE_SERVE__{name} or CALLTIDE_SERVE__HOST"
+    )
+
+
+def serve_until(settings: Settings, serving: Serve, stop: threading.Event, health: Health) -> None:
+    """Take calls until `stop` is set. Raises CalltideError as `Switchboard.run`."""
+    # The library tells each connection it opens and closes, and each handshake that was none.
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)
+    uvloop.run(Switchboard(settings, serving, stop).run(health))

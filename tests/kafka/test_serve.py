@@ -1,0 +1,448 @@
+"""`calltide serve` with real sockets and the real broker: what arrives is in Kafka, what is wrong ends alone."""
+
+import asyncio
+import base64
+import json
+import os
+import signal
+import struct
+import threading
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import numpy as np
+import pytest
+from prometheus_client import REGISTRY
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from deploy.broker import Broker
+from deploy.topics import Topics
+from schemas.events import CallEnded, CallStarted, decode
+from schemas.topics import DEFAULT_PARTITIONS, FRAMES, SCORES, TOPICS
+from streams.health import Health
+from streams.ingestion import server as module
+from streams.ingestion.server import Switchboard
+from streams.ingestion.settings import Serve
+from streams.settings import Settings
+from tests.workers import Found, everything
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture(scope="module")
+def settings(kafka_bootstrap: str) -> Settings:
+    Topics(kafka_bootstrap).create([topic for topic in TOPICS if topic.name in (FRAMES, SCORES)])
+    base = Settings()
+    return base.model_copy(
+        update={"kafka": base.kafka.model_copy(update={"bootstrap_servers": kafka_bootstrap})},
+    )
+
+
+@asynccontextmanager
+async def served(settings: Settings, **fields: object) -> AsyncIterator[Switchboard]:
+    """A running server on free ports."""
+    stop, health = threading.Event(), Health()
+    serving = Serve.model_validate({"port": 0, "audiosocket_port": 0, **fields})
+    switchboard = Switchboard(settings, serving, stop)
+    running = asyncio.create_task(switchboard.run(health))
+    ready = asyncio.create_task(asyncio.to_thread(health.serving.wait, 30))
+    await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
+    if running.done():
+        running.result()
+    try:
+        yield switchboard
+    finally:
+        stop.set()
+        await running
+
+
+def run(test: Callable[[], Awaitable[None]]) -> None:
+    """With a limit: a test that hangs says so."""
+
+    async def limited() -> None:
+        async with asyncio.timeout(60):
+            await test()
+
+    asyncio.run(limited())
+
+
+def call_of(settings: Settings, call_id: str) -> list[Found]:
+    """The call's records, in order."""
+    found = everything(settings.bootstrap_servers, FRAMES, DEFAULT_PARTITIONS).found
+    return [record for record in found if record.key == call_id]
+
+
+def sound(records: list[Found], channel: int = 0) -> bytes:
+    """What was said on a channel."""
+    return b"".join(record.value or b"" for record in records if record.headers.get("channel") == str(channel).encode())
+
+
+def ending(records: list[Found]) -> CallEnded:
+    """The call's end; there is one, and a start, and packets without a hole in their numbers."""
+    events = [decode(record.headers, record.value or b"") for record in records if record.headers["kind"] != b"audio"]
+    assert isinstance(events[0], CallStarted)
+    assert sum(isinstance(event, CallEnded) for event in events) == 1
+    assert isinstance(events[-1], CallEnded)
+    return events[-1]
+
+
+def counted(name: str, **labels: str) -> float:
+    """A metric as it stands."""
+    return REGISTRY.get_sample_value(f"calltide_ingest_{name}", labels) or 0.0
+
+
+SOUND = np.random.default_rng(3).integers(0, 255, 8_000, dtype=np.uint8).tobytes()
+"""A second of mu-law."""
+
+
+class Twilio:
+    """The client's side of a stream."""
+
+    def __init__(self, socket: ClientConnection, call_id: str) -> None:
+        self.socket = socket
+        self.call_id = call_id
+        self.stream = f"MZ{uuid.uuid4().hex}"
+
+    async def start(self) -> None:
+        """Both tracks."""
+        start = {
+            "accountSid": "AC1",
+            "callSid": self.call_id,
+            "streamSid": self.stream,
+            "tracks": ["inbound", "outbound"],
+            "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
+            "customParameters": {"queue": "billing"},
+        }
+        await self.socket.send(json.dumps({"event": "connected", "protocol": "Call", "version": "1.0.0"}))
+        await self._send("start", start)
+
+    async def media(self, at_ms: int, sound: bytes) -> None:
+        """20 ms at a time, on both tracks."""
+        for start in range(0, len(sound), 160):
+            payload = base64.b64encode(sound[start : start + 160]).decode()
+            for track in ("inbound", "outbound"):
+                fields = {"track": track, "chunk": "1", "timestamp": str(at_ms + start // 8), "payload": payload}
+                await self._send("media", fields)
+
+    async def stop(self) -> None:
+        """The call is over; the server closes."""
+        await self._send("stop", {"accountSid": "AC1", "callSid": self.call_id})
+        await self.socket.wait_closed()
+
+    async def _send(self, kind: str, fields: object) -> None:
+        await self.socket.send(
+            json.dumps({"event": kind, "sequenceNumber": "1", "streamSid": self.stream, kind: fields})
+        )
+
+
+def twilio(switchboard: Switchboard, path: str = "/twilio", **options: object) -> connect:
+    return connect(f"ws://127.0.0.1:{switchboard.port}{path}", **options)  # type: ignore[arg-type]
+
+
+def test_a_call_over_a_websocket_is_in_kafka_whole(settings: Settings) -> None:
+    call_id = f"CA{uuid.uuid4().hex}"
+
+    async def test() -> None:
+        async with served(settings) as switchboard, twilio(switchboard) as socket:
+            client = Twilio(socket, call_id)
+            await client.start()
+            await client.media(0, SOUND)
+            await client.stop()
+            assert socket.close_code == 1000
+            assert len(switchboard.calls) == 0
+
+    run(test)
+    records = call_of(settings, call_id)
+    assert sound(records, 0) == sound(records, 1) == SOUND
+    end = ending(records)
+    assert (end.reason, end.duration_ms) == ("hangup", 1_000)
+    assert end.call.roles == ("customer", "agent")
+    assert (end.call.queue, end.call.source) == ("billing", "twilio")
+
+
+def test_a_call_over_tcp_is_in_kafka_whole(settings: Settings) -> None:
+    call_id = uuid.uuid4()
+    pcm = np.random.default_rng(4).integers(-3_000, 3_000, 8_000, dtype="<i2").tobytes()
+
+    async def test() -> None:
+        async with served(settings) as switchboard:
+            reader, writer = await asyncio.open_connection("127.0.0.1", switchboard.audiosocket_port)
+            writer.write(struct.pack(">BH", 1, 16) + call_id.bytes)
+            for start in range(0, len(pcm), 320):
+                writer.write(struct.pack(">BH", 0x10, 320) + pcm[start : start + 320])
+            writer.write(struct.pack(">BH", 0, 0))
+            assert await reader.read() == b""
+            writer.close()
+
+    run(test)
+    records = call_of(settings, str(call_id))
+    assert sound(records) == pcm
+    assert ending(records).reason == "hangup"
+
+
+def test_a_connection_that_comes_back_goes_on_with_the_call(settings: Settings) -> None:
+    call_id = f"CA{uuid.uuid4().hex}"
+
+    async def test() -> None:
+        async with served(settings) as switchboard:
+            async with twilio(switchboard) as socket:
+                client = Twilio(socket, call_id)
+                await client.start()
+                await client.media(0, SOUND)
+                socket.transport.abort()
+            async with twilio(switchboard) as socket:
+                client = Twilio(socket, call_id)
+                await client.start()
+                await client.media(0, SOUND)
+                await client.stop()
+
+    run(test)
+    records = call_of(settings, call_id)
+    assert sound(records) == SOUND + SOUND
+    sequences = [int(record.headers["sequence"]) for record in records if record.headers.get("channel") == b"0"]
+    assert sequences == list(range(len(sequences)))
+    assert ending(records).reason == "hangup"
+
+
+def test_a_connection_that_does_not_come_back_ends_the_call(settings: Settings) -> None:
+    call_id = f"CA{uuid.uuid4().hex}"
+
+    async def test() -> None:
+        async with served(settings, grace_s=0.1) as switchboard:
+            async with twilio(switchboard) as socket:
+                client = Twilio(socket, call_id)
+                await client.start()
+                await client.media(0, SOUND[:1_000])
+                socket.transport.abort()
+            while len(switchboard.calls):
+                await asyncio.sleep(0.02)
+
+    run(test)
+    records = call_of(settings, call_id)
+    assert sound(records) == SOUND[:1_000]
+    assert ending(records).reason == "interrupted"
+
+
+def test_stopping_ends_the_calls_properly(settings: Settings) -> None:
+    call_id = f"CA{uuid.uuid4().hex}"
+
+    async def test() -> None:
+        async with served(settings) as switchboard:
+            socket = await twilio(switchboard)
+            client = Twilio(socket, call_id)
+            await client.start()
+            await client.media(0, SOUND)
+            await socket.ping()
+            while not len(switchboard.calls):
+                await asyncio.sleep(0.01)
+        await socket.wait_closed()
+        assert socket.close_code == 1001
+
+    run(test)
+    records = call_of(settings, call_id)
+    assert ending(records).reason == "interrupted"
+    assert SOUND.startswith(sound(records))
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "fault"),
+    [
+        ("{", 1007, "not_json"),
+        ("[" * 50_000, 1007, "not_json"),
+        (b"\x00" * 160, 1003, "binary"),
+        (json.dumps({"event": "media", "media": {}}), 1008, "early"),
+        ("x" * 70_000, 1009, None),
+    ],
+)
+def test_what_is_wrong_ends_one_connection_and_no_other(
+    settings: Settings, message: str | bytes, code: int, fault: str | None
+) -> None:
+    call_id = f"CA{uuid.uuid4().hex}"
+
+    async def test() -> None:
+        async with served(settings) as switchboard, twilio(switchboard) as good, twilio(switchboard) as bad:
+            client = Twilio(good, call_id)
+            await client.start()
+            await client.media(0, SOUND[:4_000])
+            before = counted("faults_total", protocol="twilio", fault=str(fault))
+            await bad.send(message)
+            await bad.wait_closed()
+            assert bad.close_code == code
+            if fault:
+                assert counted("faults_total", protocol="twilio", fault=fault) == before + 1
+            await client.media(500, SOUND[4_000:])
+            await client.stop()
+
+    run(test)
+    records = call_of(settings, call_id)
+    assert sound(records) == SOUND
+    assert ending(records).reason == "hangup"
+
+
+def test_a_length_that_would_be_gigabytes_is_refused_by_its_header(settings: Settings) -> None:
+    async def test() -> None:
+        async with served(settings) as switchboard:
+            socket = await twilio(switchboard)
+            # A masked text frame of 2 GiB, of which nothing comes.
+            socket.transport.write(b"\x81\xff" + struct.pack(">Q", 2**31) + b"\0\0\0\0")
+            await socket.wait_closed()
+            assert socket.close_code == 1009
+            reader, writer = await asyncio.open_connection("127.0.0.1", switchboard.audiosocket_port)
+            writer.write(b"\x77\xff\xff")
+            assert await reader.read() == b""
+            writer.close()
+
+    run(test)
+
+
+def test_who_says_nothing_is_sent_away(settings: Settings) -> None:
+    async def test() -> None:
+        async with served(settings, handshake_s=0.3) as switchboard:
+            before = counted("faults_total", protocol="twilio", fault="handshake")
+            silent = await twilio(switchboard)
+            reader, writer = await asyncio.open_connection("127.0.0.1", switchboard.audiosocket_port)
+            # Not even a handshake.
+            nothing, other = await asyncio.open_connection("127.0.0.1", switchboard.port)
+            await silent.wait_closed()
+            assert silent.close_code == 1008
+            assert await reader.read() == b""
+            assert b"408" in await nothing.read() or nothing.at_eof()
+            assert counted("faults_total", protocol="twilio", fault="handshake") == before + 1
+            writer.close()
+            other.close()
+
+    run(test)
+
+
+def test_a_call_that_falls_silent_ends_as_idle(settings: Settings) -> None:
+    call_id = f"CA{uuid.uuid4().hex}"
+
+    async def test() -> None:
+        async with served(settings, idle_s=0.3) as switchboard, twilio(switchboard) as socket:
+            client = Twilio(socket, call_id)
+            await client.start()
+            await client.media(0, SOUND)
+            await socket.wait_closed()
+            assert socket.close_code == 1008
+            while len(switchboard.calls):
+                await asyncio.sleep(0.02)
+
+    run(test)
+    records = call_of(settings, call_id)
+    assert sound(records) == SOUND
+    assert ending(records).reason == "idle"
+
+
+def test_no_more_calls_than_may_be(settings: Settings) -> None:
+    async def test() -> None:
+        async with served(settings, calls=1) as switchboard, twilio(switchboard) as first, twilio(switchboard) as late:
+            await Twilio(first, f"CA{uuid.uuid4().hex}").start()
+            await first.ping()
+            while not len(switchboard.calls):
+                await asyncio.sleep(0.01)
+            await Twilio(late, f"CA{uuid.uuid4().hex}").start()
+            await late.wait_closed()
+            assert late.close_code == 1013
+            with pytest.raises(InvalidStatus) as refused:
+                await twilio(switchboard)
+            assert refused.value.response.status_code == 503
+
+    run(test)
+
+
+def test_keys_open_their_own_source_and_name_the_tenant(settings: Settings) -> None:
+    call_id = f"CA{uuid.uuid4().hex}"
+    keys = {"twilio": {"acme": "secret"}, "listen": {"acme": "other"}}
+
+    async def test() -> None:
+        async with served(settings, keys=keys) as switchboard:
+            for path, headers in (
+                ("/twilio", {}),
+                ("/twilio/wrong", {}),
+                ("/twilio", {"Authorization": "Bearer other"}),
+                ("/microphone/secret", {}),
+            ):
+                with pytest.raises(InvalidStatus) as refused:
+                    await twilio(switchboard, path, additional_headers=headers)
+                assert refused.value.response.status_code == 401
+            with pytest.raises(InvalidStatus) as refused:
+                await twilio(switchboard, "/other")
+            assert refused.value.response.status_code == 404
+            for path, options in (
+                ("/twilio", {"additional_headers": {"Authorization": "Bearer secret"}}),
+                ("/twilio", {"additional_headers": {"X-API-KEY": "secret"}}),
+                ("/twilio?token=secret", {}),
+                ("/twilio", {"subprotocols": ["token", "secret"]}),
+            ):
+                async with twilio(switchboard, path, **options):
+                    pass
+            async with twilio(switchboard, "/twilio/secret") as socket:
+                client = Twilio(socket, call_id)
+                await client.start()
+                await client.stop()
+
+    run(test)
+    assert ending(call_of(settings, call_id)).call.tenant == "acme"
+
+
+def test_audiosocket_takes_calls_from_its_networks_only(settings: Settings) -> None:
+    async def test() -> None:
+        async with served(settings, audiosocket_networks=("10.0.0.0/8",)) as switchboard:
+            reader, writer = await asyncio.open_connection("127.0.0.1", switchboard.audiosocket_port)
+            with pytest.raises(ConnectionError):
+                assert await reader.read() != b""
+                raise AssertionError("let in")
+            writer.close()
+
+    run(test)
+
+
+def test_a_client_that_never_reads_is_cut_off(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SEND_S", 0.5)
+
+    async def test() -> None:
+        async with served(settings) as switchboard:
+            before = counted("faults_total", protocol="listen", fault="slow")
+            socket = await twilio(switchboard, "/v1/listen?encoding=linear16&sample_rate=8000")
+            socket.transport.pause_reading()
+            told = json.dumps({"type": "Configure"})
+
+            async def flood() -> None:
+                while True:
+                    await socket.send(told)
+
+            with pytest.raises(ConnectionClosed):
+                await flood()
+            assert counted("faults_total", protocol="listen", fault="slow") == before + 1
+
+    run(test)
+
+
+def test_a_slow_broker_costs_audio_and_no_call(settings: Settings, broker: Broker) -> None:
+    """With the broker frozen and room for 100 records, a call keeps its newest second and its end."""
+    call_id = f"CA{uuid.uuid4().hex}"
+    small = settings.kafka.model_copy(update={"client": {"queue.buffering.max.messages": "4"}})
+    assert broker.pid
+
+    async def test() -> None:
+        frozen = settings.model_copy(update={"kafka": small})
+        async with served(frozen, buffer_s=1.0) as switchboard, twilio(switchboard) as socket:
+            before = counted("overflow_packets_total", protocol="twilio")
+            client = Twilio(socket, call_id)
+            await client.start()
+            assert broker.pid
+            await asyncio.sleep(0.2)
+            os.kill(broker.pid, signal.SIGSTOP)
+            try:
+                await client.media(0, SOUND * 4)
+                await client.stop()
+                assert counted("overflow_packets_total", protocol="twilio") - before >= 2 * 40 - 2 * 10 - 4
+            finally:
+                os.kill(broker.pid, signal.SIGCONT)
+
+    run(test)
+    records = call_of(settings, call_id)
+    assert (SOUND * 4).endswith(sound(records)[-8_000:])
+    assert ending(records).duration_ms == 4_000
