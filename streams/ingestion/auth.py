@@ -9,6 +9,7 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 
 from schemas.errors import CalltideError
+from streams.ingestion.signatures import Handshake, client_secret, header, signed_by_genesys, signed_by_twilio
 
 SUBPROTOCOLS = ("token", "bearer")
 """A browser's websocket can send no header but this: `Sec-WebSocket-Protocol: token, KEY`."""
@@ -59,6 +60,23 @@ def presented(headers: Mapping[str, str], query: Mapping[str, str], path_rest: s
     if path_rest:
         found.append(path_rest)
     return found
+
+
+class Signatures:
+    """Handshakes that have to be signed (streams/ingestion/signatures.py). Raises CalltideError for a secret that is
+    none."""
+
+    def __init__(self, audiohook_secrets: Mapping[str, str], twilio_auth_token: str) -> None:
+        self._genesys = {key: client_secret(secret) for key, secret in audiohook_secrets.items()}
+        self._twilio = twilio_auth_token
+
+    def hold(self, source: str, handshake: Handshake) -> bool:
+        """Whether the handshake is signed, or need not be: an AudioHook key without a secret, no token of Twilio's."""
+        if source == "audiohook" and header(handshake.headers, "x-api-key") in self._genesys:
+            return signed_by_genesys(handshake, self._genesys)
+        if source == "twilio" and self._twilio:
+            return signed_by_twilio(handshake, self._twilio)
+        return True
 
 
 class Networks:

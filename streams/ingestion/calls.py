@@ -94,7 +94,7 @@ class Calls:
         if self.full:
             raise Fault("as many calls as may be are going on", "full", 1013)
         packets = round(self._settings.buffer_s * 1_000 / self._packet_ms) * max(len(began.roles), 1)
-        ring = Ring(route.name, max(packets, 1))
+        ring = Ring(route.name, max(packets, 1), lossless=not route.live)
         started_ms = self._ended.pop((owner, began.call_id), None)
         line = Line(
             began,

@@ -30,12 +30,16 @@ QUIET_S: Final = 10.0
 
 
 class Ring:
-    """The records of one call that Kafka's client has no room for, oldest first: at most `packets` of audio."""
+    """The records of one call that Kafka's client has no room for, oldest first: at most `packets` of audio.
 
-    def __init__(self, source: str, packets: int) -> None:
+    `lossless`: whoever sends is made to wait when it is `full`, so what has come all the same is kept.
+    """
+
+    def __init__(self, source: str, packets: int, *, lossless: bool = False) -> None:
         self.waiting: deque[Record] = deque()
         self.dropped = 0
         self._packets = packets
+        self._lossless = lossless
         self._audio = 0
         self._source = source
 
@@ -43,7 +47,7 @@ class Ring:
         """Add a record; the oldest packet of audio goes when there is no room."""
         self.waiting.append(record)
         self._audio += record.kind == "audio"
-        if self._audio > self._packets:
+        if self._audio > self._packets and not self._lossless:
             at = next(at for at, one in enumerate(self.waiting) if one.kind == "audio")
             del self.waiting[at]
             self._audio -= 1
@@ -56,7 +60,7 @@ class Ring:
 
     @property
     def full(self) -> bool:
-        """Whether it is half full: whoever can wait should."""
+        """Whether it is half full: whoever can wait has to."""
         return self._audio * 2 >= self._packets
 
 

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
@@ -25,13 +26,14 @@ from schemas.errors import CalltideError
 from schemas.topics import frames
 from streams.health import Health
 from streams.ingestion import metrics
-from streams.ingestion.auth import SUBPROTOCOLS, Keys, Networks, presented
+from streams.ingestion.auth import SUBPROTOCOLS, Keys, Networks, Signatures, presented
 from streams.ingestion.calls import Call, Calls
 from streams.ingestion.feed import Feed
 from streams.ingestion.line import Leg
 from streams.ingestion.results import Results
 from streams.ingestion.routes import AUDIOSOCKET, ROUTES, Request, Route
 from streams.ingestion.settings import Serve
+from streams.ingestion.signatures import Handshake as Signed
 from streams.protocols.base import Began, Ended, Event, Fault
 from streams.settings import Settings
 
@@ -91,7 +93,7 @@ class Session:
             self._take(self.decoder.receive(message))
         except Fault as fault:
             self._fail(fault)
-        if self.decoder.outbox or self.decoder.finished or self.must_wait:
+        if self.decoder.outbox or self.decoder.finished:
             self.on_change()
 
     @property
@@ -180,15 +182,40 @@ class Socket(ServerConnection):
     the cost of a message of 20 ms."""
 
     session: Session | None = None
-    tenant = ""
     _pieces: list[bytes] | None = None
     _text = False
+    _held: deque[Frame] | None = None
+    """What had arrived already when the client was made to wait: one read of the socket at most."""
 
     def process_event(self, event: object) -> None:
         """One frame, or the handshake."""
         if self.session is None or not isinstance(event, Frame) or event.opcode not in _DATA:
             super().process_event(event)  # type: ignore[arg-type]
-            return
+        elif self._held is not None:
+            self._held.append(event)
+        else:
+            self._hear(event)
+            if self.session.must_wait:
+                self._held = deque()
+                self.transport.pause_reading()
+
+    @property
+    def waits(self) -> bool:
+        """Whether the client is made to wait."""
+        return self._held is not None
+
+    def go_on(self) -> None:
+        """Hear what was held, and more of it, as far as there is room."""
+        assert self.session is not None and self._held is not None
+        while self._held and not self.session.must_wait:
+            self._hear(self._held.popleft())
+        if not self._held and not self.session.must_wait:
+            self._held = None
+            if not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def _hear(self, event: Frame) -> None:
+        assert self.session is not None
         data = bytes(event.data)
         if event.opcode is not Opcode.CONT:
             self._text = event.opcode is Opcode.TEXT
@@ -280,13 +307,14 @@ class Switchboard:
         unknown = set(serving.keys) - {route.name for route in (*ROUTES.values(), AUDIOSOCKET)}
         if unknown:
             raise CalltideError(f"keys of an unknown protocol {min(unknown)!r}; set CALLTIDE_SERVE__KEYS anew")
+        self._signatures = Signatures(serving.audiohook_secrets, serving.twilio_auth_token)
         self._networks = Networks(serving.audiosocket_networks)
         self._feed = Feed(settings, frames("live"))
         self.calls = Calls(serving, settings.ingest.packet_ms, self._feed)
         self._results = Results(settings) if results else None
         self._sessions: set[Session] = set()
-        self._waiting: dict[Socket, None] = {}
-        """Connections that were made to wait because Kafka is slow."""
+        self._sockets: set[Socket] = set()
+        """Of protocols whose clients can be made to wait."""
         self._draining = False
 
     def refuses(self, route: Route, peer: str) -> str:
@@ -322,8 +350,9 @@ class Switchboard:
             while not stopping.done():
                 await asyncio.wait({stopping}, timeout=PUMP_S)
                 self._feed.pump()
-                for socket in list(self._waiting):
-                    self._let_go_on(socket)
+                for socket in self._sockets:
+                    if socket.waits:
+                        socket.go_on()
                 if time.monotonic() - ticked >= TICK_S:
                     ticked = time.monotonic()
                     self._tick(ticked)
@@ -410,6 +439,8 @@ class Switchboard:
         tenant = self._keys.tenant(route.name, presented(headers, request.fields, rest))
         if tenant is None or (rest and not self._keys.guards(route.name)):
             return _refusal(route, request, 401, "unauthorized", "no valid key")
+        if not self._signatures.hold(route.name, Signed(handshake.path, headers)):
+            return _refusal(route, request, 401, "unsigned", "not signed as it has to be")
         if why := self.refuses(route, peer):
             return _refusal(route, request, 503, why, "no more calls can be taken now; try again later")
         try:
@@ -426,19 +457,15 @@ class Switchboard:
         changed = asyncio.Event()
         telling: list[asyncio.Task[None]] = []
 
-        def on_change() -> None:
-            changed.set()
-            if session.must_wait:
-                connection.transport.pause_reading()
-                self._waiting[connection] = None
-
         def on_begin(call_id: str) -> None:
             if session.route.tell is not None and self._results is not None:
                 telling.append(asyncio.create_task(self._tell(session, call_id)))
 
-        session.on_change, session.on_begin = on_change, on_begin
+        session.on_change, session.on_begin = changed.set, on_begin
         if session.call is not None:
             on_begin(session.call.line.info.call_id)
+        if not session.route.live:
+            self._sockets.add(connection)
         closed = asyncio.create_task(connection.wait_closed())
         changed.set()
         try:
@@ -462,7 +489,7 @@ class Switchboard:
         finally:
             session.lost()
             self.discard(session)
-            self._waiting.pop(connection, None)
+            self._sockets.discard(connection)
             for task in (closed, *telling):
                 task.cancel()
             await asyncio.gather(closed, *telling, return_exceptions=True)
@@ -473,12 +500,6 @@ class Switchboard:
             session.tell(event)
         if not session.decoder.finished:
             session.end(Fault("too slow for the results, or they end here", "results_lost", 1013))
-
-    def _let_go_on(self, socket: Socket) -> None:
-        session = socket.session
-        if session is None or not session.must_wait:
-            del self._waiting[socket]
-            socket.transport.resume_reading()
 
 
 def _route(path: str) -> tuple[Route, str] | None:

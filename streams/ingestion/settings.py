@@ -17,6 +17,10 @@ class Serve(BaseModel):
     keys: dict[str, dict[str, str]] = Field(
         {}, description='keys by protocol and tenant: {"twilio": {"acme": "…"}}; a protocol without any is open'
     )
+    audiohook_secrets: dict[str, str] = Field(
+        {}, description="client secret (base64) by API key of Genesys: who has one must sign"
+    )
+    twilio_auth_token: str = Field("", description="auth token of the Twilio account: if set, streams must be signed")
     calls: int = Field(2_000, ge=1, description="most calls at one time")
     call_minutes: int = Field(240, ge=1, description="longest call")
     idle_s: float = Field(60.0, gt=0, description="a connection that says nothing for so long is closed")

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hmac
 import json
 import os
 import signal
@@ -13,14 +14,16 @@ from contextlib import asynccontextmanager
 
 import numpy as np
 import pytest
+from confluent_kafka import Producer
 from prometheus_client import REGISTRY
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from deploy.broker import Broker
 from deploy.topics import Topics
-from schemas.events import CallEnded, CallStarted, decode
+from schemas.events import CallEnded, CallEvent, CallStarted, Score, decode, encode
 from schemas.topics import DEFAULT_PARTITIONS, FRAMES, SCORES, TOPICS
+from streams import kafka
 from streams.health import Health
 from streams.ingestion import server as module
 from streams.ingestion.server import Switchboard
@@ -387,6 +390,21 @@ def test_keys_open_their_own_source_and_name_the_tenant(settings: Settings) -> N
     assert ending(call_of(settings, call_id)).call.tenant == "acme"
 
 
+def test_a_stream_must_be_signed_where_an_auth_token_is_set(settings: Settings) -> None:
+    async def test() -> None:
+        async with served(settings, twilio_auth_token="token") as switchboard:
+            url = f"wss://127.0.0.1:{switchboard.port}/twilio"
+            good = base64.b64encode(hmac.digest(b"token", url.encode(), "sha1")).decode()
+            async with twilio(switchboard, additional_headers={"X-Twilio-Signature": good}):
+                pass
+            for headers in ({}, {"X-Twilio-Signature": good[::-1]}):
+                with pytest.raises(InvalidStatus) as refused:
+                    await twilio(switchboard, additional_headers=headers)
+                assert refused.value.response.status_code == 401
+
+    run(test)
+
+
 def test_audiosocket_takes_calls_from_its_networks_only(settings: Settings) -> None:
     async def test() -> None:
         async with served(settings, audiosocket_networks=("10.0.0.0/8",)) as switchboard:
@@ -446,3 +464,84 @@ def test_a_slow_broker_costs_audio_and_no_call(settings: Settings, broker: Broke
     records = call_of(settings, call_id)
     assert (SOUND * 4).endswith(sound(records)[-8_000:])
     assert ending(records).duration_ms == 4_000
+
+
+def score_of(call_id: str, started_at: str) -> Score:
+    """An utterance as the last stage writes it."""
+    return Score.model_validate(
+        {
+            "call": {"call_id": call_id, "started_at": started_at, "roles": ["unknown"]},
+            "channel": 0,
+            "start_ms": 100,
+            "end_ms": 900,
+            "cut": "pause",
+            "codec": "pcm_s16le",
+            "rate": 8_000,
+            "captured_at": started_at,
+            "speaker": "S1",
+            "role": "unknown",
+            "speaker_confidence": 1.0,
+            "text": "Good morning.",
+            "words": [{"text": "Good", "start_ms": 100, "end_ms": 300, "confidence": 0.9}],
+            "language": "en",
+            "asr_confidence": 0.9,
+            "asr_model": "m",
+            "running": {"score": 0, "party_score": 0, "utterances": 1},
+            "pipeline_version": "v1",
+        }
+    )
+
+
+def test_a_connection_is_told_what_became_of_its_call_and_of_no_other(settings: Settings) -> None:
+    call_id = f"call-{uuid.uuid4().hex}"
+    started_at = "2026-01-01T00:00:00Z"
+    producer = Producer(kafka.producer(settings, log_level=0))
+
+    def write(event: CallEvent) -> None:
+        headers, value = encode(event)
+        producer.produce(SCORES, value, event.call.call_id, headers=list(headers))
+        assert producer.flush(30) == 0
+
+    async def test() -> None:
+        async with served(settings) as switchboard:
+            path = f"/v1/listen?encoding=linear16&sample_rate=8000&call={call_id}"
+            async with twilio(switchboard, path) as socket:
+                await socket.send(b"\1\0" * 8_000)
+                while not len(switchboard.calls):
+                    await asyncio.sleep(0.01)
+                await socket.send(json.dumps({"type": "CloseStream"}))
+                while len(switchboard.calls):
+                    await asyncio.sleep(0.01)
+                write(score_of("another", started_at))
+                mine = score_of(call_id, started_at)
+                write(mine)
+                write(CallEnded(call=mine.call, duration_ms=1_000, ended_at=mine.captured_at, reason="hangup"))
+                told = [json.loads(message) async for message in socket]
+                assert socket.close_code == 1000
+            texts = [one["channel"]["alternatives"][0]["transcript"] for one in told if one["type"] == "Results"]
+            assert texts == ["Good morning."]
+            assert told[-1]["type"] == "Metadata"
+
+    run(test)
+    assert ending(call_of(settings, call_id)).reason == "hangup"
+
+
+def test_who_can_wait_is_made_to_wait_and_loses_nothing(settings: Settings) -> None:
+    """A minute as fast as the socket takes it, with room for a second of it before Kafka."""
+    call_id = f"call-{uuid.uuid4().hex}"
+    sound_sent = SOUND * 60
+    small = settings.kafka.model_copy(update={"client": {"queue.buffering.max.messages": "10"}})
+
+    async def test() -> None:
+        tight = settings.model_copy(update={"kafka": small})
+        async with served(tight, buffer_s=1.0) as switchboard:
+            path = f"/v1/listen?encoding=mulaw&sample_rate=8000&call={call_id}"
+            async with twilio(switchboard, path) as socket:
+                for start in range(0, len(sound_sent), 8_000):
+                    await socket.send(sound_sent[start : start + 8_000])
+                await socket.send(json.dumps({"type": "CloseStream"}))
+                while len(switchboard.calls) or not counted("calls_ended_total", protocol="listen", reason="hangup"):
+                    await asyncio.sleep(0.01)
+
+    run(test)
+    assert sound(call_of(settings, call_id)) == sound_sent
