@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, get_args
+from typing import Any, ClassVar, Final, Literal, cast, get_args
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 import numpy as np
@@ -357,8 +357,8 @@ class _Connection(asyncio.Protocol):
     # From asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's are no subclass of asyncio's.
+        self.transport = cast(asyncio.Transport, transport)
         if self.websocket is not None:
             self.websocket.send_request(self.request)
             self._flush()

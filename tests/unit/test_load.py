@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import uvloop
 from websockets.asyncio.server import ServerConnection, serve
 
 from schemas.errors import CalltideError
@@ -72,7 +73,8 @@ async def server(protocol: Name, calls: Calls, headers: list[dict[str, str]] | N
 
 
 def run(test: Callable[[], Coroutine[Any, Any, Tally]]) -> Tally:
-    return asyncio.run(asyncio.wait_for(test(), 60))
+    # On the loop that the command uses.
+    return uvloop.run(asyncio.wait_for(test(), 60))
 
 
 @pytest.fixture(scope="module")
