@@ -214,6 +214,11 @@ class Socket(ServerConnection):
             if not self.transport.is_closing():
                 self.transport.resume_reading()
 
+    def hear_held(self) -> None:
+        """The connection ends: what has arrived is heard, room or not."""
+        while self._held:
+            self._hear(self._held.popleft())
+
     def _hear(self, event: Frame) -> None:
         assert self.session is not None
         data = bytes(event.data)
@@ -406,6 +411,8 @@ class Switchboard:
     async def _drain(self, websockets: Server, tcp: asyncio.Server) -> None:
         """Let nobody in, end every call properly, say goodbye."""
         tcp.close()
+        for socket in self._sockets:
+            socket.hear_held()
         for session in list(self._sessions):
             session.end(Fault("the server stops; connect again", "stopping", CloseCode.GOING_AWAY))
         self.calls.end_all(now_ms())
@@ -487,6 +494,7 @@ class Switchboard:
         except ConnectionClosed:
             pass
         finally:
+            connection.hear_held()
             session.lost()
             self.discard(session)
             self._sockets.discard(connection)

@@ -6,6 +6,7 @@ import hmac
 import json
 import os
 import signal
+import socket as socket_module
 import struct
 import threading
 import uuid
@@ -423,7 +424,10 @@ def test_a_client_that_never_reads_is_cut_off(settings: Settings, monkeypatch: p
     async def test() -> None:
         async with served(settings) as switchboard:
             before = counted("faults_total", protocol="listen", fault="slow")
-            socket = await twilio(switchboard, "/v1/listen?encoding=linear16&sample_rate=8000")
+            small = socket_module.socket()
+            small.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_RCVBUF, 4_096)
+            small.connect(("127.0.0.1", switchboard.port))
+            socket = await twilio(switchboard, "/v1/listen?encoding=linear16&sample_rate=8000", sock=small)
             socket.transport.pause_reading()
             told = json.dumps({"type": "Configure"})
 
@@ -535,12 +539,13 @@ def test_who_can_wait_is_made_to_wait_and_loses_nothing(settings: Settings) -> N
     async def test() -> None:
         tight = settings.model_copy(update={"kafka": small})
         async with served(tight, buffer_s=1.0) as switchboard:
+            before = counted("calls_ended_total", protocol="listen", reason="hangup")
             path = f"/v1/listen?encoding=mulaw&sample_rate=8000&call={call_id}"
             async with twilio(switchboard, path) as socket:
                 for start in range(0, len(sound_sent), 8_000):
                     await socket.send(sound_sent[start : start + 8_000])
                 await socket.send(json.dumps({"type": "CloseStream"}))
-                while len(switchboard.calls) or not counted("calls_ended_total", protocol="listen", reason="hangup"):
+                while counted("calls_ended_total", protocol="listen", reason="hangup") == before:
                     await asyncio.sleep(0.01)
 
     run(test)
