@@ -197,9 +197,11 @@ def tables(runs: list[Run]) -> list[Table]:
         shares = [f"{run.used_s[name] / tally.audio_s * 100:.1%}" for name in ("server", "broker", "generator")]
         cost.rows.append((run.protocol, f"{channels}", *shares))
     fate.notes.append(
-        f"Late: written more than {generator.LATE_S * 1_000:.0f} ms after it was due, or while the server did not "
-        "read. To broker ack: from the arrival of a packet's last sample to the acknowledgement by the broker, of which "
-        "20 ms are the producer's linger."
+        f"Late: written more than {generator.LATE_S * 1_000:.0f} ms after it was due, or while the server did not read."
+    )
+    fate.notes.append(
+        "To broker ack: from the arrival of a packet's last sample until the broker has acknowledged it; 20 ms of it "
+        "are the producer's linger."
     )
     return [fate, cost]
 
