@@ -77,9 +77,8 @@ async def _streamed(analyzer: Analyzer, sound: np.ndarray, rate: int) -> list[An
     return messages
 
 
-@pytest.mark.parametrize("name", ["stereo-10s", "phone-chat"])
-def test_a_recording_streamed_by_deepgrams_library_gives_what_analyze_hears(test_data: Path, name: str) -> None:
-    path = test_data / "calls" / f"{name}.flac"
+def test_a_recording_streamed_by_deepgrams_library_gives_what_analyze_hears(test_data: Path) -> None:
+    path = test_data / "calls" / "phone-chat.flac"
     analyzer = Analyzer(load())
     analysis, damage = analyzer.hear(path)
     assert damage is None and any(score.text for score in analysis.scores)
@@ -102,4 +101,4 @@ def test_a_recording_streamed_by_deepgrams_library_gives_what_analyze_hears(test
         for score in analysis.scores
     ]
     speakers = {word.speaker for result in results for word in result.channel.alternatives[0].words}
-    assert speakers == ({0} if sound.shape[1] == 2 else {0, 1})
+    assert speakers == {0, 1}

@@ -1,0 +1,183 @@
+"""`/v1/listen` and the microphone of the real server, before real stages on the real broker."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from deepgram import AsyncDeepgramClient, DeepgramClientEnvironment
+from deepgram.core.api_error import ApiError
+from deepgram.core.events import EventType
+from deepgram.listen.v1.types import ListenV1Metadata, ListenV1Results
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
+
+from deploy.topics import Topics
+from schemas.events import Score
+from schemas.topics import STAGES, TOPICS
+from streams.analyze import Analyzer
+from streams.health import Health
+from streams.ingestion.server import Switchboard
+from streams.ingestion.settings import Serve
+from streams.runtime import StageWorker
+from streams.settings import Settings, load
+
+pytestmark = [pytest.mark.kafka, pytest.mark.models, pytest.mark.slow]
+
+KEY = "a-key-of-the-test"
+
+
+@pytest.fixture(scope="module")
+def analyzer() -> Analyzer:
+    """The chain in this process, whose models the stages use, too."""
+    return Analyzer(load())
+
+
+@pytest.fixture(scope="module")
+def settings(kafka_bootstrap: str, analyzer: Analyzer) -> Iterator[Settings]:
+    """Topics, and all stages running: one worker each, in threads of this process."""
+    Topics(kafka_bootstrap).create([*TOPICS])
+    base = load()
+    settings = base.model_copy(update={"kafka": base.kafka.model_copy(update={"bootstrap_servers": kafka_bootstrap})})
+    stop = threading.Event()
+    processors = [worker.processor for worker in analyzer.chain.workers]
+    workers = [StageWorker(settings, [row], one) for row, one in zip(STAGES, processors, strict=True)]
+    threads = [threading.Thread(target=worker.run, args=(stop,)) for worker in workers]
+    for thread in threads:
+        thread.start()
+    yield settings
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+
+
+@asynccontextmanager
+async def served(settings: Settings) -> AsyncIterator[str]:
+    """A running server on a free port; gives its address."""
+    stop, health = threading.Event(), Health()
+    serving = Serve.model_validate({"port": 0, "audiosocket_port": 0, "keys": {"listen": {"acme": KEY}}})
+    switchboard = Switchboard(settings, serving, stop)
+    running = asyncio.create_task(switchboard.run(health))
+    ready = asyncio.create_task(asyncio.to_thread(health.serving.wait, 30))
+    await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
+    try:
+        yield f"ws://127.0.0.1:{switchboard.port}"
+    finally:
+        stop.set()
+        await running
+
+
+def deepgram(address: str, key: str = KEY) -> AsyncDeepgramClient:
+    here = DeepgramClientEnvironment(base=address, production=address, agent=address, agent_rest=address)
+    return AsyncDeepgramClient(api_key=key, environment=here)
+
+
+async def streamed(address: str, sound: np.ndarray, rate: int, **asked: Any) -> list[Any]:
+    """What the library makes of the answers to a recording sent as fast as it is taken."""
+    messages: list[Any] = []
+    asked |= {"model": "nova-3", "encoding": "linear16", "sample_rate": rate}
+    async with deepgram(address).listen.v1.connect(**asked) as connection:
+        connection.on(EventType.MESSAGE, messages.append)
+        listening = asyncio.create_task(connection.start_listening())
+        data = sound.astype("<i2").tobytes()
+        for at in range(0, len(data), 8_191):
+            await connection.send_media(data[at : at + 8_191])
+        await connection.send_close_stream()
+        await asyncio.wait_for(listening, 120)
+    return messages
+
+
+def test_a_recording_gives_what_analyze_hears(settings: Settings, analyzer: Analyzer, test_data: Path) -> None:
+    path = test_data / "calls" / "stereo-10s.flac"
+    analysis, damage = analyzer.hear(path)
+    assert damage is None and any(score.text for score in analysis.scores)
+    sound, rate = soundfile.read(path, dtype="int16", always_2d=True)
+
+    async def test() -> list[Any]:
+        async with served(settings) as address:
+            extras = {"additional_query_parameters": {"scores": "inline", "queue": "sales"}}
+            return await streamed(
+                address, sound, rate, channels=2, multichannel=True, request_options=extras, interim_results=True
+            )
+
+    *results, metadata = asyncio.run(test())
+    assert isinstance(metadata, ListenV1Metadata)
+    assert metadata.duration == round(len(sound) / rate, 3)
+    warned = {warning["parameter"]: warning["message"] for warning in metadata.model_dump()["warnings"]}
+    assert "not given yet" in warned["interim_results"]
+    assert all(isinstance(result, ListenV1Results) for result in results)
+    told = [
+        (
+            result.channel_index,
+            round(result.start * 1_000),
+            round((result.start + result.duration) * 1_000),
+            result.channel.alternatives[0].transcript,
+            [(word.punctuated_word, round(word.start * 1_000)) for word in result.channel.alternatives[0].words],
+        )
+        for result in results
+    ]
+    assert sorted(told) == sorted(
+        ([score.channel, 2], score.start_ms, score.end_ms, score.text, [(w.text, w.start_ms) for w in score.words])
+        for score in analysis.scores
+    )
+    scores = [Score.model_validate(result.model_dump()["score"]) for result in results]
+    assert {(score.call.tenant, score.call.queue, score.call.source) for score in scores} == {
+        ("acme", "sales", "listen")
+    }
+    assert sorted(score.emotion.label for score in scores if score.emotion) == sorted(
+        score.emotion.label for score in analysis.scores if score.emotion
+    )
+
+
+def test_a_microphone_gives_what_analyze_hears(
+    settings: Settings, analyzer: Analyzer, test_data: Path, tmp_path: Path
+) -> None:
+    sound, rate = soundfile.read(test_data / "calls" / "stereo-10s.flac", dtype="int16", always_2d=True)
+    path = tmp_path / "microphone.wav"
+    soundfile.write(path, sound[:, 0], rate)
+    analysis, damage = analyzer.hear(path)
+    assert damage is None and any(score.text for score in analysis.scores)
+
+    async def test() -> list[dict[str, Any]]:
+        async with served(settings) as address, connect(f"{address}/microphone?rate={rate}") as socket:
+            data = np.ascontiguousarray(sound[:, 0]).astype("<i2").tobytes()
+            for at in range(0, len(data), 3_200):
+                await socket.send(data[at : at + 3_200])
+            await socket.send('{"type": "stop"}')
+            return [json.loads(message) async for message in socket]
+
+    started, *scores, ended = asyncio.run(test())
+    assert (started["type"], ended["type"]) == ("started", "call_ended")
+    heard = [Score.model_validate(message["event"]) for message in scores if message["type"] == "score"]
+    assert {score.call.call_id for score in heard} == {started["call"]}
+    assert [(one.start_ms, one.end_ms, one.text, one.words, one.speaker) for one in heard] == [
+        (one.start_ms, one.end_ms, one.text, one.words, one.speaker) for one in analysis.scores
+    ]
+
+
+def test_a_wrong_key_or_parameter_is_refused_in_deepgrams_way(settings: Settings) -> None:
+    async def test() -> None:
+        async with served(settings) as address:
+            asked: dict[str, Any] = {"model": "nova-3", "encoding": "linear16", "sample_rate": 16_000}
+            for client, more, status in (
+                (deepgram(address, "another"), {}, 401),
+                (deepgram(address), {"callback": "https://example.com"}, 400),
+            ):
+                with pytest.raises(ApiError) as refusal:
+                    async with client.listen.v1.connect(**asked, **more):
+                        pass
+                assert refusal.value.status_code == status
+            with pytest.raises(InvalidStatus) as answer:
+                async with connect(f"{address}/v1/listen?token={KEY}&encoding=opus"):
+                    pass
+            response = answer.value.response
+            assert response.headers["dg-error"].startswith("The parameter 'encoding'")
+            assert b'"err_code": "Bad Request"' in (response.body or b"")
+
+    asyncio.run(test())
