@@ -1,4 +1,4 @@
-"""Five minutes of coverage-guided fuzzing of AudioSocket's decoder, run by hand: `python tests/fuzz/fuzz_audiosocket.py`.
+"""Five minutes of coverage-guided fuzzing of AudioSocket's decoder: `python tests/fuzz/fuzz_audiosocket.py`.
 
 Needs atheris (pip install atheris). An input is a stream of bytes and how it is cut; what raises anything but Fault, or
 means something else when it is cut otherwise, stops the run. Options are libFuzzer's, such as -max_total_time=60.
