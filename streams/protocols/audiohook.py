@@ -75,10 +75,14 @@ class AudioHookDecoder:
         try:
             return self._sound(message) if isinstance(message, bytes) else self._message(message)
         except Fault as fault:
-            self.finished = True
-            reason = fault.counted_as if fault.counted_as == "unauthorized" else "error"
-            self._send("disconnect", {"reason": reason, "info": str(fault)})
+            self.disconnect(str(fault), "unauthorized" if fault.counted_as == "unauthorized" else "error")
             raise
+
+    def disconnect(self, why: str, reason: Literal["unauthorized", "error"] = "error") -> None:
+        """End the session from here. Does nothing once it is over."""
+        if not self.finished:
+            self.finished = True
+            self._send("disconnect", {"reason": reason, "info": why})
 
     def lost(self) -> Sequence[Event]:
         """Nothing: another session of the same conversation may follow."""

@@ -237,6 +237,25 @@ def test_pausing_twice_is_pausing_once() -> None:
     assert [event.at_ms for event in client.sound(80) if isinstance(event, Audio)] == [4_000, 4_000]
 
 
+def test_time_does_not_run_back() -> None:
+    client = Client()
+    client.open()
+    client.sound(8_000)
+    assert client.send("discarded", {"start": "PT0.5S", "discarded": "PT0.1S"}) == []
+    assert [event.at_ms for event in client.sound(80) if isinstance(event, Audio)] == [1_000, 1_000]
+
+
+def test_a_session_is_ended_from_here_once() -> None:
+    client = Client()
+    client.decoder.disconnect("the server stops")
+    client.decoder.disconnect("again")
+    assert client.decoder.finished
+    assert client.send("ping") == []
+    (goodbye,) = client.answers
+    assert goodbye["parameters"] == {"reason": "error", "info": "the server stops"}
+    assert goodbye["id"] == NOBODY, "its id was never told"
+
+
 def test_positions_may_begin_anywhere() -> None:
     client = Client()
     client.position = 600.0
@@ -299,6 +318,7 @@ def first(kind: str, parameters: Any = None, **changes: Any) -> list[bytes | str
         (first("open", opening(), seq=10**4_000), "sequence", 1008),
         (first("open", opening(), serverseq=1), "sequence", 1008),
         (first("open", opening(), serverseq=-1), "sequence", 1008),
+        (first("open", opening(), serverseq="0"), "sequence", 1008),
         ([*late("ping"), late("ping")[-1]], "sequence", 1008),
         (first("open", opening(), position="1.5"), "position", 1008),
         (first("open", opening(), position="PT-1S"), "position", 1008),

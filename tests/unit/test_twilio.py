@@ -115,6 +115,12 @@ def test_what_comes_twice_or_late_keeps_its_place_in_time() -> None:
     assert [event.at_ms for event in events if isinstance(event, Audio)] == [40, 0, 40]
 
 
+def test_a_message_without_sound_is_no_audio() -> None:
+    events, fault = read([RECORDED[1], media(b"")])
+    assert fault is None
+    assert len(events) == 1
+
+
 START = RECORDED[1]
 
 
