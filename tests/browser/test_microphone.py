@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -61,7 +62,8 @@ def served(events: list[Event], enough: threading.Event) -> Iterator[str]:
             if decoder.finished:
                 return
 
-    ready, places = threading.Event(), []
+    ready = threading.Event()
+    places: list[Any] = []
 
     async def run() -> None:
         async with serve(talk, "127.0.0.1", 0, process_request=answer) as server:

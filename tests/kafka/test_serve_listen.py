@@ -40,11 +40,12 @@ def analyzer() -> Analyzer:
 
 
 @pytest.fixture(scope="module")
-def settings(kafka_bootstrap: str, analyzer: Analyzer) -> Iterator[Settings]:
+def settings(kafka_bootstrap: str, analyzer: Analyzer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
     """Topics, and all stages running: one worker each, in threads of this process."""
     Topics(kafka_bootstrap).create([*TOPICS])
     base = load()
-    settings = base.model_copy(update={"kafka": base.kafka.model_copy(update={"bootstrap_servers": kafka_bootstrap})})
+    own = {"kafka": base.kafka.model_copy(update={"bootstrap_servers": kafka_bootstrap})}
+    settings = base.model_copy(update=own | {"home": tmp_path_factory.mktemp("home")})
     stop = threading.Event()
     processors = [worker.processor for worker in analyzer.chain.workers]
     workers = [StageWorker(settings, [row], one) for row, one in zip(STAGES, processors, strict=True)]
@@ -145,7 +146,7 @@ def test_a_microphone_gives_what_analyze_hears(
     assert damage is None and any(score.text for score in analysis.scores)
 
     async def test() -> list[dict[str, Any]]:
-        async with served(settings) as address, connect(f"{address}/microphone?rate={rate}") as socket:
+        async with served(settings) as address, connect(f"{address}/microphone?rate={rate}&save=1") as socket:
             data = np.ascontiguousarray(sound[:, 0]).astype("<i2").tobytes()
             for at in range(0, len(data), 3_200):
                 await socket.send(data[at : at + 3_200])
@@ -156,6 +157,9 @@ def test_a_microphone_gives_what_analyze_hears(
     assert (started["type"], ended["type"]) == ("started", "call_ended")
     heard = [Score.model_validate(message["event"]) for message in scores if message["type"] == "score"]
     assert {score.call.call_id for score in heard} == {started["call"]}
+    (recording,) = (settings.directory / "recordings").glob(f"{started['call']}*")
+    kept, kept_rate = soundfile.read(recording, dtype="int16")
+    assert kept_rate == rate and (kept == sound[:, 0]).all()
     assert [(one.start_ms, one.end_ms, one.text, one.words, one.speaker) for one in heard] == [
         (one.start_ms, one.end_ms, one.text, one.words, one.speaker) for one in analysis.scores
     ]

@@ -17,7 +17,7 @@ from urllib.parse import urlencode, urlsplit
 
 import numpy as np
 import pytest
-from deepgram import AsyncDeepgramClient, DeepgramClientEnvironment
+from deepgram import AsyncDeepgramClient, DeepgramClient, DeepgramClientEnvironment
 from deepgram.core.api_error import ApiError
 from deepgram.core.events import EventType
 from deepgram.listen.v1.client import V1Client
@@ -507,6 +507,26 @@ async def _with_the_library(scores: str) -> None:
         assert messages[-1].duration == 1.5
 
 
+async def _with_the_blocking_client() -> None:
+    said = [score(500, text="Hello there."), ended(1_500)]
+    async with served(said) as (client, events):
+        environment = client._client_wrapper.get_environment()
+        messages: list[Any] = []
+
+        def talk() -> None:
+            blocking = DeepgramClient(api_key="some-key", environment=environment)
+            with blocking.listen.v1.connect(model="nova-3", **RAW) as connection:
+                connection.on(EventType.MESSAGE, messages.append)
+                connection.send_media(bytes(48_000))
+                connection.send_close_stream()
+                connection.start_listening()
+
+        await asyncio.to_thread(talk)
+        assert len(samples(events)) == 48_000
+    assert [type(message) for message in messages] == [ListenV1Results, ListenV1Metadata]
+    assert messages[0].channel.alternatives[0].transcript == "Hello there."
+
+
 async def _refused_by_the_server() -> None:
     async with served([]) as (client, _events):
         with pytest.raises(ApiError) as refusal:
@@ -520,6 +540,11 @@ async def _refused_by_the_server() -> None:
 def test_deepgrams_own_library_understands_the_answers(scores: str) -> None:
     """What is not Deepgram's is None to the library; more fields of what is are passed on."""
     asyncio.run(_with_the_library(scores))
+
+
+@pytest.mark.timeout(30)
+def test_deepgrams_blocking_client_understands_the_answers() -> None:
+    asyncio.run(_with_the_blocking_client())
 
 
 @pytest.mark.timeout(30)
