@@ -80,6 +80,7 @@ class Feed:
         self._acknowledged_at = time.monotonic()
         self.undelivered = 0
         self._failure = ""
+        self._refusal = ""
 
     @property
     def answers(self) -> bool:
@@ -97,7 +98,12 @@ class Feed:
         return put
 
     def pump(self) -> None:
-        """To be called often: hear what was acknowledged, and send on what waits, a record of each call in turn."""
+        """To be called often: hear what was acknowledged, and send on what waits, a record of each call in turn.
+
+        Raises CalltideError once Kafka's client has given up for good.
+        """
+        if self._refusal:
+            raise CalltideError(f"Kafka refuses calls: {self._refusal}; see its log and start again")
         self._producer.poll(0)
         while self._backlog:
             ring = next(iter(self._backlog))
@@ -137,7 +143,9 @@ class Feed:
         except BufferError:
             return False
         except KafkaException as error:
-            raise CalltideError(f"Kafka refuses calls: {error.args[0].str()}; see its log and start again") from error
+            # Not here: whoever put it is a connection, and this is the end of the process.
+            self._refusal = error.args[0].str()
+            return False
         return True
 
     def _delivered(self, error: KafkaError | None, message: Message) -> None:

@@ -18,6 +18,7 @@ OVERFLOWS = Counter("calltide_ingest_overflow_packets_total", "packets dropped b
 FAULTS = Counter("calltide_ingest_faults_total", "connections ended for what they sent or did not", (*LABELS, "fault"))
 REFUSED = Counter("calltide_ingest_refused_total", "connections refused before they said anything", (*LABELS, "why"))
 UNDELIVERED = Counter("calltide_ingest_undelivered_total", "records that Kafka did not take in time")
+UNSAVED = Counter("calltide_ingest_unsaved_total", "recordings that could not be kept or not to their end")
 WAITING = Gauge("calltide_ingest_waiting_calls", "calls whose packets wait for room in the producer's queue")
 ACKNOWLEDGED = Histogram(
     "calltide_ingest_acknowledged_seconds",

@@ -1,81 +1,63 @@
-"""Recordings kept because who brought the call asked for it (`/microphone?save=1`): one FLAC file a connection.
+"""A call that is to be kept, as a WAV file: what its connection sent, as it came (16 bit, one channel).
 
-A changer must know: a call never fails because its recording does. What cannot be written is logged and counted, and
-the recording ends there.
+A changer must know: it is written in the event loop, into the page cache, and a disk that is full or slow to open costs
+the recording and never the call.
 """
 
-import hashlib
 import logging
 import re
+import uuid
+import wave
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
 
-import numpy as np
-import soundfile
-from prometheus_client import Counter
+from streams.ingestion import metrics
+from streams.protocols.base import Audio, Began, Event
 
 log = logging.getLogger(__name__)
 
-MOST_OF_ONE_NAME: Final = 1_000
-"""Recordings under one call's name. Judgement: no connection breaks so often."""
-
-FAILED = Counter("calltide_ingest_recordings_failed", "Recordings that could not be kept, or not to their end")
-
 
 class Recording:
-    """A file in `folder` for 16-bit little-endian samples of one channel at `rate` Hz. A file that is there stays."""
+    """The file of one connection, in `directory`; it is there with the first sample and whole once `close` was called.
 
-    def __init__(self, folder: Path, call_id: str, rate: int) -> None:
+    It is named by the call and has a name of its own, so that a reconnect overwrites nothing.
+    """
+
+    def __init__(self, directory: Path) -> None:
         self.path: Path | None = None
-        self._file: soundfile.SoundFile | None = None
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.path = _free(folder, call_id)
-            # FLAC: what was written before a power cut can be read, which the header of a WAV file does not allow.
-            self._file = soundfile.SoundFile(self.path, "x", rate, 1, "PCM_16", format="FLAC")
-        except (OSError, soundfile.LibsndfileError) as error:
-            self._failed(error)
+        self._directory = directory
+        self._file: wave.Wave_write | None = None
 
-    def write(self, samples: bytes) -> None:
-        """Add samples. Never raises."""
-        if self._file is None:
-            return
+    def take(self, events: Sequence[Event]) -> None:
+        """What a message meant."""
         try:
-            self._file.write(np.frombuffer(samples, "<i2"))
-        except (OSError, soundfile.LibsndfileError) as error:
+            for event in events:
+                if isinstance(event, Began):
+                    self._open(event)
+                elif isinstance(event, Audio) and self._file is not None:
+                    self._file.writeframesraw(event.samples)
+        except OSError as error:
             self._failed(error)
 
     def close(self) -> None:
-        """The recording is whole. A second time does nothing. Never raises."""
-        file, self._file = self._file, None
-        if file is None:
-            return
+        """Finish the file. A second time does nothing."""
         try:
-            file.close()
-        except (OSError, soundfile.LibsndfileError) as error:
+            if self._file is not None:
+                self._file.close()
+        except OSError as error:
             self._failed(error)
-        else:
-            log.info("recording kept", extra={"path": str(self.path)})
+        self._file = None
 
-    def _failed(self, error: Exception) -> None:
-        FAILED.inc()
-        log.error("recording not kept", extra={"path": str(self.path), "reason": str(error)[:200]})
-        file, self._file = self._file, None
-        if file is not None:
-            try:
-                file.close()
-            except (OSError, soundfile.LibsndfileError):
-                pass  # it is told already
+    def _open(self, began: Began) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        name = re.sub(r"[^\w.-]+", "-", began.call_id, flags=re.ASCII).strip("-.")[:80]
+        self.path = self._directory / f"{name}-{uuid.uuid4().hex[:8]}.wav"
+        self._file = wave.open(str(self.path), "wb")  # noqa: SIM115  kept open for the length of the call
+        self._file.setnchannels(1)
+        self._file.setsampwidth(2)
+        self._file.setframerate(began.rate)
 
-
-def _free(folder: Path, call_id: str) -> Path:
-    """A name that tells the call and that no file has. Raises OSError when there is none left."""
-    name = re.sub(r"[^\w-]+", "-", call_id, flags=re.ASCII).strip("-")[:64]
-    if name != call_id:
-        # Two calls that look alike without what a file name cannot hold are still two.
-        name = f"{name or 'call'}-{hashlib.sha256(call_id.encode()).hexdigest()[:8]}"
-    for number in range(1, MOST_OF_ONE_NAME):
-        path = folder / f"{name}{f'.{number}' if number > 1 else ''}.flac"
-        if not path.exists():
-            return path
-    raise OSError(f"{MOST_OF_ONE_NAME} recordings of the call {name} are there; take some away")
+    def _failed(self, error: OSError) -> None:
+        self._file = None
+        metrics.UNSAVED.inc()
+        log.error("a recording is not kept: %s", error, extra={"path": str(self.path)})

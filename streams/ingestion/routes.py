@@ -50,6 +50,8 @@ class Route:
     Else it follows on what came, and whoever sends it faster than it is taken is made to wait."""
     tell: Callable[[Any, CallEvent], object] | None = None
     """Hands the decoder what the chain made of its call."""
+    keeps: Callable[[Any], bool] = lambda _decoder: False
+    """Whether the connection's audio, 16 bit and one channel, is to be kept as a recording."""
     refused: Callable[[int, str, str], tuple[dict[str, str], bytes]] = _refused
     """(status, why, the request's id) → headers and body of the answer to a handshake that is not granted."""
     idle: tuple[int, str] = (1008, "nothing came for too long")
@@ -80,7 +82,13 @@ ROUTES: Final[Mapping[str, Route]] = {
     "/v1/listen": Route(
         "listen", _listen, live=False, tell=listen.Listen.heard, refused=listen.refusal, idle=listen.IDLE
     ),
-    "/microphone": Route("microphone", _microphone, live=False, tell=microphone.Microphone.heard),
+    "/microphone": Route(
+        "microphone",
+        _microphone,
+        live=False,
+        tell=microphone.Microphone.heard,
+        keeps=lambda decoder: decoder.options.save,
+    ),
 }
 """Path → protocol, of websockets."""
 AUDIOSOCKET: Final = Route("audiosocket", lambda _request: AudioSocket(), live=True)

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -21,6 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request as Handshake
 from websockets.http11 import Response
+from websockets.typing import Subprotocol
 
 from schemas.errors import CalltideError
 from schemas.topics import frames
@@ -30,6 +31,7 @@ from streams.ingestion.auth import SUBPROTOCOLS, Keys, Networks, Signatures, pre
 from streams.ingestion.calls import Call, Calls
 from streams.ingestion.feed import Feed
 from streams.ingestion.line import Leg
+from streams.ingestion.recordings import Recording
 from streams.ingestion.results import Results
 from streams.ingestion.routes import AUDIOSOCKET, ROUTES, Request, Route
 from streams.ingestion.settings import Serve
@@ -70,6 +72,7 @@ class Session:
         self.route = route
         self.request = request
         self.decoder = route.make(request)
+        self._recording = Recording(switchboard.recordings) if route.keeps(self.decoder) else None
         self.leg: Leg | None = None
         self.call: Call | None = None
         self.fault: Fault | None = None
@@ -93,6 +96,10 @@ class Session:
             self._take(self.decoder.receive(message))
         except Fault as fault:
             self._fail(fault)
+        except Exception:
+            # A mistake of ours costs one connection, and is told.
+            log.exception("a connection ended by a mistake", extra={"protocol": self.route.name})
+            self._fail(Fault("a mistake of the server's", "internal", CloseCode.INTERNAL_ERROR))
         if self.decoder.outbox or self.decoder.finished:
             self.on_change()
 
@@ -133,16 +140,19 @@ class Session:
         self._leave()
         self.on_change()
 
-    def _take(self, events: "list[Event] | tuple[Event, ...] | object") -> None:
-        taken = list(events)  # type: ignore[call-overload]
-        if not taken:
+    def _take(self, events: Sequence[Event]) -> None:
+        if not events:
             return
+        taken = list(events)
         at_ms = now_ms()
         if self.leg is None:
-            if not isinstance(taken[0], Began):
+            began = taken.pop(0)
+            if not isinstance(began, Began):
                 raise Fault("something of a call before its start", "early")
-            self.leg, self.call = self._switchboard.calls.join(taken.pop(0), self.route, self._tenant, at_ms)
+            self.leg, self.call = self._switchboard.calls.join(began, self.route, self._tenant, at_ms)
             self.on_begin(self.call.line.info.call_id)
+        if self._recording is not None:
+            self._recording.take(events)
         try:
             self.leg.take(taken, at_ms)
         finally:
@@ -153,6 +163,8 @@ class Session:
 
     def _leave(self) -> None:
         self.over = True
+        if self._recording is not None:
+            self._recording.close()
         if self.leg is not None and self.call is not None:
             self.leg.leave(now_ms())
             self._switchboard.calls.forget_ended(self.call)
@@ -321,6 +333,7 @@ class Switchboard:
         self._sockets: set[Socket] = set()
         """Of protocols whose clients can be made to wait."""
         self._draining = False
+        self.recordings = settings.directory / "recordings"
 
     def refuses(self, route: Route, peer: str) -> str:
         """A word for why no connection of this kind is let in now; empty: it is."""
@@ -531,10 +544,9 @@ def _refusal(route: Route, request: Request, status: int, why: str, message: str
     return Response(status, HTTPStatus(status).phrase, Headers(headers | more), body)
 
 
-def _subprotocol(_connection: ServerConnection, offered: "list[str] | object") -> str | None:
+def _subprotocol(_connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
     """A browser that brings its key as a subprotocol has to be given the name beside it."""
-    names = list(offered)  # type: ignore[call-overload]
-    return next((name for name in names if name.lower() in SUBPROTOCOLS), None)
+    return next((name for name in offered if name.lower() in SUBPROTOCOLS), None)
 
 
 def _reason(text: str) -> str:

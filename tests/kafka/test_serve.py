@@ -12,9 +12,11 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 from confluent_kafka import Producer
 from prometheus_client import REGISTRY
 from websockets.asyncio.client import ClientConnection, connect
@@ -550,3 +552,24 @@ def test_who_can_wait_is_made_to_wait_and_loses_nothing(settings: Settings) -> N
 
     run(test)
     assert sound(call_of(settings, call_id)) == sound_sent
+
+
+def test_a_recording_is_kept_when_it_is_asked_for(settings: Settings, tmp_path: Path) -> None:
+    pcm = np.random.default_rng(8).integers(-9_000, 9_000, 16_000, dtype="<i2").tobytes()
+
+    async def test() -> None:
+        async with served(settings.model_copy(update={"home": tmp_path})) as switchboard:
+            for query in ("", "&save=1"):
+                before = counted("calls_ended_total", protocol="microphone", reason="hangup")
+                async with twilio(switchboard, f"/microphone?call=../a%20call{query}") as socket:
+                    for start in range(0, len(pcm), 3_200):
+                        await socket.send(pcm[start : start + 3_200])
+                    await socket.send(json.dumps({"type": "stop"}))
+                    while counted("calls_ended_total", protocol="microphone", reason="hangup") == before:
+                        await asyncio.sleep(0.01)
+
+    run(test)
+    (path,) = (tmp_path / "recordings").iterdir()
+    assert path.name.startswith("a-call-")
+    samples, rate = soundfile.read(path, dtype="int16")
+    assert (samples.tobytes(), rate) == (pcm, 16_000)

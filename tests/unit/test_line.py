@@ -192,7 +192,7 @@ def test_the_channels_of_a_call_may_have_connections_of_their_own() -> None:
     desk.leg.take([Audio(0, ms(0, 200))], NOW + 200)
     other.take([Audio(1, ms(0, 160))], NOW + 200)
     desk.leg.take([Ended()], NOW + 210)
-    assert not desk.line.ended
+    assert desk.line.ended is None
     other.take([Audio(1, ms(160, 200)), Ended()], NOW + 240)
     assert desk.heard(0) == ms(0, 200)
     assert desk.heard(1) == b"\0" * 8 * 40 + ms(0, 200)
