@@ -37,7 +37,8 @@ def one_input(data: bytes) -> None:
     named = source.ConsumeBool()
     widths = [source.ConsumeIntInRange(1, 50) for _ in range(8)]
     stream = (FIRST if named else b"") + source.ConsumeBytes(source.remaining_bytes())
-    pieces, at = [], 0
+    pieces: list[bytes] = []
+    at = 0
     while at < len(stream):
         width = widths[len(pieces) % len(widths)]
         pieces.append(stream[at : at + width])
