@@ -1,6 +1,14 @@
-"""The calls of a process: which are going on, who may join them, and when they are over."""
+"""The calls of a process: which are going on, who may join them, and when they are over.
 
+A changer must know: media time is counted from a call's first start, whatever has happened since. So the starts outlive
+the process, in a journal: a phone system that connects again after a restart would else begin its call's time anew, and
+VAD would take what it says for what it has heard already.
+"""
+
+import json
+import logging
 from collections import OrderedDict
+from pathlib import Path
 from typing import Final
 
 from streams.ingestion import metrics
@@ -10,9 +18,12 @@ from streams.ingestion.routes import Route
 from streams.ingestion.settings import Serve
 from streams.protocols.base import Began, Fault
 
+log = logging.getLogger(__name__)
+
 REMEMBERED: Final = 10_000
-"""Calls that ended and would be continued under the same name: a stream that was stopped and started again would else
-begin its media time anew, and its utterances take the place of the earlier ones. Judgement: some hours of calls."""
+"""Calls whose start is known after their end. Judgement: some hours of a call centre."""
+REMEMBERED_MS: Final = 24 * 3_600_000
+"""Judgement: no name of a call comes again after a day and means the same call."""
 
 
 class Call:
@@ -29,13 +40,26 @@ class Call:
 class Calls:
     """All calls, by name. Times are wall clock, Unix milliseconds."""
 
-    def __init__(self, settings: Serve, packet_ms: int, feed: Feed) -> None:
+    def __init__(self, settings: Serve, packet_ms: int, feed: Feed, journal: Path, now_ms: int) -> None:
+        """`journal`: the file of calls' starts, made if it is not there. Raises OSError when it cannot be written."""
         self._settings = settings
         self._packet_ms = packet_ms
         self._feed = feed
         self._calls: dict[str, Call] = {}
         self._ended: OrderedDict[tuple[tuple[str, str], str], int] = OrderedDict()
         """(owner, name) → when it began."""
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        if journal.exists():
+            for line in journal.read_text(errors="replace").splitlines()[-REMEMBERED:]:
+                try:
+                    source, tenant, name, started_ms = json.loads(line)
+                except (ValueError, TypeError):
+                    continue  # the last line of a process that was killed may be cut off
+                if isinstance(started_ms, int) and now_ms - started_ms < REMEMBERED_MS:
+                    self._ended[(source, tenant), name] = started_ms
+        self._journal = journal.open("w")
+        for (owner, name), started_ms in self._ended.items():
+            self._note(owner, name, started_ms)
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -96,6 +120,8 @@ class Calls:
         packets = round(self._settings.buffer_s * 1_000 / self._packet_ms) * max(len(began.roles), 1)
         ring = Ring(route.name, max(packets, 1), lossless=not route.live)
         started_ms = self._ended.pop((owner, began.call_id), None)
+        if started_ms is not None and now_ms - started_ms >= REMEMBERED_MS:
+            started_ms = None
         line = Line(
             began,
             now_ms,
@@ -108,6 +134,16 @@ class Calls:
             started_ms=started_ms,
         )
         call = Call(line, ring, route, owner, now_ms if started_ms is None else started_ms)
+        if started_ms is None:
+            self._note(owner, began.call_id, now_ms)
         self._calls[began.call_id] = call
         metrics.CALLS.labels(route.name).inc()
         return call
+
+    def _note(self, owner: tuple[str, str], name: str, started_ms: int) -> None:
+        try:
+            self._journal.write(json.dumps([*owner, name, started_ms]) + "\n")
+            self._journal.flush()
+        except OSError as error:
+            # It costs the continuity of calls over a restart, no call.
+            log.error("the journal of calls cannot be written: %s", error)

@@ -327,7 +327,11 @@ class Switchboard:
         self._signatures = Signatures(serving.audiohook_secrets, serving.twilio_auth_token)
         self._networks = Networks(serving.audiosocket_networks)
         self._feed = Feed(settings, frames("live"))
-        self.calls = Calls(serving, settings.ingest.packet_ms, self._feed)
+        journal = settings.directory / "run" / "serve.calls"
+        try:
+            self.calls = Calls(serving, settings.ingest.packet_ms, self._feed, journal, now_ms())
+        except OSError as error:
+            raise CalltideError(f"cannot write to {journal} ({error.strerror}); set CALLTIDE_HOME to another") from None
         self._results = Results(settings) if results else None
         self._sessions: set[Session] = set()
         self._sockets: set[Socket] = set()

@@ -12,6 +12,7 @@ import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -38,11 +39,14 @@ pytestmark = pytest.mark.kafka
 
 
 @pytest.fixture(scope="module")
-def settings(kafka_bootstrap: str) -> Settings:
+def settings(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     Topics(kafka_bootstrap).create([topic for topic in TOPICS if topic.name in (FRAMES, SCORES)])
     base = Settings()
     return base.model_copy(
-        update={"kafka": base.kafka.model_copy(update={"bootstrap_servers": kafka_bootstrap})},
+        update={
+            "home": tmp_path_factory.mktemp("home"),
+            "kafka": base.kafka.model_copy(update={"bootstrap_servers": kafka_bootstrap}),
+        },
     )
 
 
@@ -210,6 +214,29 @@ def test_a_connection_that_comes_back_goes_on_with_the_call(settings: Settings) 
     sequences = [int(record.headers["sequence"]) for record in records if record.headers.get("channel") == b"0"]
     assert sequences == list(range(len(sequences)))
     assert ending(records).reason == "hangup"
+
+
+def test_a_call_goes_on_in_its_own_time_after_a_restart(settings: Settings) -> None:
+    call_id = f"CA{uuid.uuid4().hex}"
+
+    async def test() -> None:
+        for _ in range(2):
+            async with served(settings) as switchboard, twilio(switchboard) as socket:
+                client = Twilio(socket, call_id)
+                await client.start()
+                await client.media(0, SOUND)
+                await client.stop()
+
+    run(test)
+    records = call_of(settings, call_id)
+    starts = [decode(one.headers, one.value or b"") for one in records if one.headers["kind"] == b"call_started"]
+    assert len({event.call.started_at for event in starts}) == 1
+    spans = [
+        (int(one.headers["sample"]), int(one.headers["sample"]) + len(one.value or b""))
+        for one in records
+        if one.headers.get("channel") == b"0"
+    ]
+    assert all(end <= start for (_, end), (start, _) in pairwise(spans)), "no place is taken twice"
 
 
 def test_a_connection_that_does_not_come_back_ends_the_call(settings: Settings) -> None:
