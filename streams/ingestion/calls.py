@@ -46,20 +46,20 @@ class Calls:
         self._packet_ms = packet_ms
         self._feed = feed
         self._calls: dict[str, Call] = {}
-        self._ended: OrderedDict[tuple[tuple[str, str], str], int] = OrderedDict()
-        """(owner, name) → when it began."""
+        self._ended: OrderedDict[tuple[tuple[str, str], str], tuple[int, int]] = OrderedDict()
+        """(owner, name) → when it began, and how much of it there was, ms."""
         journal.parent.mkdir(parents=True, exist_ok=True)
         if journal.exists():
-            for line in journal.read_text(errors="replace").splitlines()[-REMEMBERED:]:
+            for line in journal.read_text(errors="replace").splitlines()[-2 * REMEMBERED :]:
                 try:
-                    source, tenant, name, started_ms = json.loads(line)
+                    source, tenant, name, started_ms, end_ms = json.loads(line)
                 except (ValueError, TypeError):
                     continue  # the last line of a process that was killed may be cut off
-                if isinstance(started_ms, int) and now_ms - started_ms < REMEMBERED_MS:
-                    self._ended[(source, tenant), name] = started_ms
+                if isinstance(started_ms, int) and isinstance(end_ms, int) and now_ms - started_ms < REMEMBERED_MS:
+                    self._ended[(source, tenant), name] = started_ms, end_ms
         self._journal = journal.open("w")
-        for (owner, name), started_ms in self._ended.items():
-            self._note(owner, name, started_ms)
+        for (owner, name), (started_ms, end_ms) in self._ended.items():
+            self._note(owner, name, started_ms, end_ms)
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -94,7 +94,8 @@ class Calls:
         name = call.line.info.call_id
         if call.line.ended and self._calls.get(name) is call:
             del self._calls[name]
-            self._ended[call.owner, name] = call.started_ms
+            self._ended[call.owner, name] = call.started_ms, call.line.position_ms
+            self._note(call.owner, name, call.started_ms, call.line.position_ms)
             while len(self._ended) > REMEMBERED:
                 self._ended.popitem(last=False)
             metrics.CALLS.labels(call.route.name).dec()
@@ -119,9 +120,9 @@ class Calls:
             raise Fault("as many calls as may be are going on", "full", 1013)
         packets = round(self._settings.buffer_s * 1_000 / self._packet_ms) * max(len(began.roles), 1)
         ring = Ring(route.name, max(packets, 1), lossless=not route.live)
-        started_ms = self._ended.pop((owner, began.call_id), None)
-        if started_ms is not None and now_ms - started_ms >= REMEMBERED_MS:
-            started_ms = None
+        started_ms, from_ms = self._ended.pop((owner, began.call_id), (now_ms, 0))
+        if now_ms - started_ms >= REMEMBERED_MS:
+            started_ms, from_ms = now_ms, 0
         line = Line(
             began,
             now_ms,
@@ -132,17 +133,18 @@ class Calls:
             packet_ms=self._packet_ms,
             longest_ms=self._settings.call_minutes * 60_000,
             started_ms=started_ms,
+            from_ms=from_ms,
         )
-        call = Call(line, ring, route, owner, now_ms if started_ms is None else started_ms)
-        if started_ms is None:
-            self._note(owner, began.call_id, now_ms)
+        call = Call(line, ring, route, owner, started_ms)
+        # Now as well as at the end, which a process that is killed does not come to.
+        self._note(owner, began.call_id, started_ms, from_ms)
         self._calls[began.call_id] = call
         metrics.CALLS.labels(route.name).inc()
         return call
 
-    def _note(self, owner: tuple[str, str], name: str, started_ms: int) -> None:
+    def _note(self, owner: tuple[str, str], name: str, started_ms: int, end_ms: int) -> None:
         try:
-            self._journal.write(json.dumps([*owner, name, started_ms]) + "\n")
+            self._journal.write(json.dumps([*owner, name, started_ms, end_ms]) + "\n")
             self._journal.flush()
         except OSError as error:
             # It costs the continuity of calls over a restart, no call.

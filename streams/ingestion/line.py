@@ -166,7 +166,8 @@ class Line:
 
     `emit` takes each record in turn. `source`: the protocol's name. `live`: whether audio comes in real time, so that
     where nothing comes nothing was said; else it follows on what was there, whenever it comes. `tenant` is what a key
-    proved, and goes before what the other side says. `started_ms`: of a call that had ended and is continued.
+    proved, and goes before what the other side says. `started_ms`, `from_ms`: of a call that had ended and goes on, its
+    start and how much of it there was.
 
     Raises Fault for a name or description that cannot be a call's.
     """
@@ -183,6 +184,7 @@ class Line:
         packet_ms: int = 100,
         longest_ms: int = LONGEST_MS,
         started_ms: int | None = None,
+        from_ms: int = 0,
     ) -> None:
         self.live = live
         self.legs: set[Leg] = set()
@@ -198,6 +200,7 @@ class Line:
         self._longest_ms = longest_ms
         self._packet_ms = packet_ms
         self._started_ms = now_ms if started_ms is None else started_ms
+        self._from_ms = from_ms
         self._emitted_ms = now_ms
         self._joined = 0
         self._paused: dict[Leg, int] = {}
@@ -211,7 +214,7 @@ class Line:
     @property
     def position_ms(self) -> int:
         """How much of the call there is, by the channel that is farthest."""
-        return max(channel.end_ms for channel in self._channels)
+        return max(self._from_ms, *(channel.end_ms for channel in self._channels))
 
     def join(self, began: Began, now_ms: int) -> Leg:
         """A connection of this call. Raises Fault when it has channels that the call has not, or the call is over."""

@@ -179,7 +179,7 @@ def test_another_connection_goes_on_with_the_call_where_the_clock_stands() -> No
     assert desk.heard() == ms(0, 250)
     assert desk.line.alone_since_ms == NOW + 250
     leg = desk.line.join(desk.first, NOW + 3_000)
-    assert desk.line.alone_since_ms is None
+    assert desk.line.legs == {leg}
     leg.take([Audio(0, ms(250, 350), 0), Audio(0, ms(350, 450), 100), Ended()], NOW + 3_200)
     assert desk.heard() == ms(0, 250) + b"\0" * 8 * 2_750 + ms(250, 450)
     assert desk.end().reason == "hangup"
@@ -218,6 +218,12 @@ def test_a_call_that_had_ended_goes_on_in_its_own_time() -> None:
     desk.leg.take([Audio(0, ms(0, 100), 0)], NOW + 100)
     assert desk.packets()[0].sample == 60_000 * 8
     assert desk.starts()[0].call.started_at.timestamp() * 1_000 == NOW - 60_000
+
+
+def test_a_call_that_had_ended_faster_than_it_was_spoken_goes_on_behind_it() -> None:
+    desk = Desk(started_ms=NOW - 1_000, from_ms=5_000, live=False)
+    desk.leg.take([Audio(0, ms(0, 100))], NOW + 100)
+    assert desk.packets()[0].sample == 5_000 * 8
 
 
 def test_hours_of_silence_do_not_make_the_next_packet_a_broken_one() -> None:
