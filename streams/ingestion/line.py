@@ -103,13 +103,11 @@ class _Channel:
         """Begin a run at `sample`. Nothing may be held."""
         self.start = self.sample = sample
         self.heard = 0
-        if self.rate_in != self.rate:
-            self.resampler = soxr.ResampleStream(self.rate_in, self.rate, 1, dtype="float32")
+        resampled = self.rate_in != self.rate
+        self.resampler = soxr.ResampleStream(self.rate_in, self.rate, 1, dtype="float32") if resampled else None
 
     def converted(self, samples: bytes, last: bool = False) -> bytes:
-        """What goes out for what came in; of resampled audio what `samples` and those before them complete."""
-        if self.rate_in == self.rate:
-            return samples
+        """What goes out for what came in and is resampled: what `samples` and those before them complete."""
         assert self.resampler is not None
         heard = decode(samples, self.codec_in) if samples else np.empty(0, np.float32)
         return encode_audio(self.resampler.resample_chunk(heard, last=last), self.codec)
@@ -133,6 +131,8 @@ class Leg:
         self.base_ms = base_ms
         """Where in the call the connection's own count begins."""
         self.said_end: Reason | None = None
+        self.counts = False
+        """Whether the phone system says where its audio belongs."""
 
     def take(self, events: Sequence[Event], now_ms: int) -> None:
         """What the decoder returned of a message that arrived at `now_ms`.
@@ -141,7 +141,7 @@ class Leg:
         sample or lies beyond the longest call, anything after the call's end. What came before it has been taken.
         """
         line = self.line
-        if line.live:
+        if line.live and not self.counts:
             line._wake(self, events, now_ms)
         for event in events:
             if line.ended or self not in line.legs:
@@ -284,6 +284,7 @@ class Line:
             raise Fault(f"audio of {len(samples)} bytes ends inside a sample", "length")
         end = channel.end
         if event.at_ms is not None:
+            leg.counts = True
             channel.hole_ms = 0
             target = (leg.base_ms + event.at_ms) * channel.rate // 1_000
             if target > end + channel.jitter:
@@ -299,7 +300,7 @@ class Line:
         channel.heard += n
         channel.heard_at_ms = now_ms
         held = channel.held
-        held += channel.converted(samples)
+        held += samples if channel.rate_in == channel.rate else channel.converted(samples)
         while len(held) >= channel.size:
             self._packet(channel, channel.size, now_ms)
 

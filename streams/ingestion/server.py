@@ -143,22 +143,23 @@ class Session:
     def _take(self, events: Sequence[Event]) -> None:
         if not events:
             return
-        taken = list(events)
         at_ms = now_ms()
-        if self.leg is None:
-            began = taken.pop(0)
+        said = events
+        if self.leg is None or self.call is None:
+            began, *rest = events
             if not isinstance(began, Began):
                 raise Fault("something of a call before its start", "early")
             self.leg, self.call = self._switchboard.calls.join(began, self.route, self._tenant, at_ms)
             self.on_begin(self.call.line.info.call_id)
+            events = rest
         if self._recording is not None:
-            self._recording.take(events)
+            self._recording.take(said)
         try:
-            self.leg.take(taken, at_ms)
+            self.leg.take(events, at_ms)
         finally:
-            if taken and isinstance(taken[-1], Ended):
+            if events and isinstance(events[-1], Ended):
                 self.ended_at = self.heard_at
-            if self.call is not None:
+            if self.call.line.ended:
                 self._switchboard.calls.forget_ended(self.call)
 
     def _leave(self) -> None:

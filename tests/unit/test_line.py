@@ -186,6 +186,17 @@ def test_another_connection_goes_on_with_the_call_where_the_clock_stands() -> No
     assert len(desk.starts()) == 1
 
 
+def test_another_connection_may_have_another_format() -> None:
+    desk = Desk(began(codec="pcm_s16le", rate=48_000))
+    desk.leg.take([Audio(0, b"\1\2" * 4_800, 0)], NOW + 100)
+    desk.leg.leave(NOW + 100)
+    leg = desk.line.join(began(), NOW + 1_000)
+    leg.take([Audio(0, ms(0, 100), 0), Ended()], NOW + 1_100)
+    first, last = desk.packets()
+    assert (first.rate, first.sample, first.samples) == (16_000, 0, 1_600)
+    assert (last.rate, last.sample, last.value) == (8_000, 8_000, ms(0, 100))
+
+
 def test_the_channels_of_a_call_may_have_connections_of_their_own() -> None:
     desk = Desk(began(roles=("customer", "agent")))
     other = desk.line.join(desk.first, NOW + 40)
