@@ -22,6 +22,7 @@ from confluent_kafka import Producer
 from prometheus_client import REGISTRY
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import Frame, Opcode
 
 from deploy.broker import Broker
 from deploy.topics import Topics
@@ -170,6 +171,48 @@ def test_a_call_over_a_websocket_is_in_kafka_whole(settings: Settings) -> None:
     assert (end.reason, end.duration_ms) == ("hangup", 1_000)
     assert end.call.roles == ("customer", "agent")
     assert (end.call.queue, end.call.source) == ("billing", "twilio")
+
+
+def test_frames_may_be_cut_anywhere_and_come_in_pieces(settings: Settings) -> None:
+    """The stream in bytes of odd numbers, with a ping and a message of three fragments in it."""
+    call_id = f"CA{uuid.uuid4().hex}"
+
+    async def test() -> None:
+        async with served(settings) as switchboard, twilio(switchboard) as socket:
+            client = Twilio(socket, call_id)
+            await client.start()
+            media = [
+                json.dumps(
+                    {
+                        "event": "media",
+                        "streamSid": client.stream,
+                        "media": {
+                            "track": "inbound",
+                            "timestamp": str(at // 8),
+                            "payload": base64.b64encode(SOUND[at : at + 160]).decode(),
+                        },
+                    }
+                ).encode()
+                for at in range(0, 4_800, 160)
+            ]
+            frames = [Frame(Opcode.TEXT, message) for message in media]
+            pieces = (media[20][:50], media[20][50:51], media[20][51:])
+            frames[20:21] = [
+                Frame(Opcode.TEXT, pieces[0], fin=False),
+                Frame(Opcode.CONT, pieces[1], fin=False),
+                Frame(Opcode.CONT, pieces[2]),
+            ]
+            frames.insert(10, Frame(Opcode.PING, b"there?"))
+            stream = b"".join(frame.serialize(mask=True) for frame in frames)
+            for at in range(0, len(stream), 37):
+                socket.transport.write(stream[at : at + 37])
+                await asyncio.sleep(0)
+            await client.stop()
+
+    run(test)
+    records = call_of(settings, call_id)
+    assert sound(records) == SOUND[:4_800]
+    assert ending(records).reason == "hangup"
 
 
 def test_a_call_over_tcp_is_in_kafka_whole(settings: Settings) -> None:
