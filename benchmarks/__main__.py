@@ -27,7 +27,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=f"Measure this machine. Without a name, all:\n{names}",
-        epilog="The models' own: python -m benchmarks.asr, .diarization, .vad, .segmentation\n"
+        epilog="The models' own: python -m benchmarks.asr, .diarization, .vad, .segmentation, .stages\n"
         "Longer ones: python -m benchmarks.vad_load (6 minutes), .rebalance (6), .memory (half an hour or more)",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

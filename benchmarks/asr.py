@@ -10,7 +10,6 @@ fitted on some of the speakers and measured on the others.
 """
 
 import json
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +26,7 @@ from faster_whisper.tokenizer import Tokenizer
 from numpy.typing import NDArray
 
 from benchmarks import not_speech
-from benchmarks.support import machine
+from benchmarks.support import machine, named_parts
 from processors import audio
 from processors.models import whisper
 from processors.models.packages import packaged_file
@@ -395,6 +394,10 @@ def terms(spoken: Sequence[Utterance]) -> None:
 
 def main() -> None:
     """Print the tables."""
+    about_it = "What is heard, and at what price."
+    names = named_parts(
+        "python -m benchmarks.asr", about_it, ("ways", "silence", "certainty", "live", "options", "terms")
+    )
     data = load().test_data
     spoken = utterances(data / "calls")
     every = spoken + prompts(data / "prompts")
@@ -409,7 +412,7 @@ def main() -> None:
         "options": lambda: options(few(every)),
         "terms": lambda: terms(spoken),
     }
-    for name in sys.argv[1:] or parts:
+    for name in names:
         parts[name]()
 
 

@@ -15,7 +15,6 @@ The figures stand in processors/diarization.py, processors/cross_talk.py and doc
 """
 
 import json
-import sys
 import time
 import warnings
 from collections import defaultdict
@@ -28,6 +27,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from benchmarks.support import named_parts
 from processors import audio, cross_talk, diarization, vad
 from processors.base import Record
 from processors.models.silero import SileroVad
@@ -416,9 +416,8 @@ SILERO = SileroVad()
 
 def main() -> None:
     """Print the figures."""
-    folder = load().test_data
-    for part in sys.argv[1:] or PARTS:
-        PARTS[part](folder)
+    for part in named_parts("python -m benchmarks.diarization", "Who speaks, and what leaks.", PARTS):
+        PARTS[part](load().test_data)
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from processors.base import Processor, Record
 from processors.diarization import Diarization
 from processors.emotion import VoiceEmotion
 from processors.models.emotion import WhisperStatsEmotion
+from processors.models.segmentation import PyannoteSegmentation
 from processors.models.sentiment import EnsembleSentiment
 from processors.models.silero import SileroVad
 from processors.models.speaker import CamPlusPlus
@@ -71,7 +72,7 @@ SEED: Final = 1
 BROKER, INGEST = "broker", "ingest"
 
 
-class _Noted:
+class Noted:
     """A model that notes what it is asked, with copies of the arrays that its caller goes on writing into."""
 
     def __init__(self, model: Any, asked: list[tuple[Callable[..., Any], list[Any]]]) -> None:
@@ -174,11 +175,11 @@ def _send(
 def _bare(settings: Settings, batches: Mapping[str, float], number: int, seconds: float) -> dict[str, float]:
     """The same calls in memory, in batches of the same size; then the model calls alone: CPU seconds by stage."""
     used: dict[str, float] = {}
-    log = Log(_together(_calls(settings.directory, number, seconds), settings.ingest.packet_ms))
+    log = Log(together(_calls(settings.directory, number, seconds), settings.ingest.packet_ms))
     for row in STAGES:
         asked: list[tuple[Callable[..., Any], list[Any]]] = []
         target = Log()
-        worker = InMemory(row, _processor(settings, row.name, asked), log, target)
+        worker = InMemory(row, processor_of(settings, row.name, asked), log, target)
         while not worker.at_end:
             worker.turn(max(1, round(batches[row.name])))
         started = time.process_time()
@@ -189,22 +190,22 @@ def _bare(settings: Settings, batches: Mapping[str, float], number: int, seconds
     return used
 
 
-def _together(calls: list[Call], packet_ms: int) -> list[Record]:
+def together(calls: list[Call], packet_ms: int) -> list[Record]:
     """The records of all calls as ingest sends them: whatever was spoken first comes first."""
     sent = [record for call in calls for record in records(call.info, call.audio, packet_ms)]
     return sorted(sent, key=lambda record: record.timestamp_ms)
 
 
-def _processor(settings: Settings, name: str, asked: list[tuple[Callable[..., Any], list[Any]]]) -> Processor:
+def processor_of(settings: Settings, name: str, asked: list[tuple[Callable[..., Any], list[Any]]]) -> Processor:
     """The stage with its real model, which notes what it is asked."""
 
     def noted(model: Any) -> Any:
-        return _Noted(model, asked)
+        return Noted(model, asked)
 
     asr = settings.asr
     make: dict[str, Callable[[], Processor]] = {
         "vad": lambda: VoiceActivity(settings.vad, noted(SileroVad())),
-        "diarization": lambda: Diarization(settings.diarization, noted(CamPlusPlus())),
+        "diarization": lambda: Diarization(settings.diarization, noted(CamPlusPlus()), noted(PyannoteSegmentation())),
         "asr": lambda: SpeechRecognition(
             noted(WhisperCt2(asr.model, asr.threads, asr.beam_size, language=asr.language))
         ),

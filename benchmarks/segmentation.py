@@ -11,6 +11,7 @@ A changer must know: Silero hears each recording once, and the stage then runs o
 import argparse
 import json
 import math
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from processors.base import Record
 from processors.models.silero import CONTEXT, STATE, WINDOW, SileroVad
 from processors.models.whisper import RATE, WhisperCt2
 from schemas.audio import AudioPacket, Codec
+from schemas.errors import CalltideError
 from schemas.events import CallEnded, CallInfo, CallStarted, Segment, decode, encode
 from streams.settings import load
 
@@ -446,4 +448,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CalltideError as error:
+        sys.exit(f"calltide: {error}")

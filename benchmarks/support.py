@@ -355,6 +355,23 @@ def telephone(directory: Path, pause_s: float = 0.0) -> Path:
     return path
 
 
+def named_parts(command: str, about: str, parts: Iterable[str]) -> list[str]:
+    """The parts that the command line names, or all. Ends the program with a line where one is unknown or no data lies.
+
+    For benchmarks that print figures of recordings of CALLTIDE_TEST_DATA.
+    """
+    names = list(parts)
+    parser = argparse.ArgumentParser(prog=command, description=about)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(names)} (default: all)")
+    arguments = parser.parse_args()
+    if unknown := [name for name in arguments.parts if name not in names]:
+        parser.error(f"no part {', '.join(unknown)}; there are {', '.join(names)}")
+    folder = load().test_data
+    if not folder.is_dir():
+        parser.error(f"no recordings at {folder}; set CALLTIDE_TEST_DATA")
+    return arguments.parts or names
+
+
 def looped(path: Path, number: int, seconds: float, seed: int, phase_s: float = 0.0) -> list[Call]:
     """Calls of so many seconds, each begun at its own place in the recording and its own moment within `phase_s`."""
     numbers = random.Random(seed)

@@ -111,7 +111,7 @@ class EnsembleSentiment:
             if not (folder / name).is_file():
                 raise CalltideError(
                     f"sentiment: {folder / name} is missing; "
-                    + ("make the directory again with `calltide train sentiment`" if weights_dir else RESTORE)
+                    + (RESTORE if folder == WEIGHTS else "make the directory again with `calltide train sentiment`")
                 )
         head = json.loads((folder / HEAD_FILE).read_text("utf-8"))
         self.id: str = head["id"]

@@ -119,8 +119,8 @@ def default(folder: Path, ears: Ears) -> list[DataSet]:
         data_set(
             "help-desk-turns",
             _helpdesk(text / "helpdesk-calls.jsonl"),
-            "what customers say in the help-desk calls that are kept out of training, labelled by hand by one reader, "
-            "without what he doubted",
+            "what customers say in the help-desk calls that are kept out of training, with labels of this project's "
+            "own, without the doubtful ones",
             "calls written by a machine, in whole sentences and about computers; few turns",
         ),
         data_set(
@@ -190,7 +190,7 @@ _AGENT_SAYS: Final = re.compile(
     r"|My name is Chris|How may I assist|Your account information|Is there anything else|You're welcome"
     r"|If you have any further|Have a great day|Goodbye, Adam|We appreciate|Take care"
 )
-"""Sentences of the agent in contoso-account.txt, told by hand; all others are the customer's."""
+"""Sentences of the agent in contoso-account.txt; all others are the customer's."""
 
 
 def _contoso(file: Path) -> tuple[Turn, ...]:

@@ -16,7 +16,7 @@ from schemas.events import Progress
 from tests.scripted import EPOCH, Writer, call, ended, new_topic, score, started
 
 APP = Path(__file__).parents[2] / "examples" / "faust" / "app.py"
-WAIT_S = 60.0
+WAIT_S = 120.0
 LINE = re.compile(r"(\d{4}-\d\d-\d\d \d\d:\d\d) +(\d+) ([+-]\d\.\d\d) (\S+)")
 """Minute, count, mean and queue; Faust prints them on its log."""
 

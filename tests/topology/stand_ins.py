@@ -403,7 +403,9 @@ class StandIn:
 STAND_INS: Final[dict[str, StandIn]] = {
     "vad": StandIn(lambda: vad.VoiceActivity(VAD_CONFIG, Restless()), TELEPHONE),
     "diarization": StandIn(
-        lambda: diarization.Diarization(diarization.Config(maximum_speakers=3), Angles(), Changes()), talk(Segment), Segment
+        lambda: diarization.Diarization(diarization.Config(maximum_speakers=3), Angles(), Changes()),
+        talk(Segment),
+        Segment,
     ),
     "asr": StandIn(lambda: asr.SpeechRecognition(Checksum()), talk(Turn), Turn),
     "emotion": StandIn(

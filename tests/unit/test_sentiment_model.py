@@ -43,6 +43,12 @@ def model() -> EnsembleSentiment:
         ("The appointment is on Tuesday at three.", "neutral"),
         ("could you spell your last name for me", "neutral"),
         ("it still doesn't work", "negative"),
+        ("yes", "neutral"),
+        ("no", "neutral"),
+        ("okay", "neutral"),
+        ("Thank you for calling Acme Travel, my name is Joe, what can I do for you?", "neutral"),
+        ("i have been on hold for half an hour", "negative"),
+        ("this is the second time that this has happened", "negative"),
     ],
 )
 def test_obvious_utterances(model: EnsembleSentiment, text: str, label: str) -> None:
