@@ -30,8 +30,7 @@ from streams import samples
 from streams.health import Health
 from streams.ingestion import load as generator
 from streams.ingestion.server import Switchboard
-from streams.ingestion.settings import Serve
-from streams.settings import Settings, load
+from streams.settings import Serve, Settings, load
 
 COMMAND: Final = "python -m benchmarks.ingestion"
 CALLS: Final[Mapping[generator.Name, int]] = {"twilio": 500, "audiosocket": 1_000}

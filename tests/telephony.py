@@ -19,8 +19,7 @@ from schemas.events import Role, Score
 from streams.analyze import Analysis, Analyzer
 from streams.health import Health
 from streams.ingestion.server import Switchboard
-from streams.ingestion.settings import Serve
-from streams.settings import Settings, load
+from streams.settings import Serve, Settings, load
 
 SECONDS: Final = 20
 RATE: Final = 8_000

@@ -15,8 +15,8 @@ from streams.ingestion import metrics
 from streams.ingestion.feed import Feed, Ring
 from streams.ingestion.line import Leg, Line
 from streams.ingestion.routes import Route
-from streams.ingestion.settings import Serve
 from streams.protocols.base import Began, Fault
+from streams.settings import Serve
 
 log = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ from websockets.uri import parse_uri
 from processors.audio import encode
 from schemas.errors import CalltideError
 from streams.files import open_audio
-from streams.ingestion.settings import Serve
+from streams.settings import Serve
 
 Name = Literal["twilio", "audiosocket", "audiohook", "listen"]
 NAMES: Final[tuple[Name, ...]] = get_args(Name)

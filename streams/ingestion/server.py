@@ -35,10 +35,9 @@ from streams.ingestion.line import Leg
 from streams.ingestion.recordings import Recording
 from streams.ingestion.results import Results
 from streams.ingestion.routes import AUDIOSOCKET, ROUTES, Request, Route
-from streams.ingestion.settings import Serve
 from streams.ingestion.signatures import Handshake as Signed
 from streams.protocols.base import Began, Ended, Event, Fault
-from streams.settings import Settings
+from streams.settings import Serve, Settings
 
 log = logging.getLogger(__name__)
 

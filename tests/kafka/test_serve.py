@@ -32,8 +32,7 @@ from streams import kafka
 from streams.health import Health
 from streams.ingestion import server as module
 from streams.ingestion.server import Switchboard
-from streams.ingestion.settings import Serve
-from streams.settings import Settings
+from streams.settings import Serve, Settings
 from tests.workers import Found, everything
 
 pytestmark = pytest.mark.kafka

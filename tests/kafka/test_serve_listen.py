@@ -24,9 +24,8 @@ from schemas.topics import STAGES, TOPICS
 from streams.analyze import Analyzer
 from streams.health import Health
 from streams.ingestion.server import Switchboard
-from streams.ingestion.settings import Serve
 from streams.runtime import StageWorker
-from streams.settings import Settings, load
+from streams.settings import Serve, Settings, load
 
 pytestmark = [pytest.mark.kafka, pytest.mark.models, pytest.mark.slow]
 
