@@ -42,6 +42,7 @@ from streams import kafka, samples
 from streams.files import AudioFile, open_audio
 from streams.ingest import Call, prepare
 from streams.settings import Settings, load
+from streams.supervisor import PORTS
 
 ROOT = Path(__file__).parent.parent
 START_S: Final = 120.0
@@ -90,8 +91,7 @@ def temporary_home() -> Iterator[Settings]:
         os.environ["CALLTIDE_KAFKA__CLIENT"] = '{"log_level": "3"}'
         # As the command line does: numpy's idle threads would be counted as work.
         os.environ["OMP_NUM_THREADS"] = "1"
-        for part in ("BROKER", "CLICKHOUSE", "GATEWAY", "WEB"):
-            os.environ[f"CALLTIDE_{part}__PORT"] = str(free_port())
+        os.environ.update((port, str(free_port())) for port in PORTS)
         load.cache_clear()
         try:
             yield load()

@@ -61,6 +61,7 @@ def ingest(
 ) -> None:
     """Send recordings as calls, each once."""
     from streams.ingestion import files_run
+    from streams.packets import roles_of
     from streams.settings import load
 
     if not (files or manifest or watch):
@@ -68,7 +69,7 @@ def ingest(
     if watch and (wait or dry_run or call_id):
         raise CalltideError("--watch goes on until it is stopped; use it without --wait, --dry-run and --call-id")
     factor = files_run.speed_of(speed)
-    common = files_run.Source(Path(), call_id, files_run.roles_of(roles), tenant, queue, agent)
+    common = files_run.Source(Path(), call_id, roles_of(roles), tenant, queue, agent)
     sources = files_run.gather(files or [], manifest, common)
     settings = load()
     if dry_run:

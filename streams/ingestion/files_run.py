@@ -25,7 +25,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal, TextIO, cast
+from typing import Final, Literal, TextIO
 
 import av
 import numpy as np
@@ -40,7 +40,7 @@ from schemas.topics import SCORES, Lane
 from streams import kafka
 from streams.files import AudioFile, open_audio
 from streams.ingest import MAXIMUM_SPEED, Call, Ingest
-from streams.packets import now, roles_for
+from streams.packets import now, roles_for, roles_of
 from streams.settings import Settings
 from streams.sink import Unreachable, connect
 
@@ -69,7 +69,6 @@ NOT_ALL: Final = "Kafka did not take all of it; ingest it again"
 
 Status = Literal["sent", "sent before", "damaged", "interrupted", "failed", "not begun"]
 GOOD: Final[tuple[Status, ...]] = ("sent", "sent before")
-_ROLES: Final = ("agent", "customer", "unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +113,6 @@ class Check:
     """Share of each channel that is below SILENCE_DBFS."""
     warning: str = ""
     error: str = ""
-
-
-def roles_of(text: str | None) -> tuple[Role, ...] | None:
-    """`agent,customer` (or with `;` or `|` between them) as roles. Raises CalltideError for a role there is not."""
-    if not text:
-        return None
-    parts = tuple(part.strip() for part in re.split(r"[,;|]", text))
-    for part in parts:
-        if part not in _ROLES:
-            raise CalltideError(f"unknown role {part!r}; use agent, customer or unknown, one for each channel")
-    return cast("tuple[Role, ...]", parts)
 
 
 def speed_of(text: str) -> float:

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from streams import samples
+from streams.supervisor import PORTS
 from tests.chain.support import ROOT, Stack, start, until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -95,16 +96,16 @@ def test_kafka_and_clickhouse_out_of_reach() -> None:
     assert "no gateway" in line
 
 
-@pytest.mark.parametrize("part", ["BROKER", "CLICKHOUSE", "GATEWAY", "WEB"])
-def test_a_port_that_is_taken(part: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("setting", PORTS)
+def test_a_port_that_is_taken(setting: str, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        result = calltide("up", CALLTIDE_HOME=str(tmp_path), **{f"CALLTIDE_{part}__PORT": port})
+        result = calltide("up", CALLTIDE_HOME=str(tmp_path), **{setting: port})
     line = said(result)
     assert f"port {port} is taken" in line
-    assert f"CALLTIDE_{part}__PORT" in line
+    assert setting in line
 
 
 def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ from streams.ingestion.files_run import (
     call_id_of,
     dry_run,
     gather,
-    roles_of,
     sha256_of,
     speed_of,
 )
+from streams.packets import roles_of
 from streams.settings import Settings
 
 COMMON = Source(Path(), tenant="t", queue="billing")
