@@ -428,6 +428,7 @@ def _described(began: Began, started_ms: int, source: str, tenant: str) -> CallI
         agent=fields["agent"],
         source=source,
         metadata=described,
+        interim=began.interim,
     )
 
 

@@ -19,7 +19,7 @@ class Began:
     """A call is there. `call_id`: the phone system's own name for it; the same one again continues the call.
 
     `roles`: the party on each channel. `rate`: samples a second, whatever the phone system has; ingest resamples what
-    is neither 8,000 nor 16,000.
+    is neither 8,000 nor 16,000. `interim`: words are wanted before their utterance is finished.
     """
 
     call_id: str
@@ -30,6 +30,7 @@ class Began:
     queue: str = ""
     agent: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
+    interim: bool = False
 
 
 @dataclass(frozen=True, slots=True)

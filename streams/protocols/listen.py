@@ -13,17 +13,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
+from statistics import fmean
 from typing import Any, Final, Literal
 
 import numpy as np
 
 from processors.audio import decode, encode
 from schemas.audio import BYTES_PER_SAMPLE, Codec
-from schemas.events import CallEnded, CallEvent, Correction, Progress, Role, Score, Segment, Word
+from schemas.events import (
+    CallEnded,
+    CallEvent,
+    Correction,
+    Interim,
+    Progress,
+    Role,
+    Score,
+    Segment,
+    Stretch,
+    Word,
+)
 from streams.corrections import Corrections
 from streams.protocols.base import Audio, Began, Ended, Event, Fault, Mark
 from streams.protocols.messages import parse
 from streams.protocols.query import Query, refused
+from streams.protocols.unfinished import Unfinished
 
 ENCODINGS: Final[Mapping[str, Codec]] = {"linear16": "pcm_s16le", "mulaw": "mulaw", "alaw": "alaw"}
 RATES: Final = (8_000, 48_000)
@@ -39,7 +52,6 @@ _REFUSED: Final = {
     "redact": "nothing is taken out of the words here, and who asks for it must not be given them",
 }
 _IGNORED: Final = {
-    "interim_results": "interim results are not given yet: every result is final",
     "endpointing": "speech ends at the pause that is set for the whole installation (CALLTIDE_VAD__*)",
     "smart_format": "how numbers are written is set for the whole installation (CALLTIDE_ASR__NUMBERS)",
     "numerals": "how numbers are written is set for the whole installation (CALLTIDE_ASR__NUMBERS)",
@@ -59,7 +71,7 @@ _IGNORED: Final = {
 """What is known and has no effect, with the reason that the client is told; of other names: that they are not known."""
 _HONOURED: Final = {
     *("encoding", "sample_rate", "channels", "multichannel", "language", "punctuate", "diarize", "diarize_model"),
-    *("vad_events", "utterance_end_ms", "extra", "tag", "mip_opt_out"),
+    *("vad_events", "utterance_end_ms", "interim_results", "extra", "tag", "mip_opt_out"),
     *("call", "queue", "agent", "roles", "scores", "token"),
 }
 _CONTAINERS: Final = {
@@ -86,6 +98,7 @@ class Options:
     punctuate: bool = True
     diarize: bool = False
     vad_events: bool = False
+    interim: bool = False
     utterance_end_ms: int | None = None
     scores: Literal["no", "messages", "inline"] = "no"
     """Whether everything known of an utterance comes, too: in messages of its own, or in its `Results`."""
@@ -136,6 +149,7 @@ def options(query: str, languages: Sequence[str] | None = None) -> Options:
         punctuate=asked.flag("punctuate", default=True),
         diarize=asked.flag("diarize") or bool(asked.text("diarize_model")),
         vad_events=asked.flag("vad_events"),
+        interim=asked.flag("interim_results"),
         utterance_end_ms=asked.number("utterance_end_ms", 1, 60_000) if asked.text("utterance_end_ms") else None,
         scores="inline" if asked.text("scores") == "inline" else "messages" if asked.flag("scores") else "no",
         call_id=asked.name("call"),
@@ -188,6 +202,7 @@ class Listen:
         """Where in the call each channel was when the client asked for all results up to there, ms."""
         self._speakers: dict[tuple[int, str], int] = {}
         self._corrections = Corrections()
+        self._unfinished = Unfinished()
         self._spoken_ms: dict[int, int] = {}
         """End of the last speech of each channel."""
         self._open_ms: dict[int, int] = {}
@@ -232,15 +247,18 @@ class Listen:
     def heard(self, event: CallEvent) -> None:
         """Answer with what the chain made of the call; events as they come from it, in their order.
 
-        A `Segment` of the topic after VAD tells `SpeechStarted` before its words are known, where it is given.
+        An `Interim`, whose topic is another one, may come at any time.
         """
         if self.finished:
             return
         if isinstance(event, Score):
+            self._unfinished.finished(event)
             self._speech(event)
             self._result(event)
-        elif isinstance(event, Segment):
-            self._speech(event)
+        elif isinstance(event, Interim):
+            if self.options.interim and self._unfinished.is_news(event):
+                self._started(event)
+                self._interim(event)
         elif isinstance(event, Progress):
             self._passed(event.at_ms)
         elif isinstance(event, Correction):
@@ -309,6 +327,7 @@ class Listen:
             queue=asked.queue,
             agent=asked.agent,
             metadata=dict(asked.metadata),
+            interim=asked.interim,
         )
 
     def _channels(self, data: bytes) -> list[Event]:
@@ -330,14 +349,39 @@ class Listen:
         return [channel, len(self.options.roles)]
 
     def _speech(self, segment: Segment) -> None:
-        """There is speech: a new utterance, unless it goes on where the last one ended or was told already."""
-        channel, spoken_ms = segment.channel, self._spoken_ms.get(segment.channel, -1)
-        last_ms = self._open_ms.get(channel)
+        """There was speech: whatever was finished before it is over, if it was long ago."""
+        last_ms = self._open_ms.get(segment.channel)
         if last_ms is not None and self._is_over(last_ms, segment.start_ms):
-            self._utterance_end(channel)
-        if segment.start_ms > spoken_ms and self.options.vad_events:
-            self._answer("SpeechStarted", channel=self._place(channel), timestamp=_seconds(segment.start_ms))
-        self._spoken_ms[channel] = max(spoken_ms, segment.end_ms)
+            self._utterance_end(segment.channel)
+        self._started(segment)
+
+    def _started(self, stretch: Stretch) -> None:
+        """There is speech: a new utterance, unless it goes on where the last one ended or was told already."""
+        channel, spoken_ms = stretch.channel, self._spoken_ms.get(stretch.channel, -1)
+        if stretch.start_ms > spoken_ms and self.options.vad_events:
+            self._answer("SpeechStarted", channel=self._place(channel), timestamp=_seconds(stretch.start_ms))
+        self._spoken_ms[channel] = max(spoken_ms, stretch.end_ms)
+
+    def _interim(self, event: Interim) -> None:
+        words = [{**self._word(word), "stable": word.stable} for word in event.words]
+        self._results(
+            event.channel,
+            event.start_ms,
+            event.end_ms,
+            {
+                "transcript": event.text if self.options.punctuate else " ".join(word["word"] for word in words),
+                # Of the words so far: how sure the model is of the whole is known at the end.
+                "confidence": fmean(word.confidence for word in event.words) if words else 0.0,
+                "words": words,
+            },
+            is_final=False,
+            speech_final=False,
+        )
+
+    def _nothing(self, channel: int, start_ms: int, end_ms: int, *, from_finalize: bool = False) -> None:
+        """A final result without words."""
+        nothing = {"transcript": "", "confidence": 0.0, "words": []}
+        self._results(channel, start_ms, end_ms, nothing, speech_final=True, from_finalize=from_finalize)
 
     def _result(self, score: Score) -> None:
         self._model = {"name": score.asr_model, "version": score.pipeline_version, "arch": "calltide"}
@@ -363,7 +407,8 @@ class Listen:
         if score.words:
             self._open_ms[score.channel] = score.words[-1].end_ms
 
-    def _word(self, word: Word, score: Score) -> dict[str, Any]:
+    def _word(self, word: Word, score: Score | None = None) -> dict[str, Any]:
+        """`score`: of which it is a word; None: it is interim, and nobody knows yet who speaks."""
         text = word.text.strip()
         told: dict[str, Any] = {
             "word": text.strip(_PUNCTUATION).lower() or text,
@@ -373,7 +418,7 @@ class Listen:
         }
         if self.options.punctuate:
             told["punctuated_word"] = text
-        if self.options.diarize:
+        if self.options.diarize and score is not None:
             told["speaker"] = self._speaker(score.channel, score.speaker)
         return told
 
@@ -392,6 +437,7 @@ class Listen:
         score: Score | None = None,
         *,
         speech_final: bool,
+        is_final: bool = True,
         from_finalize: bool = False,
     ) -> None:
         model = self._model or {"name": "", "version": "", "arch": "calltide"}
@@ -400,7 +446,7 @@ class Listen:
             channel_index=self._place(channel),
             start=_seconds(start_ms),
             duration=_seconds(end_ms - start_ms),
-            is_final=True,
+            is_final=is_final,
             speech_final=speech_final,
             from_finalize=from_finalize,
             channel={"alternatives": [alternative]},
@@ -417,14 +463,16 @@ class Listen:
 
     def _passed(self, at_ms: int, *, at_end: bool = False) -> None:
         """All that was said before `at_ms` is answered."""
+        for event in self._unfinished.passed(at_ms):
+            # What seemed to be speech was none.
+            self._nothing(event.channel, event.start_ms, event.end_ms)
         for channel, last_ms in sorted(self._open_ms.items()):
             if self._is_over(last_ms, at_ms):
                 self._utterance_end(channel)
         for channel, asked_ms in sorted(self._finalize.items()):
             if at_end or at_ms >= asked_ms:
                 del self._finalize[channel]
-                nothing = {"transcript": "", "confidence": 0.0, "words": []}
-                self._results(channel, asked_ms, asked_ms, nothing, speech_final=True, from_finalize=True)
+                self._nothing(channel, asked_ms, asked_ms, from_finalize=True)
 
     def _goodbye(self) -> None:
         """The last message: what was received, and what of the request had no effect."""

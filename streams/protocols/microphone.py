@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from schemas.events import CallEnded, CallEvent, Correction, Role, Score
+from schemas.events import CallEnded, CallEvent, Correction, Interim, Progress, Role, Score
 from streams.protocols.base import Audio, Began, Ended, Event, Fault
 from streams.protocols.messages import parse
 from streams.protocols.query import Query, refused
+from streams.protocols.unfinished import Unfinished
 
 RATE: Final = 16_000
 """What the chain hears at, Hz."""
@@ -52,7 +53,8 @@ class Microphone:
     """One connection. `call_id`: the call's name unless the page gives one.
 
     The page sends samples, and `{"type": "stop"}` at the end; it is told `started` with the call's name, then each
-    event of the call. `finished` is set once the call's last event was `heard`.
+    event of the call, the words of an unfinished utterance too. `finished` is set once the call's last event was
+    `heard`.
     """
 
     def __init__(self, options: Options, call_id: str) -> None:
@@ -63,6 +65,7 @@ class Microphone:
         self._begun = False
         self._stopped = False
         self._late_bytes = 0
+        self._unfinished = Unfinished()
         self._rest = b""
         """The first byte of a sample whose second is in the next message."""
 
@@ -85,9 +88,16 @@ class Microphone:
             self._begun = True
             self._answer("started", call=self.call_id)
             asked = self.options
-            events.append(
-                Began(self.call_id, (asked.role,), "pcm_s16le", asked.rate, queue=asked.queue, agent=asked.agent)
+            began = Began(
+                self.call_id,
+                (asked.role,),
+                "pcm_s16le",
+                asked.rate,
+                queue=asked.queue,
+                agent=asked.agent,
+                interim=True,
             )
+            events.append(began)
         return [*events, Audio(0, data[:whole])]
 
     def lost(self) -> Sequence[Event]:
@@ -98,14 +108,23 @@ class Microphone:
         return (Ended("hangup", "the connection was lost"),)
 
     def heard(self, event: CallEvent) -> None:
-        """Pass on what the chain made of the call."""
-        if self.finished or not isinstance(event, Score | Correction | CallEnded):
+        """Pass on what the chain made of the call. An `Interim`, whose topic is another one, may come at any time."""
+        if self.finished:
             return
+        if isinstance(event, Progress | CallEnded):
+            for gone in self._unfinished.passed(event.at_ms if isinstance(event, Progress) else event.duration_ms):
+                # What seemed to be speech was none: there are no words to come.
+                self._tell(gone.model_copy(update={"text": "", "words": ()}))
         if isinstance(event, CallEnded):
-            self._answer(event.kind, event=event.model_dump(mode="json"), late_bytes=self._late_bytes)
+            self._tell(event, late_bytes=self._late_bytes)
             self.finished = True
-        else:
-            self._answer(event.kind, event=event.model_dump(mode="json"))
+        elif isinstance(event, Interim):
+            if self._unfinished.is_news(event):
+                self._tell(event)
+        elif isinstance(event, Score | Correction):
+            if isinstance(event, Score):
+                self._unfinished.finished(event)
+            self._tell(event)
 
     def _told(self, text: str) -> Sequence[Event]:
         try:
@@ -122,6 +141,9 @@ class Microphone:
         # Without audio there is no call, so no end of it to wait for.
         self.finished = True
         return ()
+
+    def _tell(self, event: CallEvent, **fields: Any) -> None:
+        self._answer(event.kind, event=event.model_dump(mode="json"), **fields)
 
     def _answer(self, kind: str, **fields: Any) -> None:
         self.outbox.append(json.dumps({"type": kind, **fields}, ensure_ascii=False, separators=(",", ":")))

@@ -36,10 +36,10 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from processors.audio import decode, encode
-from schemas.events import CallEnded, Correction, Progress, RunningScore, Score, Segment
+from schemas.events import CallEnded, Correction, Interim, Progress, RunningScore, Score
 from streams.protocols.base import Audio, Began, Ended, Event, Fault, Mark
 from streams.protocols.listen import Listen, options, refusal
-from tests.unit.stage_records import STARTED_AT, call, utterance
+from tests.unit.stage_records import STARTED_AT, call, interim, utterance
 
 REQUEST = "0c6e9f6a-1f0e-4b43-9a52-2f4c3f8f7a10"
 RAW = {"encoding": "linear16", "sample_rate": "16000"}
@@ -71,6 +71,10 @@ def score(start_ms: int, length_ms: int = 1_000, text: str = "Well, then.", **fi
 
 def ended(duration_ms: int = 60_000) -> CallEnded:
     return CallEnded(call=call(("unknown",)), duration_ms=duration_ms, ended_at=STARTED_AT, reason="hangup")
+
+
+def so_far(start_ms: int, length_ms: int, text: str = "Well then", stable: int = 0, channel: int = 0) -> Interim:
+    return interim(call(("unknown",)), start_ms, length_ms, text, stable, channel)
 
 
 def progress(at_ms: int) -> Progress:
@@ -266,14 +270,105 @@ def test_events_of_speech_come_in_their_order() -> None:
     assert kinds(decoder) == ["UtteranceEnd", "Metadata"]
 
 
-def test_a_segment_tells_speech_before_its_words_and_only_once() -> None:
+def test_the_open_segment_tells_speech_and_only_once() -> None:
+    decoder = listen(vad_events="true", interim_results="true")
+    decoder.heard(so_far(500, 300, ""))
+    started, nothing = answers(decoder)
+    assert (started["type"], started["timestamp"]) == ("SpeechStarted", 0.5)
+    assert (nothing["is_final"], nothing["channel"]["alternatives"][0]["transcript"]) == (False, "")
+    decoder.heard(so_far(500, 1_200))
+    decoder.heard(score(500, 1_500))
+    decoder.heard(score(2_000, 500))
+    assert kinds(decoder) == ["Results"] * 3
+    decoder.heard(so_far(3_000, 400))
+    assert kinds(decoder) == ["SpeechStarted", "Results"]
+
+
+def test_an_interim_result_has_the_words_so_far_and_which_are_stable() -> None:
+    decoder = listen(interim_results="true", diarize="true")
+    assert decoder.receive(b"\0\0")[0] == Began(REQUEST, ("unknown",), "pcm_s16le", 16_000, interim=True)
+    decoder.heard(so_far(1_500, 1_000, "Well, then", stable=1))
+    (result,) = answers(decoder)
+    times = {"start": 1.5, "end": 2.0, "confidence": 0.5}
+    assert (result["start"], result["duration"], result["channel_index"]) == (1.5, 1.0, [0, 1])
+    assert (result["is_final"], result["speech_final"], result["from_finalize"]) == (False, False, False)
+    # Who speaks is known at the end.
+    assert result["channel"]["alternatives"] == [
+        {
+            "transcript": "Well, then",
+            "confidence": 0.5,
+            "words": [
+                {"word": "well", "punctuated_word": "Well,", **times, "stable": True},
+                {"word": "then", "punctuated_word": "then", **times, "start": 2.0, "end": 2.5, "stable": False},
+            ],
+        }
+    ]
+    decoder = listen(interim_results="true", punctuate="false")
+    decoder.heard(so_far(1_500, 1_000, "Well, then"))
+    (result,) = answers(decoder)
+    assert result["channel"]["alternatives"][0]["transcript"] == "well then"
+
+
+def test_interim_results_come_to_nobody_who_did_not_ask() -> None:
     decoder = listen(vad_events="true")
-    fields: dict[str, Any] = {"channel": 0, "cut": "pause", "codec": "mulaw", "rate": 8_000, "captured_at": STARTED_AT}
-    decoder.heard(Segment(call=call(("unknown",)), start_ms=500, end_ms=2_500, **fields))
-    assert kinds(decoder) == ["SpeechStarted"]
-    decoder.heard(score(500, 1_000))
-    decoder.heard(score(1_500, 1_000))
+    assert decoder.receive(b"\0\0")[0] == Began(REQUEST, ("unknown",), "pcm_s16le", 16_000)
+    decoder.heard(so_far(500, 300))
+    decoder.heard(progress(5_000))
+    assert kinds(decoder) == []
+
+
+def test_an_interim_result_that_is_overtaken_is_dropped() -> None:
+    decoder = Listen(options(urlencode(STEREO | {"interim_results": "true"})), REQUEST, STARTED_AT)
+
+    def told(event: Any) -> list[str]:
+        decoder.heard(event)
+        return [result["channel"]["alternatives"][0]["transcript"] for result in answers(decoder)]
+
+    assert told(so_far(1_000, 900, "Well then")) == ["Well then"]
+    assert told(so_far(1_000, 600, "Well")) == []  # an older revision
+    assert told(so_far(1_000, 900, "Well then")) == []  # the same again
+    assert told(score(1_000, 1_000)) == ["Well, then."]
+    assert told(so_far(1_000, 1_000, "Well then")) == []
+    # Another channel, and what is said later on this one.
+    assert told(so_far(900, 900, "Yes", channel=1)) == ["Yes"]
+    assert told(so_far(2_500, 300, "But")) == ["But"]
+    # An utterance that is finished later than the next one began.
+    assert told(score(2_100, 300, "So.")) == ["So."]
+    assert told(so_far(2_100, 300, "So")) == []
+    assert told(so_far(2_500, 600, "But you")) == ["But you"]
+    # Diarization may cut what is the open segment; its last turn may begin later than it.
+    assert told(score(2_700, 600, "But you")) == ["But you"]
+    assert told(so_far(2_500, 900, "But you and")) == []
+
+
+def test_interim_words_that_come_to_nothing_are_taken_back() -> None:
+    decoder = listen(interim_results="true")
+    decoder.heard(so_far(1_000, 900, "Tata"))
+    decoder.heard(progress(1_000))
+    assert len(answers(decoder)) == 1
+    decoder.heard(progress(2_500))
+    (result,) = answers(decoder)
+    assert (result["is_final"], result["start"], result["duration"]) == (True, 1.0, 0.9)
+    assert result["channel"]["alternatives"][0] == {"transcript": "", "confidence": 0.0, "words": []}
+    decoder.heard(so_far(1_000, 1_200, "Tata ta"))
+    decoder.heard(progress(3_500))
+    assert kinds(decoder) == []
+    decoder.heard(so_far(4_000, 400, "Yes"))
+    decoder.heard(ended(4_500))
+    assert [result.get("is_final") for result in answers(decoder)] == [False, True, None]
+
+
+def test_what_is_said_next_does_not_end_an_utterance_whose_result_is_to_come() -> None:
+    decoder = listen(interim_results="true", utterance_end_ms="1000")
+    decoder.heard(score(0, 1_000))
+    decoder.heard(so_far(3_500, 300))
     assert kinds(decoder) == ["Results", "Results"]
+    decoder.heard(score(1_500, 1_500))
+    assert kinds(decoder) == ["Results"]
+    decoder.heard(progress(3_500))
+    assert kinds(decoder) == []
+    decoder.heard(score(4_100, 300))
+    assert kinds(decoder) == ["UtteranceEnd", "Results"]
 
 
 def test_speakers_are_numbers_by_channel_and_merge_when_they_turn_out_to_be_one() -> None:
@@ -316,8 +411,8 @@ def test_close_stream_waits_for_the_results_and_ends_with_metadata() -> None:
     assert told["sha256"] == hashlib.sha256(b"\0\0" * 24_000 + b"\1").hexdigest()
     assert [model["name"] for model in told["model_info"].values()] == ["some-asr"]
     warned = {warning["parameter"]: warning["message"] for warning in told["warnings"]}
-    assert warned.keys() == {"interim_results", "model", "unheard_of", "CloseStream", "sample_rate"}
-    assert "not given yet" in warned["interim_results"] and "4 bytes" in warned["CloseStream"]
+    assert warned.keys() == {"model", "unheard_of", "CloseStream", "sample_rate"}
+    assert "4 bytes" in warned["CloseStream"]
     decoder.heard(score(0))
     assert not decoder.outbox
 
@@ -402,6 +497,7 @@ def test_no_query_does_anything_but_be_granted_or_refused(pairs: list[tuple[str,
 
 EVENTS = st.one_of(
     st.builds(score, st.integers(0, 9_000), st.integers(1, 3_000), st.text(max_size=20), channel=st.integers(0, 1)),
+    st.builds(so_far, st.integers(0, 9_000), st.integers(1, 3_000), st.text(max_size=20), channel=st.integers(0, 1)),
     st.builds(progress, st.integers(0, 20_000)),
     st.just(ended(9_000)),
 )
@@ -411,6 +507,7 @@ EVENTS = st.one_of(
 @given(st.lists(st.one_of(TEXTS, st.binary(max_size=40), EVENTS), max_size=20))
 def test_no_message_does_anything_but_events_answers_and_faults(messages: list[Any]) -> None:
     asked = STEREO | {"vad_events": "true", "utterance_end_ms": "500", "diarize": "true", "scores": "true"}
+    asked |= {"interim_results": "true"}
     decoder = Listen(options(urlencode(asked)), REQUEST, STARTED_AT)
     events: list[Event] = []
     for message in messages:
@@ -474,10 +571,12 @@ async def served(heard: Sequence[Any]) -> AsyncIterator[tuple[AsyncDeepgramClien
 
 
 async def _with_the_library(scores: str) -> None:
-    said = [score(500, text="Hello there."), score(3_000, text="Bye.", cut="end"), ended(4_500)]
+    said = [so_far(500, 600, "Hello", 1), score(500, text="Hello there."), score(3_000, text="Bye.", cut="end")]
+    said.append(ended(4_500))
     sound = np.arange(24_000, dtype="<i2").tobytes()
     async with served(said) as (client, events):
         asked: dict[str, Any] = {"model": "nova-3", **RAW, "punctuate": True, "vad_events": True, "diarize": True}
+        asked |= {"interim_results": True}
         asked |= {"utterance_end_ms": 1_000, "request_options": {"additional_query_parameters": {"scores": scores}}}
         messages: list[Any] = []
         async with client.listen.v1.connect(**asked) as connection:
@@ -490,7 +589,10 @@ async def _with_the_library(scores: str) -> None:
             await connection.send_close_stream()
             await asyncio.wait_for(listening, 10)
         assert samples(events) == sound
-        results = [message for message in messages if isinstance(message, ListenV1Results)]
+        so_far_told, *results = [message for message in messages if isinstance(message, ListenV1Results)]
+        assert (so_far_told.is_final, so_far_told.speech_final) == (False, False)
+        (hello,) = so_far_told.channel.alternatives[0].words
+        assert (hello.punctuated_word, hello.start, hello.model_dump()["stable"]) == ("Hello", 0.5, True)
         texts = [result.channel.alternatives[0].transcript for result in results]
         assert texts == ["Hello there.", "Bye.", ""]
         word = results[0].channel.alternatives[0].words[1]
@@ -498,12 +600,12 @@ async def _with_the_library(scores: str) -> None:
         assert results[2].from_finalize
         own = [None] if scores == "true" else []
         assert [message and type(message) for message in messages] == [
-            *(ListenV1SpeechStarted, ListenV1Results, *own),
+            *(ListenV1SpeechStarted, ListenV1Results, ListenV1Results, *own),
             *(ListenV1UtteranceEnd, ListenV1SpeechStarted, ListenV1Results, *own),
             *(ListenV1Results, ListenV1Metadata),
         ]
         if scores == "inline":
-            assert Score.model_validate(results[0].model_dump()["score"]) == said[0]
+            assert Score.model_validate(results[0].model_dump()["score"]) == said[1]
         assert messages[-1].duration == 1.5
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from schemas.events import CallEnded, Progress, RunningScore, Score
 from streams.protocols.base import Audio, Began, Ended, Event, Fault
 from streams.protocols.microphone import Microphone, options
-from tests.unit.stage_records import STARTED_AT, call, utterance
+from tests.unit.stage_records import STARTED_AT, call, interim, utterance
 
 STOP = '{"type": "stop"}'
 
@@ -30,7 +30,7 @@ def answers(decoder: Microphone) -> list[dict[str, Any]]:
 def test_a_recording_from_its_first_sample_to_its_end() -> None:
     decoder = microphone(save="1", roles="agent", queue="sales", agent="diane")
     assert decoder.options.save
-    began = Began("call-1", ("agent",), "pcm_s16le", 16_000, queue="sales", agent="diane")
+    began = Began("call-1", ("agent",), "pcm_s16le", 16_000, queue="sales", agent="diane", interim=True)
     assert list(decoder.receive(b"\1\2\3")) == [began, Audio(0, b"\1\2")]
     assert list(decoder.receive(b"\4")) == [Audio(0, b"\3\4")]
     assert answers(decoder) == [{"type": "started", "call": "call-1"}]
@@ -47,6 +47,26 @@ def test_a_recording_from_its_first_sample_to_its_end() -> None:
     assert [message["type"] for message in said] == ["score", "call_ended"] and decoder.finished
     assert said[1]["late_bytes"] == 4
     assert Score.model_validate(said[0]["event"]) == score
+
+
+def test_the_words_so_far_come_until_they_are_finished_or_come_to_nothing() -> None:
+    decoder = microphone()
+    info = call(("unknown",))
+    finished = utterance(
+        Score, info, 500, running=RunningScore(score=0, party_score=0, utterances=1), pipeline_version="v1"
+    )
+    for event in (
+        *(interim(info, 500, 600, "Well"), interim(info, 500, 900, "Well then", stable=1)),
+        *(interim(info, 500, 600, "Well"), finished, interim(info, 500, 1_000, "Well then")),
+        *(interim(info, 2_000, 300, "Ta"), Progress(call=info, at_ms=1_800), Progress(call=info, at_ms=3_000)),
+    ):
+        decoder.heard(event)
+    said = answers(decoder)
+    assert [(message["type"], message["event"]["text"]) for message in said] == [
+        *(("interim", "Well"), ("interim", "Well then"), ("score", finished.text)),
+        *(("interim", "Ta"), ("interim", "")),
+    ]
+    assert [word["stable"] for word in said[1]["event"]["words"]] == [True, False]
 
 
 @settings(deadline=None)
