@@ -71,6 +71,14 @@ class Config(BaseModel):
         roles.CERTAINTY, gt=0.5, le=1, description="probability from which a role found by what is said is believed"
     )
 
+    @property
+    def languages(self) -> tuple[str, ...] | None:
+        """Codes of those that can be heard, as far as the settings tell; None: any that the model knows."""
+        if self.language:
+            return tuple(code.strip() for code in self.language.split(","))
+        # So Whisper's models of English alone are named.
+        return ("en",) if self.engine == "whisper" and self.model.endswith(".en") else None
+
 
 class SpeechRecognition:
     """Turns in, transcripts out, with the same audio. Marks pass through.

@@ -1,7 +1,7 @@
 """Which protocol is spoken where: the one table. A new protocol is a decoder in streams/protocols/ and a row here."""
 
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -26,6 +26,8 @@ class Request:
     path: str = ""
     query: str = ""
     headers: Mapping[str, str] = field(default_factory=dict)
+    languages: Sequence[str] | None = None
+    """Codes of those that can be heard; None: any."""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
     @property
@@ -54,6 +56,8 @@ class Route:
     """Whether the connection's audio, 16 bit and one channel, is to be kept as a recording."""
     refused: Callable[[int, str, str], tuple[dict[str, str], bytes]] = _refused
     """(status, why, the request's id) → headers and body of the answer to a handshake that is not granted."""
+    granted: Callable[[str], dict[str, str]] = lambda _id: {}
+    """The request's id → headers of the answer to a handshake that is."""
     idle: tuple[int, str] = (1008, "nothing came for too long")
     """Close code and reason for who has gone silent."""
 
@@ -69,7 +73,7 @@ def _transcript(decoder: AudioHookDecoder, event: CallEvent) -> None:
 
 
 def _listen(request: Request) -> Decoder:
-    return listen.Listen(listen.options(request.query), request.id, datetime.now(UTC))
+    return listen.Listen(listen.options(request.query, request.languages), request.id, datetime.now(UTC))
 
 
 def _microphone(request: Request) -> Decoder:
@@ -80,7 +84,13 @@ ROUTES: Final[Mapping[str, Route]] = {
     "/twilio": Route("twilio", lambda _request: TwilioDecoder(), live=True),
     "/audiohook": Route("audiohook", _audiohook, live=True, tell=_transcript),
     "/v1/listen": Route(
-        "listen", _listen, live=False, tell=listen.Listen.heard, refused=listen.refusal, idle=listen.IDLE
+        "listen",
+        _listen,
+        live=False,
+        tell=listen.Listen.heard,
+        refused=listen.refusal,
+        granted=listen.grant,
+        idle=listen.IDLE,
     ),
     "/microphone": Route(
         "microphone",

@@ -180,10 +180,12 @@ class Session:
             return None
         if self.call is not None and self.call.line.ended:
             return Fault("the call is longer than may be", "too_long", 1000)
-        if self.leg is None and now - self.begun_at > settings.handshake_s:
-            return Fault("no call began in time", "handshake")
+        code, why = self.route.idle
+        # On a line that is not live a client may wait for its call, as long as it says that it is still there.
+        since = self.begun_at if self.route.live else self.heard_at
+        if self.leg is None and now - since > settings.handshake_s:
+            return Fault(why, "handshake", code)
         if now - self.heard_at > settings.idle_s:
-            code, why = self.route.idle
             if self.leg is not None:
                 self.leg.said_end = "idle"
             return Fault(why, "idle", code)
@@ -384,6 +386,7 @@ class Switchboard:
         self._sessions: set[Session] = set()
         self._sockets: set[Socket] = set()
         """Of protocols whose clients can be made to wait."""
+        self._languages = settings.asr.languages
         self._draining = False
         self.recordings = settings.directory / "recordings"
 
@@ -457,6 +460,7 @@ class Switchboard:
                 serving.host,
                 serving.port,
                 process_request=self._admit,
+                process_response=_granted,
                 select_subprotocol=_subprotocol,
                 create_connection=Socket,
                 compression=None,
@@ -511,7 +515,7 @@ class Switchboard:
         route, rest = found
         headers = {name.lower(): value for name, value in handshake.headers.raw_items()}
         peer = str((connection.remote_address or ("",))[0])
-        request = Request(peer, path, query, headers)
+        request = Request(peer, path=path, query=query, headers=headers, languages=self._languages)
         tenant = self._keys.tenant(route.name, presented(headers, request.fields, rest))
         if tenant is None or (rest and not self._keys.guards(route.name)):
             return _refusal(route, request, 401, "unauthorized", "no valid key")
@@ -532,11 +536,12 @@ class Switchboard:
         session = connection.session
         self.add(session)
         changed = asyncio.Event()
+        sent = asyncio.Event()
         telling: list[asyncio.Task[None]] = []
 
         def on_begin(call_id: str) -> None:
             if session.route.tell is not None and self._results is not None:
-                telling.append(asyncio.create_task(self._tell(session, call_id)))
+                telling.append(asyncio.create_task(self._tell(session, call_id, sent)))
 
         session.on_change, session.on_begin = changed.set, on_begin
         if session.call is not None:
@@ -554,6 +559,7 @@ class Switchboard:
                 async with asyncio.timeout(SEND_S):
                     while session.decoder.outbox:
                         await connection.send(session.decoder.outbox.pop(0))
+                sent.set()
                 if session.fault is not None:
                     await connection.close(session.fault.close_code, _reason(str(session.fault)))
                 elif session.decoder.finished:
@@ -572,12 +578,21 @@ class Switchboard:
                 task.cancel()
             await asyncio.gather(closed, *telling, return_exceptions=True)
 
-    async def _tell(self, session: Session, call_id: str) -> None:
+    async def _tell(self, session: Session, call_id: str, sent: asyncio.Event) -> None:
         assert self._results is not None
         async for event in self._results.results(call_id):
+            sent.clear()
             session.tell(event)
+            # What a slow client has no room for waits where there is an order of what to drop.
+            await sent.wait()
         if not session.decoder.finished:
             session.end(Fault("too slow for the results, or they end here", "results_lost", 1013))
+
+
+def _granted(connection: ServerConnection, _handshake: Handshake, response: Response) -> None:
+    assert isinstance(connection, Socket)
+    if connection.session is not None:
+        response.headers.update(connection.session.route.granted(connection.session.request.id))
 
 
 def _route(path: str) -> tuple[Route, str] | None:

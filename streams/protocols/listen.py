@@ -167,6 +167,11 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
+def grant(request_id: str) -> dict[str, str]:
+    """Headers of the answer to a handshake that is granted."""
+    return {"dg-request-id": request_id}
+
+
 def refusal(status: int, message: str, request_id: str) -> tuple[dict[str, str], bytes]:
     """Headers and body of the answer to a handshake that is not granted, in Deepgram's form."""
     body = {
@@ -175,7 +180,7 @@ def refusal(status: int, message: str, request_id: str) -> tuple[dict[str, str],
         "request_id": request_id,
     }
     # A header is Latin-1 and of one line.
-    headers = {"Content-Type": "application/json", "dg-request-id": request_id, "dg-error": ascii(message)[1:-1]}
+    headers = {"Content-Type": "application/json", **grant(request_id), "dg-error": ascii(message)[1:-1]}
     return headers, json.dumps(body).encode()
 
 
