@@ -17,6 +17,9 @@ LATE = Counter("calltide_ingest_late_seconds_total", "audio that came twice or t
 OVERFLOWS = Counter("calltide_ingest_overflow_packets_total", "packets dropped because Kafka was too slow", LABELS)
 FAULTS = Counter("calltide_ingest_faults_total", "connections ended for what they sent or did not", (*LABELS, "fault"))
 REFUSED = Counter("calltide_ingest_refused_total", "connections refused before they said anything", (*LABELS, "why"))
+INTERIM_SKIPPED = Counter(
+    "calltide_ingest_interim_skipped_total", "interim results replaced by newer ones before a slow client took them"
+)
 UNDELIVERED = Counter("calltide_ingest_undelivered_total", "records that Kafka did not take in time")
 UNSAVED = Counter("calltide_ingest_unsaved_total", "recordings that could not be kept or not to their end")
 WAITING = Gauge("calltide_ingest_waiting_calls", "calls whose packets wait for room in the producer's queue")
