@@ -23,6 +23,7 @@ from processors.emotion import Config as Emotion
 from processors.sentiment import Config as Sentiment
 from processors.vad import Config as Vad
 from schemas.errors import CalltideError
+from schemas.events import Role
 from schemas.topics import DEFAULT_PARTITIONS, Topic, topics
 from streams.profiles import Profile, ProfileSource
 
@@ -101,8 +102,14 @@ class Serve(_Section):
     audiosocket_networks: tuple[str, ...] = Field(
         ("127.0.0.0/8", "::1/128"), description="from where AudioSocket, which has no keys, may come"
     )
+    audiosocket_role: Role = Field(
+        "unknown", description="who is heard on AudioSocket's one channel; unknown: both, told apart by voice"
+    )
     keys: dict[str, dict[str, str]] = Field(
-        {}, description='keys by protocol and tenant: {"twilio": {"acme": "…"}}; a protocol without any is open'
+        {}, description='keys by protocol and tenant: {"twilio": {"acme": "…"}}; {"twilio": {}} lets nobody in'
+    )
+    open: tuple[str, ...] = Field(
+        (), description="protocols that take calls without a key from other machines too, and are meant to"
     )
     audiohook_secrets: dict[str, str] = Field(
         {}, description="client secret (base64) by API key of Genesys: who has one must sign"

@@ -6,17 +6,22 @@ nor what is answered tells anything about them.
 
 import hmac
 import ipaddress
+import json
 from collections.abc import Mapping, Sequence
 
 from schemas.errors import CalltideError
 from streams.ingestion.signatures import Handshake, client_secret, header, signed_by_genesys, signed_by_twilio
+from streams.settings import Serve
 
 SUBPROTOCOLS = ("token", "bearer")
 """A browser's websocket can send no header but this: `Sec-WebSocket-Protocol: token, KEY`."""
 
 
 class Keys:
-    """The keys of all sources: source → tenant → key. Raises CalltideError for an empty key."""
+    """The keys of all sources: source → tenant → key; nobody has the key of a source with no tenants.
+
+    Raises CalltideError for an empty key.
+    """
 
     def __init__(self, keys: Mapping[str, Mapping[str, str]]) -> None:
         for source, tenants in keys.items():
@@ -26,8 +31,8 @@ class Keys:
         self._keys = {source: {tenant: key.encode() for tenant, key in of.items()} for source, of in keys.items()}
 
     def guards(self, source: str) -> bool:
-        """Whether the source has keys at all."""
-        return bool(self._keys.get(source))
+        """Whether the source is closed to those without a key."""
+        return source in self._keys
 
     def tenant(self, source: str, presented: Sequence[str]) -> str | None:
         """Whose key was presented; None: nobody's. "" when the source has no keys and is open to anyone."""
@@ -77,6 +82,33 @@ class Signatures:
         if source == "twilio" and self._twilio:
             return signed_by_twilio(handshake, self._twilio)
         return True
+
+
+def check_open(serve: Serve, keys: Keys, sources: Sequence[str]) -> None:
+    """See that no source of `sources` takes calls from other machines without a key unless that is meant.
+
+    Raises CalltideError where one would, and for names in the settings that are none of them.
+    """
+    for setting, names in (("KEYS", serve.keys), ("OPEN", serve.open)):
+        if unknown := sorted(set(names) - set(sources)):
+            raise CalltideError(
+                f"{unknown[0]!r} in CALLTIDE_SERVE__{setting} is no protocol with keys; name {', '.join(sources)}"
+            )
+    signed = {"twilio"} if serve.twilio_auth_token else set()
+    unguarded = [one for one in sources if not keys.guards(one) and one not in {*serve.open, *signed}]
+    if unguarded and not _is_loopback(serve.host):
+        raise CalltideError(
+            f"{', '.join(unguarded)} would take calls from anyone who reaches {serve.host or 'this machine'}; give "
+            "each its keys in CALLTIDE_SERVE__KEYS ({} for a protocol that is not used), or, if it is to be open, "
+            f"name it in CALLTIDE_SERVE__OPEN='{json.dumps(unguarded)}'"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class Networks:

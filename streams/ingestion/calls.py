@@ -41,7 +41,8 @@ class Calls:
     """All calls, by name. Times are wall clock, Unix milliseconds."""
 
     def __init__(self, settings: Serve, packet_ms: int, feed: Feed, journal: Path, now_ms: int) -> None:
-        """`journal`: the file of calls' starts, made if it is not there. Raises OSError when it cannot be written."""
+        """`journal`: the file of calls' starts, made if it is not there, and another beside it whose name ends in
+        `.before`. Raises OSError when they cannot be written."""
         self._settings = settings
         self._packet_ms = packet_ms
         self._feed = feed
@@ -49,17 +50,22 @@ class Calls:
         self._ended: OrderedDict[tuple[tuple[str, str], str], tuple[int, int]] = OrderedDict()
         """(owner, name) → when it began, and how much of it there was, ms."""
         journal.parent.mkdir(parents=True, exist_ok=True)
-        if journal.exists():
-            for line in journal.read_text(errors="replace").splitlines()[-2 * REMEMBERED :]:
-                try:
-                    source, tenant, name, started_ms, end_ms = json.loads(line)
-                except (ValueError, TypeError):
-                    continue  # the last line of a process that was killed may be cut off
-                if isinstance(started_ms, int) and isinstance(end_ms, int) and now_ms - started_ms < REMEMBERED_MS:
-                    self._ended[(source, tenant), name] = started_ms, end_ms
+        self._path, self._before = journal, journal.with_name(journal.name + ".before")
+        known = [path.read_text(errors="replace") for path in (self._before, journal) if path.exists()]
+        for line in "\n".join(known).splitlines():
+            try:
+                source, tenant, name, started_ms, end_ms = json.loads(line)
+            except (ValueError, TypeError):
+                continue  # the last line of a process that was killed may be cut off
+            if isinstance(started_ms, int) and isinstance(end_ms, int) and now_ms - started_ms < REMEMBERED_MS:
+                self._ended[(source, tenant), name] = started_ms, end_ms
+                self._ended.move_to_end(((source, tenant), name))
+        while len(self._ended) > 2 * REMEMBERED:
+            self._ended.popitem(last=False)
+        self._before.write_text("".join(_line(owner, name, *times) for (owner, name), times in self._ended.items()))
         self._journal = journal.open("w")
-        for (owner, name), (started_ms, end_ms) in self._ended.items():
-            self._note(owner, name, started_ms, end_ms)
+        self._noted = 0
+        """Lines in the journal."""
 
     def __len__(self) -> int:
         return len(self._calls)
@@ -144,8 +150,27 @@ class Calls:
 
     def _note(self, owner: tuple[str, str], name: str, started_ms: int, end_ms: int) -> None:
         try:
-            self._journal.write(json.dumps([*owner, name, started_ms, end_ms]) + "\n")
+            self._journal.write(_line(owner, name, started_ms, end_ms))
             self._journal.flush()
+            self._noted += 1
+            if self._noted >= 2 * REMEMBERED:
+                self._begin_anew()
         except OSError as error:
             # It costs the continuity of calls over a restart, no call.
             log.error("the journal of calls cannot be written: %s", error)
+
+    def _begin_anew(self) -> None:
+        """Begin another journal, with the calls that are going on: what this one and the one before it know is enough
+        for as many calls as are remembered, so the one before that is let go of."""
+        self._path.replace(self._before)
+        full, self._journal = self._journal, self._path.open("w")
+        full.close()
+        self._journal.writelines(
+            _line(call.owner, name, call.started_ms, call.line.position_ms) for name, call in self._calls.items()
+        )
+        self._journal.flush()
+        self._noted = 0
+
+
+def _line(owner: tuple[str, str], name: str, started_ms: int, end_ms: int) -> str:
+    return json.dumps([*owner, name, started_ms, end_ms]) + "\n"

@@ -17,6 +17,7 @@ LATE = Counter("calltide_ingest_late_seconds_total", "audio that came twice or t
 OVERFLOWS = Counter("calltide_ingest_overflow_packets_total", "packets dropped because Kafka was too slow", LABELS)
 FAULTS = Counter("calltide_ingest_faults_total", "connections ended for what they sent or did not", (*LABELS, "fault"))
 REFUSED = Counter("calltide_ingest_refused_total", "connections refused before they said anything", (*LABELS, "why"))
+UNTOLD = Counter("calltide_ingest_untold_total", "connections that were too slow to be told all results", LABELS)
 INTERIM_SKIPPED = Counter(
     "calltide_ingest_interim_skipped_total", "interim results replaced by newer ones before a slow client took them"
 )

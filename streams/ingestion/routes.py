@@ -7,11 +7,11 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from schemas.events import CallEvent, Transcript
+from schemas.events import CallEvent, Role, Transcript
 from streams.protocols import listen, microphone
 from streams.protocols.audiohook import AudioHookDecoder
 from streams.protocols.audiosocket import AudioSocket
-from streams.protocols.base import Decoder
+from streams.protocols.base import Decoder, Fault
 from streams.protocols.twilio import TwilioDecoder
 
 
@@ -19,7 +19,8 @@ from streams.protocols.twilio import TwilioDecoder
 class Request:
     """What a connection began with. `path` and `query` as they came, the names of `headers` in lower case.
 
-    Of a TCP connection there is only `peer`, the other side's address. `id`: the connection's own, a UUID.
+    Of a TCP connection there is only `peer`, the other side's address, and `role`, who is heard on it. `id`: the
+    connection's own, a UUID.
     """
 
     peer: str = ""
@@ -29,6 +30,7 @@ class Request:
     languages: Sequence[str] | None = None
     """Codes of those that can be heard; None: any."""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    role: Role = "unknown"
 
     @property
     def fields(self) -> dict[str, str]:
@@ -60,6 +62,8 @@ class Route:
     """The request's id → headers of the answer to a handshake that is."""
     idle: tuple[int, str] = (1008, "nothing came for too long")
     """Close code and reason for who has gone silent."""
+    bye: Callable[[Any, Fault], object] | None = None
+    """Says goodbye in the protocol's own way, when the connection ends for a reason that is not the decoder's."""
 
 
 def _audiohook(request: Request) -> Decoder:
@@ -72,6 +76,11 @@ def _transcript(decoder: AudioHookDecoder, event: CallEvent) -> None:
         decoder.transcript(event)
 
 
+def _goodbye(decoder: AudioHookDecoder, fault: Fault) -> None:
+    # Who stops, or has heard enough, has made no error: 1000 and 1001 are the websocket's words for it.
+    decoder.disconnect(str(fault), "completed" if fault.close_code in (1000, 1001) else "error")
+
+
 def _listen(request: Request) -> Decoder:
     return listen.Listen(listen.options(request.query, request.languages), request.id, datetime.now(UTC))
 
@@ -82,7 +91,7 @@ def _microphone(request: Request) -> Decoder:
 
 ROUTES: Final[Mapping[str, Route]] = {
     "/twilio": Route("twilio", lambda _request: TwilioDecoder(), live=True),
-    "/audiohook": Route("audiohook", _audiohook, live=True, tell=_transcript),
+    "/audiohook": Route("audiohook", _audiohook, live=True, tell=_transcript, bye=_goodbye),
     "/v1/listen": Route(
         "listen",
         _listen,
@@ -101,5 +110,5 @@ ROUTES: Final[Mapping[str, Route]] = {
     ),
 }
 """Path → protocol, of websockets."""
-AUDIOSOCKET: Final = Route("audiosocket", lambda _request: AudioSocket(), live=True)
+AUDIOSOCKET: Final = Route("audiosocket", lambda request: AudioSocket(request.role), live=True)
 """On a port of its own."""

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import Final
+from typing import Final, cast
 
 import uvloop
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -28,7 +28,7 @@ from schemas.errors import CalltideError
 from schemas.topics import frames
 from streams.health import Health
 from streams.ingestion import metrics
-from streams.ingestion.auth import SUBPROTOCOLS, Keys, Networks, Signatures, presented
+from streams.ingestion.auth import SUBPROTOCOLS, Keys, Networks, Signatures, check_open, presented
 from streams.ingestion.calls import Call, Calls
 from streams.ingestion.feed import Feed
 from streams.ingestion.line import Leg
@@ -135,6 +135,8 @@ class Session:
         except Fault:
             pass  # the first one is what the other side is told
         self.fault = fault
+        if self.route.bye is not None:
+            self.route.bye(self.decoder, fault)
         metrics.FAULTS.labels(self.route.name, fault.counted_as).inc()
         log.info("connection ended: %s", fault, extra={"protocol": self.route.name, "peer": self.request.peer})
         self._leave()
@@ -314,15 +316,16 @@ class Stream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let it in, or not."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's are no subclass of it.
+        self._transport = transport = cast(asyncio.Transport, transport)
         peer = str((transport.get_extra_info("peername") or ("",))[0])
         why = self._switchboard.refuses(AUDIOSOCKET, peer)
         if why:
             metrics.REFUSED.labels(AUDIOSOCKET.name, why).inc()
             transport.abort()
             return
-        session = Session(self._switchboard, AUDIOSOCKET, Request(peer), "")
+        request = Request(peer, role=self._switchboard.audiosocket_role)
+        session = Session(self._switchboard, AUDIOSOCKET, request, "")
         session.on_change = self._changed
         self._session = session
         self._switchboard.add(session)
@@ -364,16 +367,15 @@ class Switchboard:
     def __init__(self, settings: Settings, serving: Serve, stop: threading.Event, results: bool = True) -> None:
         """`results`: whether calls' results are read back, for the protocols that answer with them.
 
-        Raises CalltideError for keys or networks that are none.
+        Raises CalltideError for keys or networks that are none, and where anyone could bring calls and nobody said
+        that this is meant.
         """
         self.port = self.audiosocket_port = 0
         self._settings = settings
         self._serve = serving
         self._stop = stop
         self._keys = Keys(serving.keys)
-        unknown = set(serving.keys) - {route.name for route in (*ROUTES.values(), AUDIOSOCKET)}
-        if unknown:
-            raise CalltideError(f"keys of an unknown protocol {min(unknown)!r}; set CALLTIDE_SERVE__KEYS anew")
+        check_open(serving, self._keys, [route.name for route in ROUTES.values()])
         self._signatures = Signatures(serving.audiohook_secrets, serving.twilio_auth_token)
         self._networks = Networks(serving.audiosocket_networks)
         self._feed = Feed(settings, frames("live"))
@@ -389,6 +391,7 @@ class Switchboard:
         self._languages = settings.asr.languages
         self._draining = False
         self.recordings = settings.directory / "recordings"
+        self.audiosocket_role = serving.audiosocket_role
 
     def refuses(self, route: Route, peer: str) -> str:
         """A word for why no connection of this kind is let in now; empty: it is."""
@@ -489,14 +492,16 @@ class Switchboard:
         for session in list(self._sessions):
             session.end(Fault("the server stops; connect again", "stopping", CloseCode.GOING_AWAY))
         self.calls.end_all(now_ms())
-        websockets.close(code=CloseCode.GOING_AWAY, reason="the server stops; connect again")
         try:
             async with asyncio.timeout(STOP_S):
-                await asyncio.shield(websockets.wait_closed())
+                # Each says goodbye in its protocol's way; to close the server would come before it.
+                while self._sessions:
+                    await asyncio.sleep(PUMP_S)
         except TimeoutError:
             for connection in tuple(websockets.all_connections):
                 connection.transport.abort()
-            await websockets.wait_closed()
+        websockets.close(code=CloseCode.GOING_AWAY, reason="the server stops; connect again")
+        await websockets.wait_closed()
         if self._results is not None:
             await self._results.close()
 
@@ -585,7 +590,11 @@ class Switchboard:
             session.tell(event)
             # What a slow client has no room for waits where there is an order of what to drop.
             await sent.wait()
-        if not session.decoder.finished:
+        if session.decoder.finished or self._draining:
+            return
+        metrics.UNTOLD.labels(session.route.name).inc()
+        # A telephone call goes on without; to the others the results are what they connected for.
+        if not session.route.live:
             session.end(Fault("too slow for the results, or they end here", "results_lost", 1013))
 
 

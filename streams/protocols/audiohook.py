@@ -78,7 +78,7 @@ class AudioHookDecoder:
             self.disconnect(str(fault), "unauthorized" if fault.counted_as == "unauthorized" else "error")
             raise
 
-    def disconnect(self, why: str, reason: Literal["unauthorized", "error"] = "error") -> None:
+    def disconnect(self, why: str, reason: Literal["completed", "unauthorized", "error"] = "error") -> None:
         """End the session from here. Does nothing once it is over."""
         if not self.finished:
             self.finished = True

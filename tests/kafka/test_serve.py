@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import uvloop
 from confluent_kafka import Producer
 from prometheus_client import REGISTRY
 from websockets.asyncio.client import ClientConnection, connect
@@ -69,13 +70,13 @@ async def served(settings: Settings, **fields: object) -> AsyncIterator[Switchbo
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
-    """With a limit: a test that hangs says so."""
+    """In the loop of the real process, with a limit: a test that hangs says so. Other modules run in asyncio's."""
 
     async def limited() -> None:
         async with asyncio.timeout(60):
             await test()
 
-    asyncio.run(limited())
+    uvloop.run(limited())
 
 
 def call_of(settings: Settings, call_id: str) -> list[Found]:
