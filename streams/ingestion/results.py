@@ -1,13 +1,16 @@
-"""What becomes of a call, for the connection that brought it: one consumer of `scores` for the whole process.
+"""What becomes of a call, for the connection that brought it: one consumer for the whole process, of `scores` and of
+the words of unfinished utterances.
 
 A changer must know: it reads from the moment at which the process began, without a group, and hands each event to those
-who asked for its call. Whoever does not take them is cut off at QUEUE, so nobody else waits.
+who asked for its call. Whoever does not take them is cut off at QUEUE, so nobody else waits. What is interim takes no
+room of that: only the newest of each channel waits, behind all that is finished.
 """
 
 import asyncio
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Final
 
@@ -15,15 +18,16 @@ import pydantic
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from schemas.errors import CalltideError
-from schemas.events import CallEvent, decode
+from schemas.events import CallEvent, Interim, decode
 from schemas.topics import SCORES
 from streams import kafka
+from streams.ingestion import metrics
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
 QUEUE: Final = 1_000
-"""Events that wait for one connection. Judgement: an hour of talk."""
+"""Finished events that wait for one connection. Judgement: an hour of talk."""
 KAFKA_S: Final = 5.0
 """Longest wait for an answer of Kafka's."""
 
@@ -34,7 +38,7 @@ class Results:
     def __init__(self, settings: Settings, topics: tuple[str, ...] = (SCORES,)) -> None:
         self._settings = settings
         self._topics = topics
-        self._asked: dict[str, set[asyncio.Queue[CallEvent | None]]] = {}
+        self._asked: dict[str, set[_Waiting]] = {}
         self._stop = threading.Event()
         self._reader: asyncio.Task[None] | None = None
 
@@ -46,26 +50,26 @@ class Results:
     async def close(self) -> None:
         """End all of it."""
         self._stop.set()
-        for queues in self._asked.values():
-            for queue in queues:
-                _last(queue)
+        for waiting in self._asked.values():
+            for one in waiting:
+                one.end()
         if self._reader is not None:
             await self._reader
 
     async def results(self, call_id: str, asked: Callable[[], None] = lambda: None) -> AsyncIterator[CallEvent]:
         """The events of a call, up to its `CallEnded` or the end of the process. `asked` is called once it listens."""
-        queue: asyncio.Queue[CallEvent | None] = asyncio.Queue(QUEUE)
-        self._asked.setdefault(call_id, set()).add(queue)
+        waiting = _Waiting()
+        self._asked.setdefault(call_id, set()).add(waiting)
         asked()
         try:
-            while (event := await queue.get()) is not None:
+            while (event := await waiting.next()) is not None:
                 yield event
                 if event.kind == "call_ended":
                     return
         finally:
-            queues = self._asked[call_id]
-            queues.discard(queue)
-            if not queues:
+            everyone = self._asked[call_id]
+            everyone.discard(waiting)
+            if not everyone:
                 del self._asked[call_id]
 
     def _consumer(self) -> Consumer:
@@ -122,15 +126,44 @@ class Results:
             consumer.close()
 
     def _offer(self, call_id: str, event: CallEvent) -> None:
-        for queue in self._asked.get(call_id, ()):
-            if queue.full():
-                _last(queue)
-            else:
-                queue.put_nowait(event)
+        for waiting in self._asked.get(call_id, ()):
+            waiting.put(event)
 
 
-def _last(queue: asyncio.Queue[CallEvent | None]) -> None:
-    """Nothing more comes; what waits is dropped if there is no room to say so."""
-    while queue.full():
-        queue.get_nowait()
-    queue.put_nowait(None)
+class _Waiting:
+    """What one connection has still to take."""
+
+    def __init__(self) -> None:
+        self._finished: deque[CallEvent] = deque()
+        self._interim: dict[int, Interim] = {}
+        """The newest of each channel."""
+        self._ended = False
+        self._changed = asyncio.Event()
+
+    def put(self, event: CallEvent) -> None:
+        """One more; with QUEUE of them there is an end."""
+        if isinstance(event, Interim):
+            if event.channel in self._interim:
+                metrics.INTERIM_SKIPPED.inc()
+            self._interim[event.channel] = event
+        elif len(self._finished) < QUEUE and not self._ended:
+            self._finished.append(event)
+        else:
+            self._ended = True
+        self._changed.set()
+
+    def end(self) -> None:
+        """Nothing more comes."""
+        self._ended = True
+        self._changed.set()
+
+    async def next(self) -> CallEvent | None:
+        """What comes next; None: nothing will."""
+        while not self._finished:
+            if self._ended:
+                return None
+            if self._interim:
+                return self._interim.pop(next(iter(self._interim)))
+            self._changed.clear()
+            await self._changed.wait()
+        return self._finished.popleft()
