@@ -5,7 +5,7 @@ A changer must know: as in streams/cli.py, what does the work is imported inside
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -117,6 +117,9 @@ def load(
     recording: Annotated[
         Path | None, typer.Option(help="8 kHz recording of one or two channels to play (default: the packaged call)")
     ] = None,
+    interim: Annotated[
+        bool, typer.Option("--interim", help="listen: ask for words before their utterance is finished")
+    ] = False,
 ) -> None:
     """Call a server as a phone system does, in real time, and say how it went."""
     import asyncio
@@ -129,6 +132,8 @@ def load(
 
     if protocol not in generator.NAMES:
         raise CalltideError(f"no protocol {protocol}; there are {', '.join(generator.NAMES)}")
+    if interim and protocol != "listen":
+        raise CalltideError("interim results are listen's; use --interim with --protocol listen")
     settings = load_settings()
     address = url or generator.here(settings.serve, protocol)
     recording = recording or samples.two_channel(settings.directory / "samples")
@@ -137,7 +142,7 @@ def load(
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        tally = await generator.load(address, protocol, recording, calls, minutes * 60, key, stop, told)
+        tally = await generator.load(address, protocol, recording, calls, minutes * 60, key, stop, told, interim)
         stopped.extend([None] * stop.is_set())
         return tally
 
@@ -155,6 +160,14 @@ def load(
         f"late frames   {tally.late} by more than {generator.LATE_S * 1_000:.0f} ms; "
         f"the latest by {tally.worst_s * 1_000:.0f} ms"
     )
+    if tally.words:
+        early = sum(first < final for first, final in tally.words) / len(tally.words)
+        first_s, final_s = zip(*tally.words, strict=True)
+        before = f", {early:.0%} of them before their utterance was finished" if interim else ""
+        typer.echo(f"words         {len(tally.words)} heard{before}")
+        if interim:
+            typer.echo(f"  first seen  {_percentiles(first_s)} after they were spoken")
+        typer.echo(f"  final       {_percentiles(final_s)} after they were spoken")
     typer.echo(f"disconnects   {tally.disconnected}")
     for reason, number in sorted(tally.reasons.items()):
         typer.echo(f"  {number} times: {reason}")
@@ -164,6 +177,13 @@ def load(
         raise CalltideError(
             f"{tally.refused + tally.disconnected} of {calls} calls were refused or cut off; see the server's log"
         )
+
+
+def _percentiles(seconds: Sequence[float]) -> str:
+    import numpy as np
+
+    half, most = np.percentile(seconds, [50, 95])
+    return f"p50 {half:.2f} s, p95 {most:.2f} s"
 
 
 def _stopped_by_signals(stop: threading.Event) -> None:

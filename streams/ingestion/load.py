@@ -48,6 +48,8 @@ FINE: Final = (None, 1000, 1001, 1005, 1006)
 """Close codes of a call that has said its goodbye; 1006 is a connection that was closed without one."""
 PING_EVERY_S: Final = 5.0
 """As Genesys does."""
+SAME_S: Final = 0.3
+"""An interim word is a finished one that reads alike if they begin no further apart. Judgement, as for stable words."""
 
 
 @dataclass(slots=True)
@@ -69,6 +71,9 @@ class Tally:
     """Seconds of call sent."""
     reasons: dict[str, int] = field(default_factory=dict)
     """Why calls were refused or cut off, and how often."""
+    words: list[tuple[float, float]] = field(default_factory=list)
+    """Of each finished word: seconds from its end, as it was sent, to the first result that had it, interim or final,
+    and to the final one."""
 
     def because(self, reason: str) -> None:
         self.reasons[reason] = self.reasons.get(reason, 0) + 1
@@ -119,10 +124,15 @@ class Speaker:
     websocket: ClassVar[bool] = True
     frame_ms: ClassVar[int] = 20
 
+    interim = False
+    """Whether to ask for words before their utterance is finished."""
+
     def __init__(self, recorded: Recorded, first: int) -> None:
         """`first`: the frame of the recording at which this call begins."""
         self.recorded = recorded
         self.first = first
+        self.words: list[tuple[float, float]] = []
+        """As `Tally.words`."""
         self.ready = True
         """Whether audio may be sent."""
         self.done = False
@@ -144,8 +154,8 @@ class Speaker:
         """What is said after so many frames."""
         return b""
 
-    def hear(self, message: bytes | str) -> bytes:
-        """The answer to a message of the server."""
+    def hear(self, message: bytes | str, at_s: float) -> bytes:
+        """The answer to a message of the server; `at_s`: seconds since the first frame was due."""
         return b""
 
     def piece(self, number: int, samples: NDArray[Any]) -> NDArray[Any]:
@@ -269,7 +279,7 @@ class AudioHookSpeaker(Speaker):
     def closing(self, frames: int) -> bytes:
         return self._say("close", frames, {"reason": "end"})
 
-    def hear(self, message: bytes | str) -> bytes:
+    def hear(self, message: bytes | str, at_s: float) -> bytes:
         said = json.loads(message)
         self.seen = int(said["seq"])
         if said["type"] == "opened":
@@ -279,6 +289,11 @@ class AudioHookSpeaker(Speaker):
 
 
 class ListenSpeaker(Speaker):
+    def __init__(self, recorded: Recorded, first: int) -> None:
+        super().__init__(recorded, first)
+        self.shown: dict[int, list[tuple[str, float, float]]] = {}
+        """By channel, of each interim word: what it is, its start in the call, and when it came first, seconds."""
+
     def target(self, url: str) -> tuple[str, dict[str, str]]:
         channels = self.recorded.mulaw.shape[1]
         query = {
@@ -286,7 +301,7 @@ class ListenSpeaker(Speaker):
             "sample_rate": RATE,
             "channels": channels,
             "multichannel": str(channels > 1).lower(),
-        }
+        } | ({"interim_results": "true"} if self.interim else {})
         parts = urlsplit(url)
         return urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, urlencode(query)))))), {}
 
@@ -295,6 +310,28 @@ class ListenSpeaker(Speaker):
 
     def closing(self, frames: int) -> bytes:
         return _text({"type": "CloseStream"})
+
+    def hear(self, message: bytes | str, at_s: float) -> bytes:
+        said = json.loads(message)
+        if said["type"] != "Results":
+            return b""
+        words = [(word["word"], word["start"], word["end"]) for word in said["channel"]["alternatives"][0]["words"]]
+        shown = self.shown.setdefault(said["channel_index"][0], [])
+
+        def first_s(text: str, start_s: float) -> float:
+            alike = (came_s for one, begins_s, came_s in shown if one == text and abs(begins_s - start_s) < SAME_S)
+            return min(alike, default=at_s)
+
+        if not said["is_final"]:
+            shown += [(text, start_s, at_s) for text, start_s, _ in words if first_s(text, start_s) == at_s]
+            return b""
+        frame_s = self.frame_ms / 1_000
+        for text, start_s, end_s in words:
+            sent_s = end_s // frame_s * frame_s
+            self.words.append((first_s(text, start_s) - sent_s, at_s - sent_s))
+        until_s = said["start"] + said["duration"]
+        shown[:] = [word for word in shown if word[1] >= until_s]
+        return b""
 
 
 SPEAKERS: Final[Mapping[Name, type[Speaker]]] = {
@@ -375,7 +412,8 @@ class _Connection(asyncio.Protocol):
                     self._open()
             elif isinstance(event, Frame) and event.opcode in (Opcode.TEXT, Opcode.BINARY):
                 message = bytes(event.data)
-                self._write(self.speaker.hear(message.decode() if event.opcode is Opcode.TEXT else message))
+                heard = message.decode() if event.opcode is Opcode.TEXT else message
+                self._write(self.speaker.hear(heard, time.monotonic() - self.begun_at))
                 self._start()
                 if self.speaker.done and self.said.done():
                     self._goodbye()
@@ -394,6 +432,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self.over.set_result(None)
+        self.tally.words += self.speaker.words
         code = self.websocket.close_code if self.websocket else None
         if self.said.done() and not self.fault and code in FINE:
             self.tally.ended += 1
@@ -485,11 +524,12 @@ async def load(
     key: str = "",
     stop: asyncio.Event | None = None,
     told: Callable[[Tally, int], None] = lambda _tally, _active: None,
+    interim: bool = False,
 ) -> Tally:
     """Hold so many calls at the same time, each of so many seconds, and hang up; `stop` hangs up at once.
 
     `url`: ws:// or wss:// with its path, or host:port for audiosocket. `told` is given the tally and the number of
-    calls under way once a second. Raises CalltideError for an address that is none.
+    calls under way once a second. `interim`: of listen, whether interim results are asked for. Raises CalltideError for an address that is none.
     """
     kind, recorded, tally = SPEAKERS[protocol], Recorded.read(recording), Tally()
     host, port, tls = _address(url, kind.websocket)
@@ -505,6 +545,7 @@ async def load(
             return
         # Each at another place of the recording.
         speaker = kind(recorded, number * 37 % circle)
+        speaker.interim = interim
         connection = _Connection(speaker, tally, url, headers, round(seconds / frame_s), fresh)
         try:
             await asyncio.wait_for(loop.create_connection(lambda: connection, host, port, ssl=tls), ANSWER_S)
