@@ -514,7 +514,7 @@ def test_every_sample_arrives_in_its_place(offered: dict[str, Any], lengths: lis
 
 def test_another_server_reads_the_same() -> None:
     """pipecat-ai's, which was written apart from this one: same sound, keys and answers (tried with 1.14.0)."""
-    pytest.importorskip("pipecat", reason="pipecat-ai is not installed (pip install pipecat-ai)")
+    pytest.importorskip("pipecat", reason="pipecat-ai is not installed: requirements/interop.txt")
     from pipecat.frames.frames import Frame, InputAudioRawFrame, InputDTMFFrame, OutputTransportMessageUrgentFrame
     from pipecat.serializers.genesys import GenesysAudioHookSerializer
 

@@ -92,7 +92,7 @@ def test_what_is_imported_is_what_is_declared() -> None:
     assert others - optional == declared
 
 
-@pytest.mark.parametrize("name", ["weights", "train-weights", "examples-faust"])
+@pytest.mark.parametrize("name", ["weights", "train-weights", "interop", "examples-faust"])
 def test_the_lock_has_what_its_list_asks_for(name: str) -> None:
     lines = (ROOT / "requirements" / f"{name}.in").read_text().splitlines()
     for requirement in (Requirement(line) for line in lines if not line.startswith("#")):

@@ -240,7 +240,7 @@ def test_every_byte_of_sound_arrives(sent: list[tuple[str, bytes]]) -> None:
 
 def test_another_decoder_hears_the_same() -> None:
     """pipecat-ai's, which was written apart from this one: same samples, same keys (tried with 1.14.0)."""
-    pytest.importorskip("pipecat", reason="pipecat-ai is not installed (pip install pipecat-ai)")
+    pytest.importorskip("pipecat", reason="pipecat-ai is not installed: requirements/interop.txt")
     from pipecat.frames.frames import InputAudioRawFrame, InputDTMFFrame
     from pipecat.serializers.twilio import TwilioFrameSerializer
 
