@@ -325,9 +325,8 @@ class ListenSpeaker(Speaker):
         if not said["is_final"]:
             shown += [(text, start_s, at_s) for text, start_s, _ in words if first_s(text, start_s) == at_s]
             return b""
-        frame_s = self.frame_ms / 1_000
         for text, start_s, end_s in words:
-            sent_s = end_s // frame_s * frame_s
+            sent_s = round(end_s * 1_000) // self.frame_ms * self.frame_ms / 1_000
             self.words.append((first_s(text, start_s) - sent_s, at_s - sent_s))
         until_s = said["start"] + said["duration"]
         shown[:] = [word for word in shown if word[1] >= until_s]
@@ -529,7 +528,8 @@ async def load(
     """Hold so many calls at the same time, each of so many seconds, and hang up; `stop` hangs up at once.
 
     `url`: ws:// or wss:// with its path, or host:port for audiosocket. `told` is given the tally and the number of
-    calls under way once a second. `interim`: of listen, whether interim results are asked for. Raises CalltideError for an address that is none.
+    calls under way once a second. `interim`: of listen, whether interim results are asked for. Raises CalltideError for
+    an address that is none.
     """
     kind, recorded, tally = SPEAKERS[protocol], Recorded.read(recording), Tally()
     host, port, tls = _address(url, kind.websocket)

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import uvloop
 from websockets.asyncio.server import ServerConnection, serve
 
 from schemas.errors import CalltideError
+from schemas.events import CallEvent, CallInfo, RunningScore, Score
 from streams import samples
 from streams.ingestion.load import NAMES, Name, Recorded, Tally, load
 from streams.protocols.audiohook import AudioHookDecoder
@@ -24,8 +26,20 @@ from streams.protocols.audiosocket import AudioSocket
 from streams.protocols.base import Audio, Began, Decoder, Ended, Event
 from streams.protocols.listen import Listen, options
 from streams.protocols.twilio import TwilioDecoder
+from tests.unit.stage_records import call, utterance
+from tests.unit.stage_records import interim as unfinished
 
 Calls = list[list[Event]]
+
+
+def spoken(info: CallInfo, text: str) -> Score:
+    """An utterance on the second channel: two words from 100 ms on, of 200 ms each."""
+    words = [
+        {"text": word, "start_ms": 100 + at * 200, "end_ms": 300 + at * 200, "confidence": 1}
+        for at, word in enumerate(text.split())
+    ]
+    running = RunningScore(score=0, party_score=0, utterances=1)
+    return utterance(Score, info, 100, 500, channel=1, text=text, words=words, running=running, pipeline_version="v1")
 
 
 def decoder_for(protocol: Name, path: str) -> Decoder:
@@ -127,6 +141,44 @@ def test_what_is_played_is_what_is_heard(protocol: Name, recording: Path) -> Non
     for given in headers:
         sent = {name.lower(): value for name, value in given.items()}
         assert "secret" in sent.get("authorization", "") or sent.get("x-api-key") == "secret"
+
+
+@pytest.mark.parametrize("interim", [True, False])
+def test_the_delay_of_words_is_taken_from_their_end(interim: bool, recording: Path) -> None:
+    info = call(("agent", "customer"))
+
+    async def test() -> Tally:
+        async def talk(connection: ServerConnection) -> None:
+            assert connection.request is not None
+            decoder = Listen(
+                options(urlsplit(connection.request.path).query), "request", datetime(2026, 1, 1, tzinfo=UTC)
+            )
+            heard = 0
+            said: list[tuple[int, CallEvent]] = [
+                (300, unfinished(info, 100, 200, "Well", channel=1)),
+                (600, unfinished(info, 100, 500, "Well", channel=1)),
+                (800, spoken(info, "Well, then.")),
+            ]
+            async for message in connection:
+                events = decoder.receive(message)
+                for event in events:
+                    heard += isinstance(event, Audio) and event.channel == 0 and len(event.samples) // 8
+                while said and heard >= said[0][0]:
+                    decoder.heard(said.pop(0)[1])
+                for answer in decoder.outbox:
+                    await connection.send(answer)
+                decoder.outbox.clear()
+                if Ended() in events:
+                    break
+
+        async with serve(talk, "127.0.0.1", 0) as running:
+            url = f"ws://127.0.0.1:{next(iter(running.sockets)).getsockname()[1]}/there"
+            return await load(url, "listen", recording, 1, 1.0, interim=interim)
+
+    well, then = run(test).words
+    # "Well" is over at 300 ms and comes with the 15th frame, "then." at 500 ms; both are final with the 40th.
+    assert well == (pytest.approx(-0.02 if interim else 0.48, abs=0.1), pytest.approx(0.48, abs=0.1))
+    assert then == (then[1], pytest.approx(0.28, abs=0.1))
 
 
 def test_frames_come_at_the_pace_of_speech(recording: Path) -> None:
