@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,27 +20,24 @@ from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
 from processors.audio import decode, resample
-from schemas.events import CallEnded, RunningScore, Score
+from schemas.events import CallEnded, CallEvent, RunningScore, Score
 from streams.protocols.base import Audio, Began, Ended, Event
 from streams.protocols.microphone import Microphone, options
-from tests.unit.stage_records import STARTED_AT, call, utterance
+from tests.unit.stage_records import STARTED_AT, call, interim, utterance
 
 PAGE = Path(__file__).parent.parent.parent / "examples" / "microphone.html"
-HEARD = [
-    utterance(
-        Score,
-        call(),
-        text="Well then.",
-        running=RunningScore(score=0, party_score=0, utterances=1),
-        pipeline_version="v1",
-    ),
-    CallEnded(call=call(), duration_ms=2_000, ended_at=STARTED_AT, reason="hangup"),
-]
+ENDED = CallEnded(call=call(), duration_ms=2_000, ended_at=STARTED_AT, reason="hangup")
+
+
+def score(start_ms: int, text: str) -> Score:
+    running = RunningScore(score=0, party_score=0, utterances=1)
+    return utterance(Score, call(), start_ms, text=text, running=running, pipeline_version="v1")
 
 
 @contextmanager
-def served(events: list[Event], enough: threading.Event) -> Iterator[str]:
-    """The page and the decoder behind one port; gives `host:port`. `enough` is set after 3 s of audio."""
+def served(events: list[Event], enough: threading.Event, results: deque[CallEvent]) -> Iterator[str]:
+    """The page and the decoder behind one port; gives `host:port`. `enough` is set after 3 s of audio; what is put into
+    `results` is told with the next audio."""
 
     def answer(_connection: ServerConnection, request: Request) -> Response | None:
         if urlsplit(request.path).path == "/microphone":
@@ -54,8 +52,9 @@ def served(events: list[Event], enough: threading.Event) -> Iterator[str]:
             if sum(len(event.samples) for event in events if isinstance(event, Audio)) >= 3 * 2 * 16_000:
                 enough.set()
             if isinstance(events[-1], Ended):
-                for event in HEARD:
-                    decoder.heard(event)
+                results.append(ENDED)
+            while results:
+                decoder.heard(results.popleft())
             for text in decoder.outbox:
                 await connection.send(text)
             decoder.outbox.clear()
@@ -90,6 +89,7 @@ def test_the_page_sends_what_the_microphone_hears_and_shows_what_comes_back(
     soundfile.write(recording, sound[:, 0], rate, "PCM_16")
     events: list[Event] = []
     enough = threading.Event()
+    results: deque[CallEvent] = deque()
     names = ("chromium", "chromium-browser", "google-chrome")
     browser = chromium.browser_type.launch(
         executable_path=next((found for name in names if (found := shutil.which(name))), None),
@@ -101,15 +101,30 @@ def test_the_page_sends_what_the_microphone_hears_and_shows_what_comes_back(
         ],
     )
     try:
-        with served(events, enough) as address:
+        with served(events, enough, results) as address:
             page = browser.new_page()
             page.goto(f"http://{address}/?server=ws://{address}")
             page.get_by_role("button", name="Start").click()
             expect(page.get_by_role("status")).to_have_text("listening: call-1", timeout=10_000)
             assert enough.wait(20)
+            so_far, finished = page.locator("#interim"), page.locator("li")
+            for length_ms, text in ((400, "Well"), (900, "Well then")):
+                results.append(interim(call(), 500, length_ms, text))
+                expect(so_far).to_have_text(text, timeout=10_000)
+            expect(so_far).to_have_css("color", "rgb(128, 128, 128)")
+            expect(finished).to_have_count(0)
+            results.append(score(500, "Well then."))
+            expect(finished).to_have_text(["Well then."], timeout=10_000)
+            expect(so_far).to_be_empty()
+            # The next utterance has begun when another one is finished.
+            results.append(interim(call(), 3_000, 200, "But"))
+            expect(so_far).to_have_text("But", timeout=10_000)
+            results.append(score(1_800, "Yes."))
+            expect(finished).to_have_text(["Well then.", "Yes."], timeout=10_000)
+            expect(so_far).to_have_text("But")
             page.get_by_role("button", name="Stop").click()
-            expect(page.locator("li")).to_have_text(["Well then."], timeout=10_000)
             expect(page.get_by_role("status")).to_have_text("ended", timeout=10_000)
+            expect(so_far).to_be_empty()
     finally:
         browser.close()
     began = events[0]
