@@ -6,6 +6,7 @@ speakers whose role no channel tells: what they have said so far is kept until t
 """
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,7 +18,19 @@ from processors.preprocessing import prepare
 from processors.roles import Parties
 from processors.text_format import Numbers, formatted
 from processors.utterances import FORGOTTEN_MS, each_but_idle, promote, read, rounded, samples
-from schemas.events import CallEnded, CallEvent, Correction, Transcript, Turn, Word
+from schemas.errors import CalltideError
+from schemas.events import (
+    CallEnded,
+    CallEvent,
+    Correction,
+    Interim,
+    InterimWord,
+    Stretch,
+    Transcript,
+    Turn,
+    Word,
+    decode,
+)
 
 if TYPE_CHECKING:
     from processors.models.whisper import AsrModel, Recognition
@@ -31,6 +44,8 @@ UNCERTAIN_LANGUAGE: Final = "uncertain_language"
 """Flag of a transcript whose language was detected with a probability below `SURE_OF_LANGUAGE`."""
 SURE_OF_LANGUAGE: Final = 0.5
 """Judgement: below it another language, or none, is as likely; the words are then often those of a wrong one."""
+AGREED_MS: Final = 300
+"""Judgement: so far the edges of a word may move between two hearings of it; the next one is seldom nearer."""
 UNDETERMINED: Final = "und"
 """Language of what was not heard: ISO 639-2's code for it."""
 
@@ -95,8 +110,15 @@ class SpeechRecognition:
 
     idle_timeout_ms: int | None = FORGOTTEN_MS
 
-    def __init__(self, model: "AsrModel", quick: "AsrModel | None" = None, config: Config | None = None) -> None:
+    def __init__(
+        self,
+        model: "AsrModel",
+        quick: "AsrModel | None" = None,
+        config: Config | None = None,
+        draft: "AsrModel | None" = None,
+    ) -> None:
         self._models = (model, quick or model)
+        self._draft = draft or quick or model
         self._config = config or Config()
         self.reduced: Sequence[Effort] = (Effort(REDUCED, batch=4), Effort(REDUCED, batch=8)) if quick else ()
         self.effort = 0
@@ -110,19 +132,38 @@ class SpeechRecognition:
     def process(self, batch: Sequence[tuple[Parties, Record]]) -> list[Step]:
         return each_but_idle(batch, self._hear)
 
+    def revise(self, batch: Sequence[tuple[Interim | None, Record]]) -> list[Interim]:
+        """As `processors.base.Revising`, by `draft`. Where nothing is recognised the event has no words.
+
+        Words with which the revision before it began, too, are stable: the same in plain text, their times less than
+        AGREED_MS apart. Raises CalltideError for a record of another kind.
+        """
+        events: list[Interim] = []
+        for _, record in batch:
+            event = decode(record.headers, record.value)
+            if not isinstance(event, Interim):
+                raise CalltideError(f"a {event.kind} came where interim audio is read; mend what writes to the topic")
+            events.append(event)
+        heard = [(event, record) for event, (_, record) in zip(events, batch, strict=True)]
+        revisions = []
+        found = self._recognise(self._draft, heard)
+        for event, (before, _), recognition in zip(events, batch, found, strict=True):
+            text, words = self._words(event, *recognition)
+            same = before.words if before is not None and before.start_ms == event.start_ms else ()
+            agreed = list(takewhile(lambda pair: _agree(*pair), zip(words, same, strict=False)))
+            interim = tuple(InterimWord(**dict(word), stable=i < len(agreed)) for i, word in enumerate(words))
+            revisions.append(event.model_copy(update={"text": text, "words": interim}))
+        return revisions
+
     def _hear(self, batch: Sequence[tuple[Parties, Record]]) -> list[Step]:
         events = read(batch, Turn)
         model = self._models[self.effort > 0]
-        heard, contexts, cuts_s = [], [], []
-        for event, (_, record) in zip(events, batch, strict=True):
-            if isinstance(event, Turn) and CROSS_TALK not in event.flags:
-                prepared, cut_s = prepare(samples(event, record), self._config.preprocess)
-                heard.append(prepared)
-                contexts.append(self._context(event.call.tenant))
-                cuts_s.append(cut_s)
-        # Models that take no context need not know of it.
-        found = model.transcribe(heard, *([contexts] if any(contexts) else [])) if heard else []
-        recognitions = iter(zip(found, cuts_s, strict=True))
+        heard = [
+            (event, record)
+            for event, (_, record) in zip(events, batch, strict=True)
+            if isinstance(event, Turn) and CROSS_TALK not in event.flags
+        ]
+        recognitions = iter(self._recognise(model, heard))
         steps = []
         for event, (parties, record) in zip(events, batch, strict=True):
             if isinstance(event, Turn):
@@ -145,6 +186,18 @@ class SpeechRecognition:
             steps.append(Step(outputs, b"" if isinstance(event, CallEnded) else parties.snapshot()))
         return steps
 
+    def _recognise(
+        self, model: "AsrModel", heard: Sequence[tuple[Stretch, Record]]
+    ) -> list[tuple["Recognition", float]]:
+        """(what `model` hears, seconds that were cut off at its beginning) of each."""
+        if not heard:
+            return []
+        prepared = [prepare(samples(event, record), self._config.preprocess) for event, record in heard]
+        contexts = [self._context(event.call.tenant) for event, _ in heard]
+        # Models that take no context need not know of it.
+        found = model.transcribe([sound for sound, _ in prepared], *([contexts] if any(contexts) else []))
+        return [(recognition, cut_s) for recognition, (_, cut_s) in zip(found, prepared, strict=True)]
+
     def _context(self, tenant: str) -> str:
         hotwords = self._config.hotwords
         return f"{hotwords.get(tenant, hotwords.get('*', ''))} {self._config.prompt}".strip()
@@ -163,9 +216,11 @@ class SpeechRecognition:
             outputs.append(Output.of(correction, b""))
         return outputs
 
-    def _transcript(self, turn: Turn, recognition: "Recognition", cut_s: float, model_id: str) -> Transcript:
+    def _words(self, event: Stretch, recognition: "Recognition", cut_s: float) -> tuple[str, tuple[Word, ...]]:
+        """(text, words) with the words' times in the call."""
+
         def in_call(seconds: float) -> int:
-            return min(max(turn.start_ms + round((seconds + cut_s) * 1_000), turn.start_ms), turn.end_ms)
+            return min(max(event.start_ms + round((seconds + cut_s) * 1_000), event.start_ms), event.end_ms)
 
         words = tuple(
             Word(
@@ -176,7 +231,10 @@ class SpeechRecognition:
             )
             for word in recognition.words
         )
-        text, words = formatted(recognition.text, words, self._config.numbers, recognition.language)
+        return formatted(recognition.text, words, self._config.numbers, recognition.language)
+
+    def _transcript(self, turn: Turn, recognition: "Recognition", cut_s: float, model_id: str) -> Transcript:
+        text, words = self._words(turn, recognition, cut_s)
         return promote(
             turn,
             Transcript,
@@ -194,6 +252,16 @@ class SpeechRecognition:
         )
 
 
+def _agree(one: Word, other: Word) -> bool:
+    """Whether two revisions mean the same word of the same place."""
+    apart_ms = max(abs(one.start_ms - other.start_ms), abs(one.end_ms - other.end_ms))
+    return apart_ms < AGREED_MS and _plain(one.text) == _plain(other.text)
+
+
+def _plain(text: str) -> str:
+    return "".join(character for character in text.casefold() if character.isalnum())
+
+
 def build(config: Config, pipeline_version: str) -> Processor:
     """The stage with its real model. Raises CalltideError when the model cannot be had."""
     if config.engine == "onnx-asr":
@@ -205,4 +273,5 @@ def build(config: Config, pipeline_version: str) -> Processor:
     model = WhisperCt2(
         config.model, config.threads, config.beam_size, config.compute_type, config.language, config.device
     )
-    return SpeechRecognition(model, quick=model.with_beam(1) if config.beam_size > 1 else None, config=config)
+    quick = model.with_beam(1) if config.beam_size > 1 else None
+    return SpeechRecognition(model, quick, config, model.draft())

@@ -33,7 +33,7 @@ What happens to audio that is not as it should be:
 
 import json
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate, pairwise
@@ -44,10 +44,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from processors import audio
-from processors.base import IDLE, Output, Processor, Record, Step
+from processors.base import IDLE, Output, Processor, Record, Step, Unfinished
 from schemas.audio import BYTES_PER_SAMPLE, AudioPacket, Codec
 from schemas.errors import CalltideError
-from schemas.events import CallEnded, CallInfo, CallStarted, Progress, Segment, decode
+from schemas.events import CallEnded, CallInfo, CallStarted, Interim, Progress, Segment, decode
 
 Floats = NDArray[np.float32]
 Cut = Literal["pause", "max_length", "end"]
@@ -88,6 +88,8 @@ MARK_MS: Final = 1_000
 """Media time between two watermarks, and between two snapshots in silence."""
 CHANNELS: Final = 16
 """Most channels of a call that came without its start marker. Judgement."""
+REVISION_MS: Final = 100
+"""Step of the revision numbers of `Interim`: the length of a packet."""
 CHUNK: Final = 32
 """Most windows of a channel decoded at once: bounds the memory of a batch with long gaps in it."""
 
@@ -172,6 +174,12 @@ class _Channel:
         self.position_ms = self.audio_ms = start_ms
         self.audio, self.partial, self.open = bytearray(), b"", None
         self.state, self.context = np.zeros(STATE, np.float32), np.zeros(CONTEXT_MS * rate // 1000, np.float32)
+
+    def until(self, end_ms: int) -> bytes:
+        """The audio up to `end_ms`."""
+        size = (end_ms - self.audio_ms) * self.bytes_per_ms
+        value = bytes(self.audio[:size])
+        return value + self.partial[: size - len(value)]
 
     def trim(self, to_ms: int) -> None:
         """Forget the audio before `to_ms`."""
@@ -280,6 +288,29 @@ class VoiceActivity:
                     pass  # all records of this call are done
             asked = following
         return steps
+
+    def provisional(self, state: _Call, due: Callable[[Unfinished], bool]) -> list[Output]:
+        """As `processors.base.Provisional`: each open segment that is truly speech, as it would be if it ended here."""
+        outputs = []
+        for channel in state.channels.values():
+            info, segment = state.info, channel.open
+            if info is None or segment is None or not self._is_speech(channel, segment):
+                continue
+            start_ms, heard_ms = channel.audio_ms, channel.heard_ms
+            end_ms = min(segment.speech_end_ms + self._tail_ms, heard_ms)
+            if due(Unfinished(info, channel.number, start_ms, end_ms, heard_ms)):
+                interim = Interim(
+                    call=info,
+                    channel=channel.number,
+                    start_ms=start_ms,
+                    end_ms=end_ms,
+                    codec=channel.codec,
+                    rate=channel.rate,
+                    captured_at=_EPOCH + timedelta(milliseconds=channel.captured_ms + end_ms),
+                    revision=(end_ms - start_ms) // REVISION_MS,
+                )
+                outputs.append(Output.of(interim, channel.until(end_ms)))
+        return outputs
 
     def _listen(self, requests: list[tuple[_Channel, bytes]]) -> list[list[float]]:
         """The probabilities of the windows of each request; moves the channels' model states on."""
@@ -526,9 +557,7 @@ class VoiceActivity:
 
     def _emit(self, info: CallInfo, channel: _Channel, cut: Cut, end_ms: int) -> Output:
         """The audio up to `end_ms` as a segment; it is forgotten here."""
-        size = (end_ms - channel.audio_ms) * channel.bytes_per_ms
-        value = bytes(channel.audio[:size])
-        value += channel.partial[: size - len(value)]
+        value = channel.until(end_ms)
         segment = Segment(
             call=info,
             channel=channel.number,

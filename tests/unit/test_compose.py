@@ -16,7 +16,7 @@ import pytest
 import typer
 import yaml
 
-from schemas.topics import STAGES, topics
+from schemas.topics import INTERIM_RETENTION_MS, STAGES, topics
 from streams.cli import app
 from streams.ingestion.auth import Networks
 from streams.settings import PREFIX, Settings, names
@@ -230,5 +230,6 @@ def test_the_topics_in_the_docs_are_the_table() -> None:
     rows = re.findall(
         r"^\| `([a-z.]+)` \| (\d+) \| (\w+) \| (.+?) \|$", (ROOT / "docs" / "deploy.md").read_text(), re.M
     )
-    days = {topic.retention_ms: f"{topic.retention_ms // 86_400_000} days" for topic in topics()} | {-1: "for ever"}
-    assert rows == [(t.name, str(t.partitions), t.cleanup, days[t.retention_ms]) for t in topics()]
+    kept = {topic.retention_ms: f"{topic.retention_ms // 86_400_000} days" for topic in topics()}
+    kept |= {-1: "for ever", INTERIM_RETENTION_MS: "1 minute"}
+    assert rows == [(t.name, str(t.partitions), t.cleanup, kept[t.retention_ms]) for t in topics()]
