@@ -57,6 +57,9 @@ FLUSH_S: Final = 5.0
 """How long Kafka may take to acknowledge the last records; with STOP_S under what `calltide up` allows a process."""
 UNSENT: Final = 65_536
 """Bytes that may wait for a TCP client that does not read."""
+UNREAD: Final = 4_096
+"""Answers that may wait for a websocket client that goes on asking and does not read. Judgement: more than any client
+asks at once, and less than a megabyte."""
 
 
 def now_ms() -> int:
@@ -100,6 +103,8 @@ class Session:
             # A mistake of ours costs one connection, and is told.
             log.exception("a connection ended by a mistake", extra={"protocol": self.route.name})
             self._fail(Fault("a mistake of the server's", "internal", CloseCode.INTERNAL_ERROR))
+        if len(self.decoder.outbox) > UNREAD:
+            self._fail(Fault("the answers are not read", "slow"))
         if self.decoder.outbox or self.decoder.finished:
             self.on_change()
 
@@ -561,16 +566,20 @@ class Switchboard:
                 await asyncio.wait({waiting, closed}, return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
                 changed.clear()
-                async with asyncio.timeout(SEND_S):
-                    while session.decoder.outbox:
-                        await connection.send(session.decoder.outbox.pop(0))
+                while session.decoder.outbox:
+                    answers = session.decoder.outbox[:]
+                    session.decoder.outbox.clear()
+                    for answer in answers:
+                        async with asyncio.timeout(SEND_S):
+                            await connection.send(answer)
                 sent.set()
                 if session.fault is not None:
                     await connection.close(session.fault.close_code, _reason(str(session.fault)))
                 elif session.decoder.finished:
                     await connection.close()
         except TimeoutError:
-            metrics.FAULTS.labels(session.route.name, "slow").inc()
+            if session.fault is None:
+                metrics.FAULTS.labels(session.route.name, "slow").inc()
             connection.transport.abort()
         except ConnectionClosed:
             pass
