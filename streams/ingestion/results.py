@@ -19,13 +19,14 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from schemas.errors import CalltideError
 from schemas.events import CallEvent, Interim, decode
-from schemas.topics import SCORES
+from schemas.topics import SCORES, TRANSCRIPTS_INTERIM
 from streams import kafka
 from streams.ingestion import metrics
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
+TOPICS: Final = (SCORES, TRANSCRIPTS_INTERIM)
 QUEUE: Final = 1_000
 """Finished events that wait for one connection. Judgement: an hour of talk."""
 KAFKA_S: Final = 5.0
@@ -35,9 +36,8 @@ KAFKA_S: Final = 5.0
 class Results:
     """The events of calls as they become known. `start` and `close` once each, in the event loop."""
 
-    def __init__(self, settings: Settings, topics: tuple[str, ...] = (SCORES,)) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._topics = topics
         self._asked: dict[str, set[_Waiting]] = {}
         self._stop = threading.Event()
         self._reader: asyncio.Task[None] | None = None
@@ -83,7 +83,7 @@ class Results:
         deadline = time.monotonic() + KAFKA_S
         while True:
             try:
-                consumer.assign([place for topic in self._topics for place in self._ends(consumer, topic)])
+                consumer.assign([place for topic in TOPICS for place in self._ends(consumer, topic)])
                 return consumer
             except KafkaException as error:
                 # A topic that was just made has no leaders yet.

@@ -8,6 +8,7 @@ Deepgram's own libraries, so a message may get more fields but must keep every o
 
 import hashlib
 import json
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -468,7 +469,7 @@ class Listen:
 
     def _passed(self, at_ms: int, *, at_end: bool = False) -> None:
         """All that was said before `at_ms` is answered."""
-        for event in self._unfinished.passed(at_ms):
+        for event in self._unfinished.passed(math.inf if at_end else at_ms):
             # What seemed to be speech was none.
             self._nothing(event.channel, event.start_ms, event.end_ms)
         for channel, last_ms in sorted(self._open_ms.items()):

@@ -5,6 +5,7 @@ says is in the query.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -112,7 +113,7 @@ class Microphone:
         if self.finished:
             return
         if isinstance(event, Progress | CallEnded):
-            for gone in self._unfinished.passed(event.at_ms if isinstance(event, Progress) else event.duration_ms):
+            for gone in self._unfinished.passed(event.at_ms if isinstance(event, Progress) else math.inf):
                 # What seemed to be speech was none: there are no words to come.
                 self._tell(gone.model_copy(update={"text": "", "words": ()}))
         if isinstance(event, CallEnded):

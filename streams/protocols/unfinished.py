@@ -18,7 +18,7 @@ class Unfinished:
         """(start of the segment, revision), infinite once it is finished."""
         self._told: dict[int, Interim] = {}
         """What a client was told last and has to forget."""
-        self._passed_ms = 0
+        self._passed_ms = 0.0
 
     def is_news(self, event: Interim) -> bool:
         """Whether to tell it: it is newer than all that is known of its channel."""
@@ -36,8 +36,9 @@ class Unfinished:
         if (told := self._told.get(event.channel)) and told.start_ms <= event.start_ms:
             del self._told[event.channel]
 
-    def passed(self, at_ms: int) -> list[Interim]:
-        """All that was said before `at_ms` is finished and told: what was interim before it has come to nothing."""
+    def passed(self, at_ms: float) -> list[Interim]:
+        """All that was said before `at_ms`, infinite at the call's end, is finished and told: what was interim before
+        it has come to nothing."""
         self._passed_ms = max(self._passed_ms, at_ms)
         gone = [event for _, event in sorted(self._told.items()) if event.start_ms < at_ms]
         for event in gone:

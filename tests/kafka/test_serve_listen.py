@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,21 +12,24 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from confluent_kafka import Producer
 from deepgram import AsyncDeepgramClient, DeepgramClientEnvironment
 from deepgram.core.api_error import ApiError
 from deepgram.core.events import EventType
-from deepgram.listen.v1.types import ListenV1Metadata, ListenV1Results
+from deepgram.listen.v1.types import ListenV1Metadata, ListenV1Results, ListenV1SpeechStarted
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from deploy.topics import Topics
-from schemas.events import Score
-from schemas.topics import STAGES, TOPICS
+from schemas.events import CallEvent, RunningScore, Score, encode
+from schemas.topics import SCORES, STAGES, TOPICS, TRANSCRIPTS_INTERIM
+from streams import kafka
 from streams.analyze import Analyzer
 from streams.health import Health
 from streams.ingestion.server import Switchboard
 from streams.runtime import StageWorker
 from streams.settings import Serve, Settings, load
+from tests.unit.stage_records import call, interim, utterance
 
 pytestmark = [pytest.mark.kafka, pytest.mark.models, pytest.mark.slow]
 
@@ -107,10 +111,12 @@ def test_a_recording_gives_what_analyze_hears(settings: Settings, analyzer: Anal
             )
 
     *results, metadata = asyncio.run(test())
+    # What was interim is gone; how often there is any is as the stages have time.
+    results = [result for result in results if result.is_final]
     assert isinstance(metadata, ListenV1Metadata)
     assert metadata.duration == round(len(sound) / rate, 3)
     warned = {warning["parameter"]: warning["message"] for warning in metadata.model_dump()["warnings"]}
-    assert "not given yet" in warned["interim_results"]
+    assert warned.keys() == {"model"}
     assert all(isinstance(result, ListenV1Results) for result in results)
     told = [
         (
@@ -133,6 +139,64 @@ def test_a_recording_gives_what_analyze_hears(settings: Settings, analyzer: Anal
     assert sorted(score.emotion.label for score in scores if score.emotion) == sorted(
         score.emotion.label for score in analysis.scores if score.emotion
     )
+
+
+async def what_is_said_so_far(settings: Settings, address: str) -> None:
+    info = call(("unknown",), "so-far")
+    producer = Producer(kafka.producer(settings))
+    answers: asyncio.Queue[Any] = asyncio.Queue()
+
+    def found(topic: str, event: CallEvent) -> None:
+        headers, value = encode(event)
+        producer.produce(topic, value, info.call_id, headers=headers)
+        producer.flush(10)
+
+    async def told() -> tuple[str, bool, list[bool]]:
+        result = await asyncio.wait_for(answers.get(), 20)
+        (alternative,) = result.channel.alternatives
+        return alternative.transcript, result.is_final, [word.model_dump().get("stable") for word in alternative.words]
+
+    asked: dict[str, Any] = {"model": "nova-3", "encoding": "linear16", "sample_rate": 16_000, "interim_results": True}
+    extras = {"additional_query_parameters": {"call": info.call_id}}
+    async with deepgram(address).listen.v1.connect(**asked, vad_events=True, request_options=extras) as connection:
+        connection.on(EventType.MESSAGE, answers.put_nowait)
+        listening = asyncio.create_task(connection.start_listening())
+        await connection.send_media(bytes(16_000))
+        # Until the server has begun the call nobody asks for its results.
+        for length_ms in range(100, 10_000, 100):
+            found(TRANSCRIPTS_INTERIM, interim(info, 500, length_ms, "Well"))
+            await asyncio.sleep(0.05)
+            if not answers.empty():
+                break
+        started = answers.get_nowait()
+        assert (type(started), started.timestamp) == (ListenV1SpeechStarted, 0.5)
+        found(TRANSCRIPTS_INTERIM, interim(info, 500, 10_000, "Well then", stable=1))
+        while (said := await told()) != ("Well then", False, [True, False]):
+            assert said == ("Well", False, [False])
+        running = RunningScore(score=0, party_score=0, utterances=1)
+        found(SCORES, utterance(Score, info, 500, 11_000, text="Well then.", running=running, pipeline_version="v1"))
+        assert await told() == ("Well then.", True, [])
+        # One that comes after its final one, and then the next utterance.
+        found(TRANSCRIPTS_INTERIM, interim(info, 500, 11_000, "Well then"))
+        found(TRANSCRIPTS_INTERIM, interim(info, 12_000, 300, "But"))
+        started = await asyncio.wait_for(answers.get(), 20)
+        assert (type(started), started.timestamp) == (ListenV1SpeechStarted, 12)
+        assert await told() == ("But", False, [False])
+        await connection.send_close_stream()
+        # Nothing came of it: what was sent is half a second of silence.
+        assert await told() == ("", True, [])
+        assert isinstance(await asyncio.wait_for(answers.get(), 20), ListenV1Metadata)
+        await asyncio.wait_for(listening, 20)
+
+
+def test_words_come_before_their_utterance_is_finished(settings: Settings) -> None:
+    """What the stages write, written by the test: when they do it is a matter of the time they have."""
+
+    async def test() -> None:
+        async with served(settings) as address:
+            await what_is_said_so_far(settings, address)
+
+    asyncio.run(test())
 
 
 def test_a_microphone_gives_what_analyze_hears(
@@ -171,11 +235,14 @@ def test_a_wrong_key_or_parameter_is_refused_in_deepgrams_way(settings: Settings
             for client, more, status in (
                 (deepgram(address, "another"), {}, 401),
                 (deepgram(address), {"callback": "https://example.com"}, 400),
+                (deepgram(address), {"language": "fr"}, 400),
             ):
                 with pytest.raises(ApiError) as refusal:
                     async with client.listen.v1.connect(**asked, **more):
                         pass
                 assert refusal.value.status_code == status
+            async with connect(f"{address}/v1/listen?token={KEY}&encoding=linear16&sample_rate=8000") as socket:
+                assert socket.response is not None and uuid.UUID(socket.response.headers["dg-request-id"])
             with pytest.raises(InvalidStatus) as answer:
                 async with connect(f"{address}/v1/listen?token={KEY}&encoding=opus"):
                     pass
