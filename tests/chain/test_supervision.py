@@ -271,6 +271,9 @@ def test_ctrl_c_in_the_middle_of_work_ends_everything_and_the_next_start_goes_on
     for one in ports:
         assert (get(one, "/healthz")[0], get(one, "/readyz")[0]) == (200, 200), one
         assert "process_cpu_seconds_total" in get(one, "/metrics")[1]
+    assert get(running.ports["CALLTIDE_SERVE__PORT"], "/healthz") == (200, "ok\n"), "it takes calls"
+    told = running.calltide("load", "--protocol", "audiosocket", "--calls", "2", "--minutes", "0.05").stdout
+    assert "2 begun, 2 ended, 0 refused" in told
     running.calltide("ingest", samples.packaged(), "--call-id", "stopped", "--speed", "max")
     children = psutil.Process(running.process.pid).children(recursive=True)
     began = time.monotonic()
