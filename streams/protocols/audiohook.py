@@ -215,7 +215,7 @@ class AudioHookDecoder:
             for key, value in (custom if isinstance(custom, dict) else {}).items()
             if isinstance(value, str | int | float)
         }
-        given = {key: described.pop(key, "") for key in ("tenant", "queue", "agent")}
+        tenant, queue, agent = (described.pop(key, "") for key in ("tenant", "queue", "agent"))
         who = parameters.get("participant")
         facts = {
             "session": self._session,
@@ -231,7 +231,7 @@ class AudioHookDecoder:
         if self._probe:
             return ()
         roles = tuple(ROLES[channel] for channel in self._channels)
-        return (Began(conversation, roles, self._codec, RATE, **given, metadata=described),)
+        return (Began(conversation, roles, self._codec, RATE, tenant, queue, agent, described),)
 
     def _moved(self, kind: str, parameters: dict[str, Any]) -> Sequence[Event]:
         """The position jumps over sound that was not sent."""

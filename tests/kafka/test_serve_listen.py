@@ -148,7 +148,7 @@ async def what_is_said_so_far(settings: Settings, address: str) -> None:
 
     def found(topic: str, event: CallEvent) -> None:
         headers, value = encode(event)
-        producer.produce(topic, value, info.call_id, headers=headers)
+        producer.produce(topic, value, info.call_id, headers=[*headers])
         producer.flush(10)
 
     async def told() -> tuple[str, bool, list[bool]]:

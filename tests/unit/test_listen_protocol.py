@@ -571,8 +571,8 @@ async def served(heard: Sequence[Any]) -> AsyncIterator[tuple[AsyncDeepgramClien
 
 
 async def _with_the_library(scores: str) -> None:
-    said = [so_far(500, 600, "Hello", 1), score(500, text="Hello there."), score(3_000, text="Bye.", cut="end")]
-    said.append(ended(4_500))
+    spoken = score(500, text="Hello there.")
+    said = [so_far(500, 600, "Hello", 1), spoken, score(3_000, text="Bye.", cut="end"), ended(4_500)]
     sound = np.arange(24_000, dtype="<i2").tobytes()
     async with served(said) as (client, events):
         asked: dict[str, Any] = {"model": "nova-3", **RAW, "punctuate": True, "vad_events": True, "diarize": True}
@@ -605,7 +605,7 @@ async def _with_the_library(scores: str) -> None:
             *(ListenV1Results, ListenV1Metadata),
         ]
         if scores == "inline":
-            assert Score.model_validate(results[0].model_dump()["score"]) == said[1]
+            assert Score.model_validate(results[0].model_dump()["score"]) == spoken
         assert messages[-1].duration == 1.5
 
 
