@@ -250,6 +250,12 @@ class Socket(ServerConnection):
             at = end
         self._tail = data[at:]
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Not even a handshake came, or what came was none."""
+        if self.response is None:
+            metrics.REFUSED.labels("none", "handshake").inc()
+        super().connection_lost(exc)
+
     def process_event(self, event: object) -> None:
         """One frame, or the handshake."""
         if self.session is None or not isinstance(event, Frame) or event.opcode not in _DATA:
@@ -308,6 +314,8 @@ class Socket(ServerConnection):
 
 
 _DATA: Final = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+_BROKEN: Final = {1002: "frame", 1007: "not_utf8", 1009: "too_long"}
+"""Close codes with which the library ends a connection by itself, as they are counted."""
 _PLAIN: Final = frozenset({0x81, 0x82, 0x88, 0x89, 0x8A})
 """First bytes of whole frames: text, binary, close, ping, pong."""
 
@@ -585,6 +593,9 @@ class Switchboard:
             pass
         finally:
             connection.hear_held()
+            sent = None if session.fault or connection.protocol.close_rcvd_then_sent else connection.protocol.close_sent
+            if sent is not None and (word := _BROKEN.get(sent.code)):
+                metrics.FAULTS.labels(session.route.name, word).inc()
             session.lost()
             self.discard(session)
             self._sockets.discard(connection)

@@ -8,149 +8,33 @@ import os
 import signal
 import socket as socket_module
 import struct
-import threading
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
-import uvloop
 from confluent_kafka import Producer
-from prometheus_client import REGISTRY
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
 
 from deploy.broker import Broker
-from deploy.topics import Topics
-from schemas.events import CallEnded, CallEvent, CallStarted, Score, decode, encode
-from schemas.topics import DEFAULT_PARTITIONS, FRAMES, SCORES, TOPICS, TRANSCRIPTS_INTERIM
+from schemas.events import CallEnded, CallEvent, Score, decode, encode
+from schemas.topics import SCORES
 from streams import kafka
-from streams.health import Health
 from streams.ingestion import server as module
-from streams.ingestion.server import Switchboard
-from streams.settings import Serve, Settings
-from tests.workers import Found, everything
+from streams.settings import Settings
+from tests.calling import SOUND, Twilio, call_of, counted, ending, run, served, settings_for, sound, twilio
+from tests.telephony import Genesys
 
 pytestmark = pytest.mark.kafka
 
 
 @pytest.fixture(scope="module")
 def settings(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    names = (FRAMES, SCORES, TRANSCRIPTS_INTERIM)
-    Topics(kafka_bootstrap).create([topic for topic in TOPICS if topic.name in names])
-    base = Settings()
-    return base.model_copy(
-        update={
-            "home": tmp_path_factory.mktemp("home"),
-            "kafka": base.kafka.model_copy(update={"bootstrap_servers": kafka_bootstrap}),
-        },
-    )
-
-
-@asynccontextmanager
-async def served(settings: Settings, **fields: object) -> AsyncIterator[Switchboard]:
-    """A running server on free ports."""
-    stop, health = threading.Event(), Health()
-    serving = Serve.model_validate({"port": 0, "audiosocket_port": 0, **fields})
-    switchboard = Switchboard(settings, serving, stop)
-    running = asyncio.create_task(switchboard.run(health))
-    ready = asyncio.create_task(asyncio.to_thread(health.serving.wait, 30))
-    await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
-    if running.done():
-        running.result()
-    try:
-        yield switchboard
-    finally:
-        stop.set()
-        await running
-
-
-def run(test: Callable[[], Awaitable[None]]) -> None:
-    """In the loop of the real process, with a limit: a test that hangs says so. Other modules run in asyncio's."""
-
-    async def limited() -> None:
-        async with asyncio.timeout(60):
-            await test()
-
-    uvloop.run(limited())
-
-
-def call_of(settings: Settings, call_id: str) -> list[Found]:
-    """The call's records, in order."""
-    found = everything(settings.bootstrap_servers, FRAMES, DEFAULT_PARTITIONS).found
-    return [record for record in found if record.key == call_id]
-
-
-def sound(records: list[Found], channel: int = 0) -> bytes:
-    """What was said on a channel."""
-    return b"".join(record.value or b"" for record in records if record.headers.get("channel") == str(channel).encode())
-
-
-def ending(records: list[Found]) -> CallEnded:
-    """The call's end; there is one, and a start, and packets without a hole in their numbers."""
-    events = [decode(record.headers, record.value or b"") for record in records if record.headers["kind"] != b"audio"]
-    assert isinstance(events[0], CallStarted)
-    assert sum(isinstance(event, CallEnded) for event in events) == 1
-    assert isinstance(events[-1], CallEnded)
-    return events[-1]
-
-
-def counted(name: str, **labels: str) -> float:
-    """A metric as it stands."""
-    return REGISTRY.get_sample_value(f"calltide_ingest_{name}", labels) or 0.0
-
-
-SOUND = np.random.default_rng(3).integers(0, 255, 8_000, dtype=np.uint8).tobytes()
-"""A second of mu-law."""
-
-
-class Twilio:
-    """The client's side of a stream."""
-
-    def __init__(self, socket: ClientConnection, call_id: str) -> None:
-        self.socket = socket
-        self.call_id = call_id
-        self.stream = f"MZ{uuid.uuid4().hex}"
-
-    async def start(self) -> None:
-        """Both tracks."""
-        start = {
-            "accountSid": "AC1",
-            "callSid": self.call_id,
-            "streamSid": self.stream,
-            "tracks": ["inbound", "outbound"],
-            "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": 8000, "channels": 1},
-            "customParameters": {"queue": "billing"},
-        }
-        await self.socket.send(json.dumps({"event": "connected", "protocol": "Call", "version": "1.0.0"}))
-        await self._send("start", start)
-
-    async def media(self, at_ms: int, sound: bytes) -> None:
-        """20 ms at a time, on both tracks."""
-        for start in range(0, len(sound), 160):
-            payload = base64.b64encode(sound[start : start + 160]).decode()
-            for track in ("inbound", "outbound"):
-                fields = {"track": track, "chunk": "1", "timestamp": str(at_ms + start // 8), "payload": payload}
-                await self._send("media", fields)
-
-    async def stop(self) -> None:
-        """The call is over; the server closes."""
-        await self._send("stop", {"accountSid": "AC1", "callSid": self.call_id})
-        await self.socket.wait_closed()
-
-    async def _send(self, kind: str, fields: object) -> None:
-        await self.socket.send(
-            json.dumps({"event": kind, "sequenceNumber": "1", "streamSid": self.stream, kind: fields})
-        )
-
-
-def twilio(switchboard: Switchboard, path: str = "/twilio", **options: object) -> connect:
-    return connect(f"ws://127.0.0.1:{switchboard.port}{path}", **options)  # type: ignore[arg-type]
+    return settings_for(kafka_bootstrap, tmp_path_factory.mktemp("home"))
 
 
 def test_a_call_over_a_websocket_is_in_kafka_whole(settings: Settings) -> None:
@@ -491,29 +375,70 @@ def test_audiosocket_takes_calls_from_its_networks_only(settings: Settings) -> N
     run(test)
 
 
-def test_a_client_that_never_reads_is_cut_off(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("protocol", ["listen", "audiohook"])
+def test_a_client_that_never_reads_is_cut_off(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
     monkeypatch.setattr(module, "SEND_S", 0.5)
+    client = Genesys(str(uuid.uuid4()), str(uuid.uuid4()))
+    path = {"listen": "/v1/listen?encoding=linear16&sample_rate=8000", "audiohook": "/audiohook"}[protocol]
+
+    def question() -> str:
+        return json.dumps({"type": "Configure"}) if protocol == "listen" else client.message("ping", {})
 
     async def test() -> None:
         async with served(settings) as switchboard:
-            before = counted("faults_total", protocol="listen", fault="slow")
+            before = counted("faults_total", protocol=protocol, fault="slow")
             small = socket_module.socket()
             small.setsockopt(socket_module.SOL_SOCKET, socket_module.SO_RCVBUF, 4_096)
             small.connect(("127.0.0.1", switchboard.port))
-            socket = await twilio(switchboard, "/v1/listen?encoding=linear16&sample_rate=8000", sock=small)
+            socket = await twilio(switchboard, path, sock=small)
             socket.transport.pause_reading()
-            told = json.dumps({"type": "Configure"})
-            while counted("faults_total", protocol="listen", fault="slow") == before:
+            while counted("faults_total", protocol=protocol, fault="slow") == before:
                 for _ in range(100):
-                    await socket.send(told)
+                    await socket.send(question())
                 # Else the server, in the same loop, reads nothing until all buffers are full.
                 await asyncio.sleep(0)
-            while counted("connections", protocol="listen"):
+            while counted("connections", protocol=protocol):
                 await asyncio.sleep(0.02)
-            assert counted("faults_total", protocol="listen", fault="slow") == before + 1
+            assert counted("faults_total", protocol=protocol, fault="slow") == before + 1
             socket.transport.abort()
 
     run(test)
+
+
+async def goodbye(socket: ClientConnection) -> dict[str, str]:
+    """What a session of AudioHook is told at its end, and that it is the last message."""
+    told = [json.loads(message) async for message in socket]
+    assert [message["type"] for message in told] == ["opened", "disconnect"]
+    return dict(told[-1]["parameters"])
+
+
+def test_audiohook_is_told_why_its_session_ends(settings: Settings) -> None:
+    """Though nobody has made an error: the process stops, and the call is as long as a call may be."""
+    stopped, too_long = (Genesys(str(uuid.uuid4()), str(uuid.uuid4())) for _ in range(2))
+    call_id = str(uuid.uuid4())
+
+    async def test() -> None:
+        async with served(settings, call_minutes=1) as switchboard:
+            async with twilio(switchboard, "/audiohook") as socket:
+                await socket.send(too_long.open(str(uuid.uuid4())))
+                await socket.send(too_long.message("discarded", {"start": "PT0S", "discarded": "PT59.9S"}))
+                await socket.send(SOUND)
+                assert await goodbye(socket) == {"reason": "completed", "info": "the call is longer than may be"}
+                assert socket.close_code == 1000
+            socket = await twilio(switchboard, "/audiohook")
+            await socket.send(stopped.open(call_id))
+            await socket.send(SOUND)
+            while not len(switchboard.calls):
+                await asyncio.sleep(0.01)
+        assert await goodbye(socket) == {"reason": "completed", "info": "the server stops; connect again"}
+        assert socket.close_code == 1001
+
+    run(test)
+    records = call_of(settings, call_id)
+    assert SOUND[::2].startswith(sound(records))
+    assert ending(records).reason == "interrupted"
 
 
 def test_a_slow_broker_costs_audio_and_no_call(settings: Settings, broker: Broker) -> None:
