@@ -1,6 +1,7 @@
 """`/v1/listen` and the microphone of the real server, before real stages on the real broker."""
 
 import asyncio
+import contextlib
 import json
 import threading
 import uuid
@@ -21,7 +22,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from deploy.topics import Topics
-from schemas.events import CallEvent, RunningScore, Score, encode
+from schemas.events import CallEvent, CallInfo, Interim, RunningScore, Score, encode
 from schemas.topics import SCORES, STAGES, TOPICS, TRANSCRIPTS_INTERIM
 from streams import kafka
 from streams.analyze import Analyzer
@@ -62,10 +63,10 @@ def settings(kafka_bootstrap: str, analyzer: Analyzer, tmp_path_factory: pytest.
 
 
 @asynccontextmanager
-async def served(settings: Settings) -> AsyncIterator[str]:
+async def served(settings: Settings, **fields: object) -> AsyncIterator[str]:
     """A running server on a free port; gives its address."""
     stop, health = threading.Event(), Health()
-    serving = Serve.model_validate({"port": 0, "audiosocket_port": 0, "keys": {"listen": {"acme": KEY}}})
+    serving = Serve.model_validate({"port": 0, "audiosocket_port": 0, "keys": {"listen": {"acme": KEY}}, **fields})
     switchboard = Switchboard(settings, serving, stop)
     running = asyncio.create_task(switchboard.run(health))
     ready = asyncio.create_task(asyncio.to_thread(health.serving.wait, 30))
@@ -141,15 +142,30 @@ def test_a_recording_gives_what_analyze_hears(settings: Settings, analyzer: Anal
     )
 
 
+class Stages:
+    """What the stages find, written by the test: when they do it themselves is a matter of the time they have."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.producer = Producer(kafka.producer(settings))
+
+    def so_far(self, event: Interim) -> None:
+        self._write(TRANSCRIPTS_INTERIM, event)
+
+    def finished(self, info: CallInfo, start_ms: int, length_ms: int, text: str) -> None:
+        running = RunningScore(score=0, party_score=0, utterances=1)
+        score = utterance(Score, info, start_ms, length_ms, text=text, running=running, pipeline_version="v1")
+        self._write(SCORES, score)
+
+    def _write(self, topic: str, event: CallEvent) -> None:
+        headers, value = encode(event)
+        self.producer.produce(topic, value, event.call.call_id, headers=[*headers])
+        self.producer.flush(10)
+
+
 async def what_is_said_so_far(settings: Settings, address: str) -> None:
     info = call(("unknown",), "so-far")
-    producer = Producer(kafka.producer(settings))
+    stages = Stages(settings)
     answers: asyncio.Queue[Any] = asyncio.Queue()
-
-    def found(topic: str, event: CallEvent) -> None:
-        headers, value = encode(event)
-        producer.produce(topic, value, info.call_id, headers=[*headers])
-        producer.flush(10)
 
     async def told() -> tuple[str, bool, list[bool]]:
         result = await asyncio.wait_for(answers.get(), 20)
@@ -164,21 +180,20 @@ async def what_is_said_so_far(settings: Settings, address: str) -> None:
         await connection.send_media(bytes(16_000))
         # Until the server has begun the call nobody asks for its results.
         for length_ms in range(100, 10_000, 100):
-            found(TRANSCRIPTS_INTERIM, interim(info, 500, length_ms, "Well"))
+            stages.so_far(interim(info, 500, length_ms, "Well"))
             await asyncio.sleep(0.05)
             if not answers.empty():
                 break
         started = answers.get_nowait()
         assert (type(started), started.timestamp) == (ListenV1SpeechStarted, 0.5)
-        found(TRANSCRIPTS_INTERIM, interim(info, 500, 10_000, "Well then", stable=1))
+        stages.so_far(interim(info, 500, 10_000, "Well then", stable=1))
         while (said := await told()) != ("Well then", False, [True, False]):
             assert said == ("Well", False, [False])
-        running = RunningScore(score=0, party_score=0, utterances=1)
-        found(SCORES, utterance(Score, info, 500, 11_000, text="Well then.", running=running, pipeline_version="v1"))
+        stages.finished(info, 500, 11_000, "Well then.")
         assert await told() == ("Well then.", True, [])
         # One that comes after its final one, and then the next utterance.
-        found(TRANSCRIPTS_INTERIM, interim(info, 500, 11_000, "Well then"))
-        found(TRANSCRIPTS_INTERIM, interim(info, 12_000, 300, "But"))
+        stages.so_far(interim(info, 500, 11_000, "Well then"))
+        stages.so_far(interim(info, 12_000, 300, "But"))
         started = await asyncio.wait_for(answers.get(), 20)
         assert (type(started), started.timestamp) == (ListenV1SpeechStarted, 12)
         assert await told() == ("But", False, [False])
@@ -190,11 +205,60 @@ async def what_is_said_so_far(settings: Settings, address: str) -> None:
 
 
 def test_words_come_before_their_utterance_is_finished(settings: Settings) -> None:
-    """What the stages write, written by the test: when they do it is a matter of the time they have."""
-
     async def test() -> None:
         async with served(settings) as address:
             await what_is_said_so_far(settings, address)
+
+    asyncio.run(test())
+
+
+def test_who_reads_slowly_misses_interim_results_and_no_final_one(settings: Settings) -> None:
+    info, stages = call(("unknown",), "slow"), Stages(settings)
+    long = "long" * 10_000
+    query = f"token={KEY}&encoding=linear16&sample_rate=16000&interim_results=true&call={info.call_id}"
+
+    def work() -> None:
+        # More than sockets hold, of both.
+        for at in range(200):
+            stages.so_far(interim(info, 1_000 * at, 900, long))
+            if at % 2:
+                stages.finished(info, 1_000 * at, 900, f"{at} {long}")
+
+    async def test() -> list[tuple[bool, str]]:
+        async with served(settings) as address, connect(f"{address}/v1/listen?{query}", max_queue=1) as socket:
+            await socket.send(bytes(3_200))
+            first = asyncio.create_task(socket.recv())
+            for length_ms in range(100, 10_000, 100):
+                stages.so_far(interim(info, 0, length_ms))
+                if (await asyncio.wait({first}, timeout=0.05))[0]:
+                    break
+            await asyncio.to_thread(work)
+            await socket.send('{"type": "CloseStream"}')
+            results = [json.loads(message) async for message in socket]
+        return [
+            (result["is_final"], result["channel"]["alternatives"][0]["transcript"])
+            for result in results
+            if result["type"] == "Results"
+        ]
+
+    told = asyncio.run(test())
+    assert [text.split()[0] for is_final, text in told if is_final and text] == [str(at) for at in range(1, 200, 2)]
+    assert 0 < sum(not is_final for is_final, _ in told) < 200
+
+
+def test_who_says_nothing_is_sent_away_in_deepgrams_way(settings: Settings) -> None:
+    async def test() -> None:
+        query = f"token={KEY}&encoding=linear16&sample_rate=16000"
+        async with served(settings, handshake_s=1) as address, connect(f"{address}/v1/listen?{query}") as alive:
+            async with connect(f"{address}/v1/listen?{query}") as silent:
+                # The other one waits for its call, and says so.
+                while silent.close_code is None:
+                    await alive.send('{"type": "KeepAlive"}')
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(silent.wait_closed(), 0.2)
+                assert silent.close_code == 1011 and "NET-0001" in (silent.close_reason or "")
+            await asyncio.sleep(0.3)
+            assert alive.close_code is None
 
     asyncio.run(test())
 
