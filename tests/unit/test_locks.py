@@ -39,6 +39,10 @@ def test_what_runs_the_tests_also_runs_the_demo() -> None:
     assert pins("base").items() <= pins("dev").items()
 
 
+def test_what_is_installed_for_tests_alone_changes_nothing_else() -> None:
+    assert not pins("interop").keys() & pins("dev").keys()
+
+
 @pytest.mark.parametrize(
     ("lock", "wanted"),
     [
