@@ -33,13 +33,13 @@ class Recording:
             test_data / "calls" / "made" / f"{name}.wav", SECONDS * RATE, dtype="float32", always_2d=True
         )
         assert (rate, sound.shape[1]) == (RATE, 2)
-        path = folder / f"{name}.wav"
-        soundfile.write(path, sound, RATE, subtype="ULAW")
+        self.path = folder / f"{name}.wav"
+        soundfile.write(self.path, sound, RATE, subtype="ULAW")
         self.channels: list[NDArray[np.uint8]] = [
             np.frombuffer(encode(np.ascontiguousarray(one), "mulaw"), np.uint8) for one in sound.T
         ]
         self.analyzer = Analyzer(load())
-        analysis, damage = self.analyzer.hear(path, roles=roles)
+        analysis, damage = self.analyzer.hear(self.path, roles=roles)
         assert damage is None
         self.expected = utterances(analysis)
         assert len(self.expected) >= 3
