@@ -61,6 +61,13 @@ class CallStarted(CallEvent):
     kind: Literal["call_started"] = "call_started"
 
 
+class Mark(_Model):
+    """A moment that the phone system told of. Which key was pressed is not kept: people type the numbers of cards."""
+
+    at_ms: Milliseconds
+    name: str = Field(default="", description="what the phone system calls the moment; empty: a key was pressed")
+
+
 class CallEnded(CallEvent):
     """The last event of a call: its state can be freed."""
 
@@ -77,6 +84,7 @@ class CallEnded(CallEvent):
     not_speech_ms: Milliseconds = Field(
         default=0, description="sound that rose like speech and was taken for none (music, tones), all channels"
     )
+    marks: tuple[Mark, ...] = Field(default=(), description="keys that were pressed and marks, the first of them")
 
 
 class Progress(CallEvent):

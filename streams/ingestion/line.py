@@ -26,6 +26,7 @@ from processors.audio import encode as encode_audio
 from processors.base import Record
 from schemas.audio import BYTES_PER_SAMPLE, RATES, AudioPacket, Codec
 from schemas.events import CallEnded, CallEvent, CallInfo, CallStarted, encode
+from schemas.events import Mark as CallMark
 from streams.ingestion import metrics
 from streams.protocols.base import Audio, Began, Dtmf, Ended, Event, Fault, Mark, Paused, Resumed
 
@@ -48,6 +49,8 @@ LONGEST_MS: Final = 4 * 3_600_000
 LONGEST_NAME: Final = 256
 MOST_METADATA: Final = 8_192
 """Characters of a call's description in all. Judgement: it travels with every event of the call."""
+MOST_MARKS: Final = 256
+"""Keys and marks that a call's end tells of. Judgement: a few menus and card numbers; it is one record."""
 LOWEST_RATE: Final = 4_000
 HIGHEST_RATE: Final = 192_000
 """Samples a second that can be resampled to 16,000. Judgement: no telephone has less, AudioSocket has no more."""
@@ -204,6 +207,7 @@ class Line:
         self._emitted_ms = now_ms
         self._joined = 0
         self._paused: dict[Leg, int] = {}
+        self._marks: list[CallMark] = []
         self._audio, self._gaps, self._late = (
             counter.labels(source) for counter in (metrics.AUDIO, metrics.GAPS, metrics.LATE)
         )
@@ -251,7 +255,13 @@ class Line:
             self._flush(channel, now_ms)
         ended_at = datetime.fromtimestamp(now_ms / 1_000, UTC)
         self._say(
-            CallEnded(call=self.info, duration_ms=self.position_ms, ended_at=ended_at, reason=reason),
+            CallEnded(
+                call=self.info,
+                duration_ms=self.position_ms,
+                ended_at=ended_at,
+                reason=reason,
+                marks=tuple(self._marks),
+            ),
             now_ms,
         )
         self.ended = reason
@@ -335,8 +345,13 @@ class Line:
                 self._hole(channel, (channel.end_ms + behind_ms) * channel.rate // 1_000, now_ms)
 
     def _note(self, leg: Leg, event: Dtmf | Mark | Paused | Resumed, now_ms: int) -> None:
-        """What comes beside audio is counted. Keys are not kept: people press the numbers of their cards."""
+        """What comes beside audio is counted, and when keys were pressed and marks came is told at the end. Which keys
+        is not kept: people press the numbers of their cards."""
         metrics.EVENTS.labels(self._source, type(event).__name__.lower()).inc()
+        if isinstance(event, Dtmf | Mark) and len(self._marks) < MOST_MARKS:
+            by_clock_ms = now_ms - self._started_ms if self.live else 0
+            name = event.name if isinstance(event, Mark) else ""
+            self._marks.append(CallMark(at_ms=max(self.position_ms, by_clock_ms), name=_clean(name)))
         if isinstance(event, Paused):
             self._paused.setdefault(leg, now_ms)
             for channel in self._channels:

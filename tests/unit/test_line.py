@@ -14,7 +14,7 @@ from processors.vad import JUMP_MS
 from schemas.audio import AudioPacket
 from schemas.events import CallEnded, CallStarted
 from schemas.events import decode as decode_event
-from streams.ingestion.line import BRIDGE_MS, KEEP_MS, MOST_METADATA, Line
+from streams.ingestion.line import BRIDGE_MS, KEEP_MS, MOST_MARKS, MOST_METADATA, Line
 from streams.protocols.base import Audio, Began, Dtmf, Ended, Fault, Mark, Paused, Resumed
 
 NOW = 1_700_000_000_000
@@ -269,10 +269,19 @@ def test_a_call_has_a_longest_length() -> None:
     assert desk.end().reason == "interrupted"
 
 
-def test_keys_are_counted_and_not_kept() -> None:
+def test_the_end_tells_when_keys_were_pressed_and_marks_came_and_not_which_keys() -> None:
     desk = Desk()
-    desk.leg.take([Dtmf("4"), Dtmf("1"), Mark("m"), Ended()], NOW)
-    assert [one.kind for one in desk.records] == ["call_started", "call_ended"]
+    desk.leg.take([Audio(0, ms(0, 100)), Dtmf("4")], NOW + 100)
+    desk.leg.take([Dtmf("1"), Mark("menu\ud800")], NOW + 3_000)
+    desk.leg.take([Ended()], NOW + 3_100)
+    marks = desk.end().marks
+    assert [(mark.at_ms, mark.name) for mark in marks] == [(100, ""), (3_000, ""), (3_000, "menu?")]
+
+
+def test_no_call_tells_of_more_marks_than_a_record_holds() -> None:
+    desk = Desk()
+    desk.leg.take([*(Dtmf("4") for _ in range(MOST_MARKS + 9)), Ended()], NOW)
+    assert len(desk.end().marks) == MOST_MARKS
 
 
 @pytest.mark.parametrize(
