@@ -15,6 +15,9 @@ from schemas.events import CallEvent, CallInfo, Interim, encode
 IDLE: Final = "idle"
 """Kind of the record that the shell makes up when a call has been silent for `idle_timeout_ms` of stream time."""
 
+REVISION_MS: Final = 100
+"""Step of the revision numbers of `Interim`: the length of a packet."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
@@ -110,6 +113,13 @@ class Unfinished:
     end_ms: int
     heard_ms: int
     """Media time up to which the channel was heard: beyond `end_ms` while the speaker pauses."""
+    captured_ms: int
+    """Wall clock at `heard_ms`, Unix milliseconds."""
+
+    @property
+    def revision(self) -> int:
+        """The number that an `Interim` of it has."""
+        return (self.end_ms - self.start_ms) // REVISION_MS
 
 
 @runtime_checkable

@@ -47,7 +47,7 @@ from processors import audio
 from processors.base import IDLE, Output, Processor, Record, Step, Unfinished
 from schemas.audio import BYTES_PER_SAMPLE, AudioPacket, Codec
 from schemas.errors import CalltideError
-from schemas.events import CallEnded, CallInfo, CallStarted, Interim, Progress, Segment, decode
+from schemas.events import CallEnded, CallInfo, CallStarted, Interim, Mark, Progress, Segment, decode
 
 Floats = NDArray[np.float32]
 Cut = Literal["pause", "max_length", "end"]
@@ -88,8 +88,6 @@ MARK_MS: Final = 1_000
 """Media time between two watermarks, and between two snapshots in silence."""
 CHANNELS: Final = 16
 """Most channels of a call that came without its start marker. Judgement."""
-REVISION_MS: Final = 100
-"""Step of the revision numbers of `Interim`: the length of a packet."""
 CHUNK: Final = 32
 """Most windows of a channel decoded at once: bounds the memory of a batch with long gaps in it."""
 
@@ -296,18 +294,20 @@ class VoiceActivity:
             info, segment = state.info, channel.open
             if info is None or segment is None or not self._is_speech(channel, segment):
                 continue
-            start_ms, heard_ms = channel.audio_ms, channel.heard_ms
+            heard_ms = channel.heard_ms
             end_ms = min(segment.speech_end_ms + self._tail_ms, heard_ms)
-            if due(Unfinished(info, channel.number, start_ms, end_ms, heard_ms)):
+            captured_ms = channel.captured_ms + heard_ms
+            one = Unfinished(info, channel.number, channel.audio_ms, end_ms, heard_ms, captured_ms)
+            if due(one):
                 interim = Interim(
                     call=info,
                     channel=channel.number,
-                    start_ms=start_ms,
+                    start_ms=one.start_ms,
                     end_ms=end_ms,
                     codec=channel.codec,
                     rate=channel.rate,
                     captured_at=_EPOCH + timedelta(milliseconds=channel.captured_ms + end_ms),
-                    revision=(end_ms - start_ms) // REVISION_MS,
+                    revision=one.revision,
                 )
                 outputs.append(Output.of(interim, channel.until(end_ms)))
         return outputs
@@ -354,7 +354,7 @@ class VoiceActivity:
             case "call_ended":
                 marker = decode(record.headers, record.value)
                 assert isinstance(marker, CallEnded)
-                return self._end(call, marker.ended_at, marker.reason)
+                return self._end(call, marker.ended_at, marker.reason, marker.marks)
             case kind if kind == IDLE:
                 return self._end(call, None, "idle")
         raise CalltideError(f"a record of unknown kind {record.kind!r} in the audio frames; mend its producer")
@@ -600,7 +600,13 @@ class VoiceActivity:
         call.snapshot_ms = heard_ms
         return Step(outputs, self._snapshot(call, info))
 
-    def _end(self, call: _Call, ended_at: datetime | None, reason: Literal["hangup", "idle", "interrupted"]) -> Step:
+    def _end(
+        self,
+        call: _Call,
+        ended_at: datetime | None,
+        reason: Literal["hangup", "idle", "interrupted"],
+        marks: tuple[Mark, ...] = (),
+    ) -> Step:
         """Everything that is open, and the end. Without `ended_at` the call ended with its latest packet."""
         info = call.info
         if info is None:
@@ -619,6 +625,7 @@ class VoiceActivity:
             missing_ms=call.missing_ms,
             dropped_packets=call.dropped,
             not_speech_ms=call.not_speech_ms,
+            marks=marks,
         )
         return Step([*outputs, Output.of(ended, b"")])
 

@@ -63,9 +63,8 @@ class Stage:
     """Most records in one turn. Judgement: far more than arrives during a turn, and bounds memory when catching up."""
     lane: Lane = "live"
     reads_interim: str | None = None
-    """Topic of unfinished utterances whose words this stage finds when it has nothing else to do."""
     writes_interim: str | None = None
-    """Topic of what this stage knows of unfinished utterances; not of its chain, nor of its transactions."""
+    """Topics of what is known of unfinished utterances, beside the chain and its transactions."""
 
     @property
     def id(self) -> str:
@@ -99,7 +98,14 @@ DEAD_LETTERS: Final = "dead.letters"
 
 STAGES: Final = (
     # Measured (docs/benchmarks.md, 200 calls): a commit costs 20 ms whatever is in it, and turns of 500 left no room.
-    Stage("vad", reads="audio.frames", writes="speech.segments", batch=2_000, writes_interim=SPEECH_INTERIM),
+    Stage(
+        "vad",
+        reads="audio.frames",
+        writes="speech.segments",
+        batch=2_000,
+        reads_interim=TRANSCRIPTS_INTERIM,  # to see how much of what it writes is of use
+        writes_interim=SPEECH_INTERIM,
+    ),
     # Judgement, here and at emotion: bounds the audio in memory, 15 s in each record at most.
     Stage("diarization", reads="speech.segments", writes="speech.turns", batch=64),
     # Judgement: four decoded together share most of the work; a longer turn would hold back what is done already.
@@ -118,11 +124,7 @@ STAGES: Final = (
 
 FRAMES: Final = STAGES[0].reads
 
-_OTHER_READERS: Final = {
-    SCORES: ("gateway", "sink"),
-    # VAD sees by it how much of what it emits is of use.
-    TRANSCRIPTS_INTERIM: ("vad", "gateway", "serve"),
-}
+_OTHER_READERS: Final = {SCORES: ("gateway", "sink"), TRANSCRIPTS_INTERIM: ("gateway", "serve")}
 
 
 def stage(name: str) -> Stage:

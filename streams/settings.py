@@ -132,6 +132,10 @@ class Runtime(_Section):
     reduce_at_lag_s: float = Field(
         5.0, ge=0, description="seconds behind live calls from which ASR hears with less effort; 0: never"
     )
+    interim: Literal["never", "asked", "always"] = Field(
+        "asked", description="words before an utterance is finished: for no call, for those that ask, or for all"
+    )
+    interim_every_ms: int = Field(300, ge=100, description="shortest time between two revisions of an utterance")
 
 
 class Metrics(_Section):

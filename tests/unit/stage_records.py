@@ -19,6 +19,7 @@ from schemas.events import (
     Progress,
     Role,
     Segment,
+    Stretch,
     decode,
 )
 from schemas.topics import stage
@@ -82,7 +83,7 @@ def noise(length_ms: int, seed: int = 0) -> NDArray[np.float32]:
 def record(event: CallEvent, sound: NDArray[np.float32] | None = None, *, in_value: bool = False) -> Record:
     """`event` as it comes from the log, with 16 kHz `sound` in the event's codec and rate."""
     value = None if in_value else b""
-    if isinstance(event, Segment) and not in_value:
+    if isinstance(event, Stretch) and not in_value:
         heard = noise(event.end_ms - event.start_ms, event.start_ms) if sound is None else sound
         value = audio.encode(audio.resample(heard, 16_000, event.rate), event.codec)
     output = Output.of(event, value)
