@@ -35,6 +35,7 @@ from pydantic import BaseModel
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
+from processors.asr import Config
 from processors.audio import decode, encode
 from schemas.events import CallEnded, Correction, Interim, Progress, RunningScore, Score
 from streams.protocols.base import Audio, Began, Ended, Event, Fault, Mark
@@ -187,6 +188,20 @@ def test_the_language_is_one_that_can_be_heard() -> None:
     assert options(urlencode(RAW | {"language": "en-GB"}), ["en"]).language == "en-GB"
     assert options(urlencode(RAW | {"language": "fr"})).language == "fr"
     assert options(urlencode(RAW | {"language": "multi"}), ["en", "es"]).language == "multi"
+
+
+@pytest.mark.parametrize(
+    ("asr", "languages"),
+    [
+        ({}, ("en",)),
+        ({"model": "Systran/faster-whisper-base.en"}, ("en",)),
+        ({"model": "large-v3"}, None),
+        ({"model": "large-v3", "language": "en, es"}, ("en", "es")),
+        ({"engine": "onnx-asr", "model": "some.en"}, None),
+    ],
+)
+def test_what_can_be_heard_is_what_the_settings_tell(asr: dict[str, Any], languages: tuple[str, ...] | None) -> None:
+    assert Config(**asr).languages == languages
 
 
 def test_a_result_is_what_deepgram_sends() -> None:
