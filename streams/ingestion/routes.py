@@ -63,7 +63,8 @@ class Route:
     idle: tuple[int, str] = (1008, "nothing came for too long")
     """Close code and reason for who has gone silent."""
     bye: Callable[[Any, Fault], object] | None = None
-    """Says goodbye in the protocol's own way, when the connection ends for a reason that is not the decoder's."""
+    """Says goodbye in the protocol's own way, when the connection ends for a reason that is not the decoder's. After
+    that, or a Fault, the decoder takes what still comes without another, and is `finished` when it was answered."""
 
 
 def _audiohook(request: Request) -> Decoder:

@@ -47,6 +47,8 @@ TICK_S: Final = 0.25
 """How often time-outs are looked at."""
 SEND_S: Final = 10.0
 """A client that takes nothing of what it is told for so long is cut off. Judgement."""
+BYE_S: Final = 1.0
+"""How long a client that was told that its session ends may take to close it in its protocol's way. Judgement."""
 CLOSE_S: Final = 5.0
 """How long a client may take to answer the closing handshake."""
 RESULTS_S: Final = 60.0
@@ -92,11 +94,13 @@ class Session:
 
     def receive(self, message: bytes | str) -> None:
         """Take a message. Never raises: what is wrong is the session's `fault`."""
-        if self.over:
+        if self.over and not self.leaving:
             return
         self.heard_at = time.monotonic()
         try:
-            self._take(self.decoder.receive(message))
+            events = self.decoder.receive(message)
+            if not self.over:
+                self._take(events)
         except Fault as fault:
             self._fail(fault)
         except Exception:
@@ -107,6 +111,11 @@ class Session:
             self._fail(Fault("the answers are not read", "slow"))
         if self.decoder.outbox or self.decoder.finished:
             self.on_change()
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the other side was told that the session ends, and has not closed it yet."""
+        return self.fault is not None and self.route.bye is not None and not self.decoder.finished
 
     @property
     def must_wait(self) -> bool:
@@ -574,14 +583,13 @@ class Switchboard:
                 await asyncio.wait({waiting, closed}, return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
                 changed.clear()
-                while session.decoder.outbox:
-                    answers = session.decoder.outbox[:]
-                    session.decoder.outbox.clear()
-                    for answer in answers:
-                        async with asyncio.timeout(SEND_S):
-                            await connection.send(answer)
+                await _answer(connection, session)
                 sent.set()
                 if session.fault is not None:
+                    deadline = time.monotonic() + BYE_S
+                    while session.leaving and not closed.done() and time.monotonic() < deadline:
+                        await asyncio.sleep(PUMP_S)
+                    await _answer(connection, session)
                     await connection.close(session.fault.close_code, _reason(str(session.fault)))
                 elif session.decoder.finished:
                     await connection.close()
@@ -593,8 +601,9 @@ class Switchboard:
             pass
         finally:
             connection.hear_held()
-            sent = None if session.fault or connection.protocol.close_rcvd_then_sent else connection.protocol.close_sent
-            if sent is not None and (word := _BROKEN.get(sent.code)):
+            websocket = connection.protocol
+            said = None if session.fault or websocket.close_rcvd_then_sent else websocket.close_sent
+            if said is not None and (word := _BROKEN.get(said.code)):
                 metrics.FAULTS.labels(session.route.name, word).inc()
             session.lost()
             self.discard(session)
@@ -622,6 +631,16 @@ def _granted(connection: ServerConnection, _handshake: Handshake, response: Resp
     assert isinstance(connection, Socket)
     if connection.session is not None:
         response.headers.update(connection.session.route.granted(connection.session.request.id))
+
+
+async def _answer(connection: ServerConnection, session: Session) -> None:
+    """Send what the decoder has to say. Raises TimeoutError for a client that does not read."""
+    while session.decoder.outbox:
+        answers = session.decoder.outbox[:]
+        session.decoder.outbox.clear()
+        for answer in answers:
+            async with asyncio.timeout(SEND_S):
+                await connection.send(answer)
 
 
 def _route(path: str) -> tuple[Route, str] | None:

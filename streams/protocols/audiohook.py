@@ -6,7 +6,8 @@ both sides number their messages from 1 without a gap and tell the last number t
 is told by counting samples, so one that is lost or invented is a fault of the whole session.
 
 Sources: developer.genesys.cloud/devapps/audiohook, and Genesys' reference implementation for what that leaves open:
-L16 is little-endian, a position runs on through a pause, and after `disconnect` nothing is read.
+L16 is little-endian, a position runs on through a pause, and it is the client that closes: after `disconnect` nothing
+counts but its `close`.
 """
 
 import json
@@ -58,7 +59,7 @@ class AudioHookDecoder:
         self._session = session
         self._sent = 0
         self._received = 0
-        self._state: Literal["new", "open", "paused"] = "new"
+        self._state: Literal["new", "open", "paused", "leaving"] = "new"
         self._codec: Codec = "mulaw"
         self._channels: list[str] = []
         self._probe = False
@@ -69,8 +70,11 @@ class AudioHookDecoder:
         self._error = ""
 
     def receive(self, message: bytes | str) -> Sequence[Event]:
-        """The events of one message; none of what comes after `close`. Raises Fault, after which nothing is read."""
+        """The events of one message; none of what comes after `close`. Raises Fault, and only `close` is read after it."""
         if self.finished:
+            return ()
+        if self._state == "leaving":
+            self._last(message)
             return ()
         try:
             return self._sound(message) if isinstance(message, bytes) else self._message(message)
@@ -79,9 +83,9 @@ class AudioHookDecoder:
             raise
 
     def disconnect(self, why: str, reason: Literal["completed", "unauthorized", "error"] = "error") -> None:
-        """End the session from here. Does nothing once it is over."""
-        if not self.finished:
-            self.finished = True
+        """Ask the client to close the session: it is `finished` when it does. Does nothing once it is over."""
+        if not self.finished and self._state != "leaving":
+            self._state = "leaving"
             self._send("disconnect", {"reason": reason, "info": why})
 
     def lost(self) -> Sequence[Event]:
@@ -94,7 +98,7 @@ class AudioHookDecoder:
         Returns whether: not before the session is open, not once it is over, and not where no words were recognised.
         The entity's id is made of the utterance's identity, so that saying it twice says nothing new.
         """
-        if self.finished or self._state == "new" or self._probe or not heard.text:
+        if self.finished or self._state in ("new", "leaving") or self._probe or not heard.text:
             return False
         if heard.channel >= len(self._channels):
             return False
@@ -129,6 +133,17 @@ class AudioHookDecoder:
         }
         self._send("event", {"entities": [{"type": "transcript", "data": data}]})
         return True
+
+    def _last(self, message: bytes | str) -> None:
+        try:
+            data = parse(message) if isinstance(message, str) else {}
+        except Fault:
+            return
+        if data.get("type") == "close":
+            if type(data.get("seq")) is int:
+                self._received = data["seq"]
+            self._send("closed", {})
+            self.finished = True
 
     def _send(self, kind: str, parameters: dict[str, Any]) -> None:
         self._sent += 1

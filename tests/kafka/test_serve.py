@@ -407,11 +407,15 @@ def test_a_client_that_never_reads_is_cut_off(
     run(test)
 
 
-async def goodbye(socket: ClientConnection) -> dict[str, str]:
-    """What a session of AudioHook is told at its end, and that it is the last message."""
-    told = [json.loads(message) async for message in socket]
-    assert [message["type"] for message in told] == ["opened", "disconnect"]
-    return dict(told[-1]["parameters"])
+async def goodbye(socket: ClientConnection, client: Genesys, polite: bool = True) -> dict[str, str]:
+    """What a session of AudioHook is told at its end; who is `polite` closes it then, as Genesys does."""
+    told = []
+    async for text in socket:
+        told.append(json.loads(text))
+        if told[-1]["type"] == "disconnect" and polite:
+            await socket.send(client.message("close", {"reason": "disconnect"}))
+    assert [message["type"] for message in told] == ["opened", "disconnect", *(["closed"] if polite else [])]
+    return dict(told[1]["parameters"])
 
 
 def test_audiohook_is_told_why_its_session_ends(settings: Settings) -> None:
@@ -425,14 +429,16 @@ def test_audiohook_is_told_why_its_session_ends(settings: Settings) -> None:
                 await socket.send(too_long.open(str(uuid.uuid4())))
                 await socket.send(too_long.message("discarded", {"start": "PT0S", "discarded": "PT59.9S"}))
                 await socket.send(SOUND)
-                assert await goodbye(socket) == {"reason": "completed", "info": "the call is longer than may be"}
+                told = await goodbye(socket, too_long)
+                assert told == {"reason": "completed", "info": "the call is longer than may be"}
                 assert socket.close_code == 1000
             socket = await twilio(switchboard, "/audiohook")
             await socket.send(stopped.open(call_id))
             await socket.send(SOUND)
             while not len(switchboard.calls):
                 await asyncio.sleep(0.01)
-        assert await goodbye(socket) == {"reason": "completed", "info": "the server stops; connect again"}
+        told = await goodbye(socket, stopped, polite=False)
+        assert told == {"reason": "completed", "info": "the server stops; connect again"}
         assert socket.close_code == 1001
 
     run(test)

@@ -95,7 +95,7 @@ def read(messages: Sequence[bytes | str]) -> tuple[list[Event], Client, Fault | 
         try:
             events += client.take(message)
         except Fault as fault:
-            assert client.decoder.finished
+            assert not client.decoder.finished, "it is the client that closes"
             assert client.answers[-1]["type"] == "disconnect"
             assert not fault.before
             return events, client, fault
@@ -249,9 +249,14 @@ def test_a_session_is_ended_from_here_once() -> None:
     client = Client()
     client.decoder.disconnect("the server stops")
     client.decoder.disconnect("again")
-    assert client.decoder.finished
-    assert client.send("ping") == []
+    for message in (b"\xff" * 160, "{", "[]", client.text("ping"), client.text("open", opening())):
+        assert client.take(message) == []
     (goodbye,) = client.answers
+    assert not client.decoder.finished
+    assert client.send("close", {"reason": "disconnect"}) == []
+    assert client.decoder.finished
+    assert [answer["type"] for answer in client.answers] == ["disconnect", "closed"]
+    assert client.answers[-1]["clientseq"] == client.seq
     assert goodbye["parameters"] == {"reason": "error", "info": "the server stops"}
     assert goodbye["id"] == NOBODY, "its id was never told"
 
@@ -349,6 +354,9 @@ def test_faults_disconnect_with_a_reason(messages: list[bytes | str], counted_as
     assert events == before
     assert client.answers[-1]["parameters"] == {"reason": "error", "info": str(fault)}
     assert client.take(messages[0]) == [], "nothing is read after a fault"
+    assert client.send("close", {"reason": "disconnect"}) == []
+    assert client.answers[-1]["type"] == "closed"
+    assert client.decoder.finished
 
 
 def heard(channel: int = 1, text: str = "hello there") -> Transcript:
