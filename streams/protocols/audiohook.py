@@ -70,7 +70,7 @@ class AudioHookDecoder:
         self._error = ""
 
     def receive(self, message: bytes | str) -> Sequence[Event]:
-        """The events of one message; none of what comes after `close`. Raises Fault, and only `close` is read after it."""
+        """The events of one message; none of what follows `close`. Raises Fault, and only `close` is read after it."""
         if self.finished:
             return ()
         if self._state == "leaving":
