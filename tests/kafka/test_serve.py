@@ -105,7 +105,7 @@ def test_a_call_over_tcp_is_in_kafka_whole(settings: Settings) -> None:
     pcm = np.random.default_rng(4).integers(-3_000, 3_000, 8_000, dtype="<i2").tobytes()
 
     async def test() -> None:
-        async with served(settings) as switchboard:
+        async with served(settings, audiosocket_role="agent") as switchboard:
             reader, writer = await asyncio.open_connection("127.0.0.1", switchboard.audiosocket_port)
             writer.write(struct.pack(">BH", 1, 16) + call_id.bytes)
             for start in range(0, len(pcm), 320):
@@ -117,7 +117,8 @@ def test_a_call_over_tcp_is_in_kafka_whole(settings: Settings) -> None:
     run(test)
     records = call_of(settings, str(call_id))
     assert sound(records) == pcm
-    assert ending(records).reason == "hangup"
+    end = ending(records)
+    assert (end.reason, end.call.roles) == ("hangup", ("agent",))
 
 
 def test_a_connection_that_comes_back_goes_on_with_the_call(settings: Settings) -> None:
