@@ -245,9 +245,13 @@ class Worker:
 
     def metric(self, name: str) -> float:
         """A metric of the live lane, such as calltide_lag_records."""
+        return self.labelled(name, lane="live", stage=self.name)
+
+    def labelled(self, name: str, **labels: str) -> float:
+        """A metric with these labels, which are in the order of their names; 0 while there is none."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
             lines = answer.read().decode().splitlines()
-        mark = f'{name}{{lane="live",stage="{self.name}"}}'
+        mark = name + "{" + ",".join(f'{label}="{value}"' for label, value in labels.items()) + "}"
         return next((float(line.split()[-1]) for line in lines if line.startswith(mark)), 0.0)
 
     def kill(self) -> None:

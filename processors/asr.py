@@ -255,10 +255,11 @@ class SpeechRecognition:
 def _agree(one: Word, other: Word) -> bool:
     """Whether two revisions mean the same word of the same place."""
     apart_ms = max(abs(one.start_ms - other.start_ms), abs(one.end_ms - other.end_ms))
-    return apart_ms < AGREED_MS and _plain(one.text) == _plain(other.text)
+    return apart_ms < AGREED_MS and plain(one.text) == plain(other.text)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """A word without case and punctuation."""
     return "".join(character for character in text.casefold() if character.isalnum())
 
 
