@@ -30,6 +30,7 @@ from schemas.errors import CalltideError
 from schemas.topics import STAGES
 from streams import kafka, service
 from streams.health import Health
+from streams.ingestion.auth import check_open
 from streams.settings import Settings
 
 Report = Callable[[str], None]
@@ -151,11 +152,13 @@ class Supervisor:
     def start(self) -> None:
         """Start everything; returns when all of it serves.
 
-        Raises CalltideError: the home is held, not writable or full; a port is taken; a part does not come up.
+        Raises CalltideError: the home is held, not writable or full; a port is taken; anyone could bring calls; a part
+        does not come up.
         """
         self._claim()
         commands = self.commands()
         self._check_ports(list(commands))
+        check_open(self.settings.serve)
         metrics = self.settings.metrics
         if metrics.port:
             self._metrics = service.serve_metrics(metrics.host, metrics.port, self.health)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from schemas.errors import CalltideError
+from streams.ingestion.routes import ROUTES
 from streams.ingestion.signatures import Handshake, client_secret, header, signed_by_genesys, signed_by_twilio
 from streams.settings import Serve
 
@@ -84,11 +85,12 @@ class Signatures:
         return True
 
 
-def check_open(serve: Serve, keys: Keys, sources: Sequence[str]) -> None:
-    """See that no source of `sources` takes calls from other machines without a key unless that is meant.
+def check_open(serve: Serve) -> None:
+    """See that no protocol takes calls from other machines without a key unless that is meant.
 
-    Raises CalltideError where one would, and for names in the settings that are none of them.
+    Raises CalltideError where one would, for names in the settings that are no protocol's, and for an empty key.
     """
+    keys, sources = Keys(serve.keys), [route.name for route in ROUTES.values()]
     for setting, names in (("KEYS", serve.keys), ("OPEN", serve.open)):
         if unknown := sorted(set(names) - set(sources)):
             raise CalltideError(

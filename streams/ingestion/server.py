@@ -396,8 +396,8 @@ class Switchboard:
         self._settings = settings
         self._serve = serving
         self._stop = stop
+        check_open(serving)
         self._keys = Keys(serving.keys)
-        check_open(serving, self._keys, [route.name for route in ROUTES.values()])
         self._signatures = Signatures(serving.audiohook_secrets, serving.twilio_auth_token)
         self._networks = Networks(serving.audiosocket_networks)
         self._feed = Feed(settings, frames("live"))
