@@ -241,7 +241,7 @@ def web(ready: Ready = None) -> None:
 def serve(ready: Ready = None) -> None:
     """Take calls from phone systems: Twilio, AudioSocket, AudioHook, Deepgram's clients, a browser's microphone."""
     from streams import kafka, service
-    from streams.ingestion.auth import check_open
+    from streams.ingestion.routes import check_open
     from streams.ingestion.server import serve_until
     from streams.settings import load
 

@@ -30,7 +30,7 @@ from schemas.errors import CalltideError
 from schemas.topics import STAGES
 from streams import kafka, service
 from streams.health import Health
-from streams.ingestion.auth import check_open
+from streams.ingestion.routes import check_open
 from streams.settings import Settings
 
 Report = Callable[[str], None]

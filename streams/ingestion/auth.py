@@ -6,13 +6,10 @@ nor what is answered tells anything about them.
 
 import hmac
 import ipaddress
-import json
 from collections.abc import Mapping, Sequence
 
 from schemas.errors import CalltideError
-from streams.ingestion.routes import ROUTES
 from streams.ingestion.signatures import Handshake, client_secret, header, signed_by_genesys, signed_by_twilio
-from streams.settings import Serve
 
 SUBPROTOCOLS = ("token", "bearer")
 """A browser's websocket can send no header but this: `Sec-WebSocket-Protocol: token, KEY`."""
@@ -83,34 +80,6 @@ class Signatures:
         if source == "twilio" and self._twilio:
             return signed_by_twilio(handshake, self._twilio)
         return True
-
-
-def check_open(serve: Serve) -> None:
-    """See that no protocol takes calls from other machines without a key unless that is meant.
-
-    Raises CalltideError where one would, for names in the settings that are no protocol's, and for an empty key.
-    """
-    keys, sources = Keys(serve.keys), [route.name for route in ROUTES.values()]
-    for setting, names in (("KEYS", serve.keys), ("OPEN", serve.open)):
-        if unknown := sorted(set(names) - set(sources)):
-            raise CalltideError(
-                f"{unknown[0]!r} in CALLTIDE_SERVE__{setting} is no protocol with keys; name {', '.join(sources)}"
-            )
-    signed = {"twilio"} if serve.twilio_auth_token else set()
-    unguarded = [one for one in sources if not keys.guards(one) and one not in {*serve.open, *signed}]
-    if unguarded and not _is_loopback(serve.host):
-        raise CalltideError(
-            f"{', '.join(unguarded)} would take calls from anyone who reaches {serve.host or 'this machine'}; give "
-            "each its keys in CALLTIDE_SERVE__KEYS ({} for a protocol that is not used), or, if it is to be open, "
-            f"name it in CALLTIDE_SERVE__OPEN='{json.dumps(unguarded)}'"
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class Networks:

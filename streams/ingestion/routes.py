@@ -1,5 +1,7 @@
 """Which protocol is spoken where: the one table. A new protocol is a decoder in streams/protocols/ and a row here."""
 
+import ipaddress
+import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,12 +9,14 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+from schemas.errors import CalltideError
 from schemas.events import CallEvent, Role, Transcript
 from streams.protocols import listen, microphone
 from streams.protocols.audiohook import AudioHookDecoder
 from streams.protocols.audiosocket import AudioSocket
 from streams.protocols.base import Decoder, Fault
 from streams.protocols.twilio import TwilioDecoder
+from streams.settings import Serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,3 +117,31 @@ ROUTES: Final[Mapping[str, Route]] = {
 """Path → protocol, of websockets."""
 AUDIOSOCKET: Final = Route("audiosocket", lambda request: AudioSocket(request.role), live=True)
 """On a port of its own."""
+
+
+def check_open(serve: Serve) -> None:
+    """See that no protocol takes calls from other machines without a key unless that is meant.
+
+    Raises CalltideError where one would, and for names in the settings that are no protocol's.
+    """
+    sources = [route.name for route in ROUTES.values()]
+    for setting, names in (("KEYS", serve.keys), ("OPEN", serve.open)):
+        if unknown := sorted(set(names) - set(sources)):
+            raise CalltideError(
+                f"{unknown[0]!r} in CALLTIDE_SERVE__{setting} is no protocol with keys; name {', '.join(sources)}"
+            )
+    signed = {"twilio"} if serve.twilio_auth_token else set()
+    unguarded = [one for one in sources if one not in {*serve.keys, *serve.open, *signed}]
+    if unguarded and not _is_loopback(serve.host):
+        raise CalltideError(
+            f"{', '.join(unguarded)} would take calls from anyone who reaches {serve.host or 'this machine'}; give "
+            "each its keys in CALLTIDE_SERVE__KEYS ({} for a protocol that is not used), or, if it is to be open, "
+            f"name it in CALLTIDE_SERVE__OPEN='{json.dumps(unguarded)}'"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -28,13 +28,13 @@ from schemas.errors import CalltideError
 from schemas.topics import frames
 from streams.health import Health
 from streams.ingestion import metrics
-from streams.ingestion.auth import SUBPROTOCOLS, Keys, Networks, Signatures, check_open, presented
+from streams.ingestion.auth import SUBPROTOCOLS, Keys, Networks, Signatures, presented
 from streams.ingestion.calls import Call, Calls
 from streams.ingestion.feed import Feed
 from streams.ingestion.line import Leg
 from streams.ingestion.recordings import Recording
 from streams.ingestion.results import Results
-from streams.ingestion.routes import AUDIOSOCKET, ROUTES, Request, Route
+from streams.ingestion.routes import AUDIOSOCKET, ROUTES, Request, Route, check_open
 from streams.ingestion.signatures import Handshake as Signed
 from streams.protocols.base import Began, Ended, Event, Fault
 from streams.settings import Serve, Settings

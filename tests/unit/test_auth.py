@@ -3,8 +3,8 @@
 import pytest
 
 from schemas.errors import CalltideError
-from streams.ingestion.auth import Keys, check_open
-from streams.ingestion.routes import ROUTES
+from streams.ingestion.auth import Keys
+from streams.ingestion.routes import ROUTES, check_open
 from streams.settings import Serve
 
 SOURCES = [route.name for route in ROUTES.values()]
