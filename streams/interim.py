@@ -190,7 +190,7 @@ class Aside:
                 self.writes,
                 value=output.value,
                 key=call_id.encode(),
-                headers=output.headers,
+                headers=[*output.headers],
                 partition=partition,
                 timestamp=timestamp_ms,
                 on_delivery=self._delivered,
