@@ -48,8 +48,9 @@ FINE: Final = (None, 1000, 1001, 1005, 1006)
 """Close codes of a call that has said its goodbye; 1006 is a connection that was closed without one."""
 PING_EVERY_S: Final = 5.0
 """As Genesys does."""
-SAME_S: Final = 0.3
-"""An interim word is a finished one that reads alike if they begin no further apart. Judgement, as for stable words."""
+SAME_S: Final = 0.5
+"""An interim word is a finished one that reads alike if they begin no further apart. Judgement, as in
+benchmarks/interim.py."""
 
 
 @dataclass(slots=True)
@@ -319,7 +320,7 @@ class ListenSpeaker(Speaker):
         shown = self.shown.setdefault(said["channel_index"][0], [])
 
         def first_s(text: str, start_s: float) -> float:
-            alike = (came_s for one, begins_s, came_s in shown if one == text and abs(begins_s - start_s) < SAME_S)
+            alike = (came_s for one, begins_s, came_s in shown if one == text and abs(begins_s - start_s) <= SAME_S)
             return min(alike, default=at_s)
 
         if not said["is_final"]:
