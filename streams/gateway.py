@@ -278,7 +278,7 @@ class Gateway:
         self._settings = settings
         self._topic = topic
         self._interim_topic = interim_topic
-        self._interim: asyncio.Task[None] | None = None
+        self._interim: threading.Thread | None = None
         """Reads interim results, once somebody has asked for them."""
         self._log = _TopicLog(settings, topic)
         self._positions: Positions = {}
@@ -312,7 +312,9 @@ class Gateway:
             self.stop.set()
             await self._close(server)
             # A cancelled run still waits for its threads, which end within a poll.
-            await asyncio.wait({reader} if self._interim is None else {reader, self._interim})
+            await asyncio.wait({reader})
+            if self._interim is not None:
+                await asyncio.to_thread(self._interim.join)
 
     async def _bind(self) -> Server:
         gateway = self._settings.gateway
@@ -522,9 +524,11 @@ class Gateway:
     def _join(self, client: _Client, positions: Positions) -> None:
         client.ahead = {at: offset for at, offset in positions.items() if offset > self._positions[at]}
         self._clients.add(client)
-        if "interim" in client.wanted.kinds and (self._interim is None or self._interim.done()):
+        if "interim" in client.wanted.kinds and (self._interim is None or not self._interim.is_alive()):
+            # Not one of the event loop's threads: those are as many as read from cursors at one time.
             loop = asyncio.get_running_loop()
-            self._interim = asyncio.create_task(asyncio.to_thread(self._follow_interim, loop))
+            self._interim = threading.Thread(target=self._follow_interim, args=(loop,), name="interim", daemon=True)
+            self._interim.start()
         CLIENTS.set(len(self._clients))
 
     def _leave(self, client: _Client) -> None:

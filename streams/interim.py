@@ -146,8 +146,11 @@ class Aside:
     def close(self) -> None:
         """Let go of the clients; a later turn makes new ones."""
         consumer, self._consumer, self._producer, self._held = self._consumer, None, None, []
-        if consumer is not None:
-            consumer.close()
+        try:
+            if consumer is not None:
+                consumer.close()
+        except (KafkaException, RuntimeError) as error:
+            log.warning("consumer did not close cleanly", extra={"stage": self.row.name, "reason": str(error)})
 
     def _turn(self, checkpoint: Checkpoint, idle: bool, now: float) -> None:
         raise NotImplementedError
@@ -303,7 +306,11 @@ class Newest:
         self._channel(event, now_s).revised = event
 
     def forget(self, now_s: float) -> None:
-        """Drop the channels of which nothing came for KEPT_S."""
+        """Drop the audio that is too old, and the channels of which nothing came for KEPT_S."""
+        for channel in self._channels.values():
+            if channel.waiting is not None and now_s - channel.waiting.event.captured_at.timestamp() > OLD_S:
+                channel.waiting = None
+                self.skipped["old"] += 1
         self._channels = {place: one for place, one in self._channels.items() if now_s - one.touched < KEPT_S}
 
     def _channel(self, event: Stretch, now_s: float) -> _Channel:

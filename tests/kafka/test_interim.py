@@ -35,7 +35,7 @@ from tests.workers import Found, OwnStage, Reader, everything, settings_for
 
 pytestmark = [pytest.mark.kafka, pytest.mark.models]
 PARTITIONS = 2
-BEGIN_S, END_S = 10.2, 14.2
+BEGIN_S, END_S = 10.2, 13.4
 """Of the recording: one party speaks without a pause, the other joins in."""
 
 
