@@ -28,7 +28,8 @@ def _arguments() -> argparse.Namespace:
         prog="python -m benchmarks",
         description=f"Measure this machine. Without a name, all:\n{names}",
         epilog="The models' own: python -m benchmarks.asr, .diarization, .vad, .segmentation, .stages\n"
-        "Longer ones: python -m benchmarks.vad_load (6 minutes), .ingestion (5), .rebalance (6), .interim (6), .memory (30+)",
+        "Longer ones: python -m benchmarks.vad_load (6 minutes), .ingestion (5), .rebalance (6), .interim (6),\n"
+        ".memory (30 or more)",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))
