@@ -83,8 +83,8 @@ def deepgram(address: str, key: str = KEY) -> AsyncDeepgramClient:
     return AsyncDeepgramClient(api_key=key, environment=here)
 
 
-async def streamed(address: str, sound: np.ndarray, rate: int, **asked: Any) -> list[Any]:
-    """What the library makes of the answers to a recording sent as fast as it is taken."""
+async def streamed(address: str, sound: np.ndarray, rate: int, pause_s: float = 0.0, **asked: Any) -> list[Any]:
+    """What the library makes of the answers to a recording, sent as fast as it is taken or with pauses in between."""
     messages: list[Any] = []
     asked |= {"model": "nova-3", "encoding": "linear16", "sample_rate": rate}
     async with deepgram(address).listen.v1.connect(**asked) as connection:
@@ -93,6 +93,7 @@ async def streamed(address: str, sound: np.ndarray, rate: int, **asked: Any) -> 
         data = sound.astype("<i2").tobytes()
         for at in range(0, len(data), 8_191):
             await connection.send_media(data[at : at + 8_191])
+            await asyncio.sleep(pause_s)
         await connection.send_close_stream()
         await asyncio.wait_for(listening, 120)
     return messages
@@ -140,6 +141,29 @@ def test_a_recording_gives_what_analyze_hears(settings: Settings, analyzer: Anal
     assert sorted(score.emotion.label for score in scores if score.emotion) == sorted(
         score.emotion.label for score in analysis.scores if score.emotion
     )
+
+
+def test_who_asks_gets_the_words_of_whoever_is_speaking(settings: Settings, test_data: Path) -> None:
+    sound, rate = soundfile.read(test_data / "calls" / "stereo-10s.flac", dtype="int16", always_2d=True)
+
+    async def test() -> list[Any]:
+        async with served(settings) as address:
+            # In real time: of what comes faster than it was spoken there are none.
+            pause_s = 8_191 / (2 * rate)
+            return await streamed(address, sound[: 6 * rate, 0], rate, pause_s, interim_results=True)
+
+    for _ in range(3):
+        # A busy machine may have no time for them.
+        *results, metadata = asyncio.run(test())
+        so_far = [result for result in results if not result.is_final]
+        if so_far:
+            break
+    assert isinstance(metadata, ListenV1Metadata)
+    words = [word for result in so_far for word in result.channel.alternatives[0].words]
+    assert words and {type(word.model_dump()["stable"]) for word in words} == {bool}
+    # Each is followed by what is final.
+    for at, result in enumerate(results):
+        assert result.is_final or any(later.is_final and later.start >= result.start for later in results[at:])
 
 
 class Stages:
