@@ -57,8 +57,11 @@ STOP_S: Final = 1.5
 """How long connections may take to close when the process stops, before what is left of the flush."""
 FLUSH_S: Final = 5.0
 """How long Kafka may take to acknowledge the last records; with STOP_S under what `calltide up` allows a process."""
-UNSENT: Final = 65_536
-"""Bytes that may wait for a TCP client that does not read."""
+UNSENT: Final = 262_144
+"""Bytes that may wait for a client that does not read. Judgement: some times what the library lets wait of answers;
+what is more are its pongs to who pings and does not read."""
+PIECES: Final = 1_024
+"""Most fragments of one message. Judgement: clients send one; without a limit, empty ones would go on for ever."""
 UNREAD: Final = 4_096
 """Answers that may wait for a websocket client that goes on asking and does not read. Judgement: more than any client
 asks at once, and less than a megabyte."""
@@ -265,6 +268,13 @@ class Socket(ServerConnection):
             metrics.REFUSED.labels("none", "handshake").inc()
         super().connection_lost(exc)
 
+    def send_data(self) -> None:
+        """Of the library: what it or the process has to say goes to the transport."""
+        super().send_data()
+        if self.transport.get_write_buffer_size() > UNSENT and self.session is not None:
+            self.session.end(Fault("what is answered is not read", "slow"))
+            self.transport.abort()
+
     def process_event(self, event: object) -> None:
         """One frame, or the handshake."""
         if self.session is None or not isinstance(event, Frame) or event.opcode not in _DATA:
@@ -303,8 +313,12 @@ class Socket(ServerConnection):
         if event.opcode is not Opcode.CONT:
             self._text = event.opcode is Opcode.TEXT
         if not event.fin or event.opcode is Opcode.CONT:
-            self._pieces = [*(self._pieces or ()), data]
+            self._pieces = self._pieces or []
+            self._pieces.append(data)
             if not event.fin:
+                if len(self._pieces) > PIECES:
+                    self._pieces = None
+                    self.session.end(Fault("a message in too many pieces", "pieces", CloseCode.MESSAGE_TOO_BIG))
                 return
             data, self._pieces = b"".join(self._pieces), None
         self._say(data, self._text)

@@ -376,16 +376,20 @@ def test_audiosocket_takes_calls_from_its_networks_only(settings: Settings) -> N
     run(test)
 
 
-@pytest.mark.parametrize("protocol", ["listen", "audiohook"])
+@pytest.mark.parametrize("protocol", ["listen", "audiohook", "twilio"])
 def test_a_client_that_never_reads_is_cut_off(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
     monkeypatch.setattr(module, "SEND_S", 0.5)
     client = Genesys(str(uuid.uuid4()), str(uuid.uuid4()))
-    path = {"listen": "/v1/listen?encoding=linear16&sample_rate=8000", "audiohook": "/audiohook"}[protocol]
+    path = "/v1/listen?encoding=linear16&sample_rate=8000" if protocol == "listen" else f"/{protocol}"
 
-    def question() -> str:
-        return json.dumps({"type": "Configure"}) if protocol == "listen" else client.message("ping", {})
+    async def ask(socket: ClientConnection) -> None:
+        """What is answered; of Twilio's messages none is, so it is the websocket's own ping."""
+        if protocol == "twilio":
+            socket.transport.write(Frame(Opcode.PING, b"?" * 120).serialize(mask=True))
+        else:
+            await socket.send(json.dumps({"type": "Configure"}) if protocol == "listen" else client.message("ping", {}))
 
     async def test() -> None:
         async with served(settings) as switchboard:
@@ -397,7 +401,7 @@ def test_a_client_that_never_reads_is_cut_off(
             socket.transport.pause_reading()
             while counted("faults_total", protocol=protocol, fault="slow") == before:
                 for _ in range(100):
-                    await socket.send(question())
+                    await ask(socket)
                 # Else the server, in the same loop, reads nothing until all buffers are full.
                 await asyncio.sleep(0)
             while counted("connections", protocol=protocol):

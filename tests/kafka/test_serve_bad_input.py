@@ -184,6 +184,10 @@ def ws_frame(first: int, payload: bytes) -> Raw:
 
 HUGE = Raw(b"\x81\xff" + struct.pack(">Q", 2**31) + b"\0\0\0\0")
 """The header of a text of 2 GiB, of which nothing comes."""
+LONG = Raw(
+    b"".join(Frame(Opcode.CONT if at else Opcode.TEXT, b"x" * 9_000, fin=False).serialize(mask=True) for at in range(8))
+)
+"""A message in pieces, none of which is too long."""
 HALF = Raw(Frame(Opcode.TEXT, b'{"event": "media"').serialize(mask=True)[:-5])
 
 
@@ -198,6 +202,8 @@ def everywhere(protocol: str) -> Iterator[Case]:
         ("a length of 2 GB", HUGE, 1009, "too_long"),
         ("a frame of an unknown kind", ws_frame(0x83, b"?"), 1002, "frame"),
         ("a frame that is not masked", Raw(b"\x81\x02{}"), 1002, "frame"),
+        ("too many pieces", Raw(b"\x01\x80\0\0\0\0" + b"\x00\x80\0\0\0\0" * 2_000), 1009, "pieces"),
+        ("pieces that are too long together", LONG, 1009, "too_long"),
         ("text that is not UTF-8", ws_frame(0x81, b"\xff\xfe"), 1007, "not_utf8"),
     ):
         for begun in (True, False):
