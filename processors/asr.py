@@ -5,7 +5,7 @@ never dropped: later stages and people must see that somebody made a sound there
 speakers whose role no channel tells: what they have said so far is kept until the call ends.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -115,10 +115,12 @@ class SpeechRecognition:
         model: "AsrModel",
         quick: "AsrModel | None" = None,
         config: Config | None = None,
-        draft: "AsrModel | None" = None,
+        draft: "Callable[[], AsrModel] | None" = None,
     ) -> None:
+        """`draft` makes the model of `revise`, when it is needed first."""
         self._models = (model, quick or model)
-        self._draft = draft or quick or model
+        self._make_draft = draft or (lambda: quick or model)
+        self._draft: AsrModel | None = None
         self._config = config or Config()
         self.reduced: Sequence[Effort] = (Effort(REDUCED, batch=4), Effort(REDUCED, batch=8)) if quick else ()
         self.effort = 0
@@ -133,7 +135,8 @@ class SpeechRecognition:
         return each_but_idle(batch, self._hear)
 
     def revise(self, batch: Sequence[tuple[Interim | None, Record]]) -> list[Interim]:
-        """As `processors.base.Revising`, by `draft`. Where nothing is recognised the event has no words.
+        """As `processors.base.Revising`, by `draft`: it may run beside `process`. Where nothing is recognised the event
+        has no words.
 
         Words with which the revision before it began, too, are stable: the same in plain text, their times less than
         AGREED_MS apart. Raises CalltideError for a record of another kind.
@@ -146,6 +149,7 @@ class SpeechRecognition:
             events.append(event)
         heard = [(event, record) for event, (_, record) in zip(events, batch, strict=True)]
         revisions = []
+        self._draft = self._draft or self._make_draft()
         found = self._recognise(self._draft, heard)
         for event, (before, _), recognition in zip(events, batch, found, strict=True):
             text, words = self._words(event, *recognition)
@@ -268,11 +272,15 @@ def build(config: Config, pipeline_version: str) -> Processor:
     if config.engine == "onnx-asr":
         from processors.models.onnx_asr import OnnxAsr
 
-        return SpeechRecognition(OnnxAsr(config.model, config.threads, config.language, config.device), config=config)
+        def onnx() -> OnnxAsr:
+            return OnnxAsr(config.model, config.threads, config.language, config.device)
+
+        return SpeechRecognition(onnx(), config=config, draft=onnx)
     from processors.models.whisper import WhisperCt2
 
-    model = WhisperCt2(
-        config.model, config.threads, config.beam_size, config.compute_type, config.language, config.device
-    )
+    def whisper(beam_size: int) -> WhisperCt2:
+        return WhisperCt2(config.model, config.threads, beam_size, config.compute_type, config.language, config.device)
+
+    model = whisper(config.beam_size)
     quick = model.with_beam(1) if config.beam_size > 1 else None
-    return SpeechRecognition(model, quick, config, model.draft())
+    return SpeechRecognition(model, quick, config, lambda: whisper(1).draft())

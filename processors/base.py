@@ -137,7 +137,8 @@ class Provisional(Protocol):
 
 @runtime_checkable
 class Revising(Protocol):
-    """A processor that finds the words of `Interim` records, outside of `process` as in `Provisional`."""
+    """A processor that finds the words of `Interim` records, outside of `process` as in `Provisional`. One thread may
+    do so while another is in `process`."""
 
     def revise(self, batch: Sequence[tuple[Interim | None, Record]]) -> list[Interim]:
         """For each record its event with words, in order, beside what was made of the revision before it, if any."""

@@ -1,17 +1,21 @@
 """Interim results: what is said before an utterance is finished, beside the chain and never in its way.
 
-VAD's worker sends copies of the open segments of calls that ask for it (`Emitter`). ASR's worker finds the words in the
-newest of each when it has nothing finished to do (`Transcriber`).
+VAD's worker sends copies of the open segments of calls that ask for it, between its turns (`Emitter`). ASR's worker
+finds the words in the newest of each, in a thread that yields to all others (`Transcriber`).
 
 A changer must know: nothing of this is in a transaction, in a snapshot or in the group's offsets, and whatever goes
 wrong in it is counted, logged and tried again later. What is lost is replaced by the next revision.
 """
 
 import logging
+import os
+import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Final
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -32,9 +36,12 @@ WINDOW: Final = 3
 """Revisions of a channel that may be without an answer. Judgement: at 300 ms each, as many as come before the oldest of
 them is too old."""
 TOGETHER: Final = 4
-"""Most revisions transcribed at once: finished turns have to wait for it, so as many as of those."""
-ATTENTIVE_S: Final = 0.01
-"""How long to wait for finished work while revisions come: they wait as long."""
+"""Most revisions transcribed at once: decoded together they cost less, but all wait for the last of them."""
+NICE: Final = 5
+"""How much less of a core is due to interim work where there are not enough. Judgement: a third of what others get, so
+that it does not stand still with a lock for which finished work waits."""
+WAIT_S: Final = 0.1
+"""Longest wait for a revision."""
 PAUSE_S: Final = 5.0
 """Judgement: from a failure to the next attempt."""
 KEPT_S: Final = 60.0
@@ -105,7 +112,7 @@ class Pace:
 
 
 class Aside:
-    """Work between the turns of a live lane. Whatever fails in it ends here."""
+    """Work beside a live lane, with clients of its own. Whatever fails in it ends here."""
 
     def __init__(self, settings: Settings, row: Stage) -> None:
         assert row.reads_interim and row.writes_interim
@@ -113,38 +120,49 @@ class Aside:
         self.row = row
         self.reads: str = row.reads_interim
         self.writes: str = row.writes_interim
-        self.wait_s: float | None = None
-        """How long the lane may wait for its next record; None: as long as ever."""
         self._consumer: Consumer | None = None
         self._producer: Producer | None = None
         self._held: list[int] = []
-        self._resume_at = 0.0
         self._next_look = 0.0
 
-    def turn(self, checkpoint: Checkpoint, idle: bool) -> None:
-        """Do what there is to do, without waiting for anything. `checkpoint`: the calls of the partitions that the lane
-        holds; `idle`: the lane has nothing to do and does not lag."""
-        now = time.monotonic()
-        if now < self._resume_at:
-            return
-        try:
-            self._turn(checkpoint, idle, now)
-            if now >= self._next_look:
-                self._next_look = now + KEPT_S / 6
-                self._forget(now)
-            if self._producer is not None:
-                self._producer.poll(0)
-        except Exception as error:  # finished work goes on, whatever it is
-            metrics.INTERIM_FAILURES.labels(self.row.name).inc()
-            log.warning("no interim results for %.0f s: %s", PAUSE_S, error, extra={"stage": self.row.name})
-            self._resume_at, self.wait_s = now + PAUSE_S, None
-            self.close()
+    def turn(self, checkpoint: Checkpoint, busy: bool) -> None:
+        """The lane has done a turn. `checkpoint`: the calls of the partitions that it holds; `busy`: there was more to
+        do than it could do at once, or it works with less effort."""
+        raise NotImplementedError
 
     def finished(self, event: Stretch) -> None:
         """An utterance is finished, and written."""
 
     def close(self) -> None:
-        """Let go of the clients; a later turn makes new ones."""
+        """End it."""
+        self._let_go()
+
+    def _work(self, now: float) -> None:
+        """Do what there is to do. Raises whatever goes wrong."""
+        raise NotImplementedError
+
+    def _forget(self, now: float) -> None:
+        """Free what is old."""
+        raise NotImplementedError
+
+    def _attempt(self) -> bool:
+        """`_work`, and whether it went well."""
+        now = time.monotonic()
+        try:
+            self._work(now)
+            if now >= self._next_look:
+                self._next_look = now + KEPT_S / 6
+                self._forget(now)
+            if self._producer is not None:
+                self._producer.poll(0)
+            return True
+        except Exception as error:  # finished work goes on, whatever it is
+            metrics.INTERIM_FAILURES.labels(self.row.name).inc()
+            log.warning("no interim results for %.0f s: %s", PAUSE_S, error, extra={"stage": self.row.name})
+            self._let_go()
+            return False
+
+    def _let_go(self) -> None:
         consumer, self._consumer, self._producer, self._held = self._consumer, None, None, []
         try:
             if consumer is not None:
@@ -152,14 +170,8 @@ class Aside:
         except (KafkaException, RuntimeError) as error:
             log.warning("consumer did not close cleanly", extra={"stage": self.row.name, "reason": str(error)})
 
-    def _turn(self, checkpoint: Checkpoint, idle: bool, now: float) -> None:
-        raise NotImplementedError
-
-    def _forget(self, now: float) -> None:
-        raise NotImplementedError
-
-    def _read(self, partitions: Iterable[int]) -> list[Message]:
-        """What has come on these partitions since they were held."""
+    def _read(self, partitions: Iterable[int], wait_s: float = 0.0) -> list[Message]:
+        """What has come on these partitions since they were held, waiting at most so long for the first of it."""
         if self._consumer is None:
             more = {
                 # Never joined and never committed to: the client library insists on a name.
@@ -171,7 +183,9 @@ class Aside:
         if held != self._held:
             self._consumer.assign([TopicPartition(self.reads, number, OFFSET_END) for number in held])
             self._held = held
-        messages = self._consumer.consume(MOST, 0) if held else []
+        messages = self._consumer.consume(1, wait_s)
+        if messages:
+            messages += self._consumer.consume(MOST, 0)
         for message in messages:
             if (error := message.error()) is not None:
                 raise KafkaException(error)
@@ -217,8 +231,17 @@ class Emitter(Aside):
         self._processor = processor
         self._everyone = settings.runtime.interim == "always"
         self._pace = Pace(settings.runtime.interim_every_ms)
+        self._checkpoint: Checkpoint | None = None
+        self._resume_at = 0.0
 
-    def _turn(self, checkpoint: Checkpoint, idle: bool, now: float) -> None:
+    def turn(self, checkpoint: Checkpoint, busy: bool) -> None:
+        self._checkpoint = checkpoint
+        if time.monotonic() >= self._resume_at and not self._attempt():
+            self._resume_at = time.monotonic() + PAUSE_S
+
+    def _work(self, now: float) -> None:
+        checkpoint = self._checkpoint
+        assert checkpoint is not None
         if self._producer is not None:
             for message in self._read(checkpoint.partitions):
                 self._pace.answered(_interim(_record(message)), now)
@@ -320,30 +343,53 @@ class Newest:
 
 
 class Transcriber(Aside):
-    """ASR's part: the words of the newest revision of each segment, when there is nothing finished to do."""
+    """ASR's part: the words of the newest revision of each segment, in a thread of its own, while ASR keeps up."""
 
     def __init__(self, settings: Settings, row: Stage, processor: Revising) -> None:
         super().__init__(settings, row)
         self._processor = processor
         self._newest = Newest()
-        self._worked = 0.0
+        self._finished: SimpleQueue[Stretch] = SimpleQueue()
+        self._partitions: tuple[int, ...] = ()
+        self._busy = True
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def turn(self, checkpoint: Checkpoint, busy: bool) -> None:
+        self._partitions, self._busy = tuple(checkpoint.partitions), busy
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=f"interim {self.row.id}", daemon=True)
+            self._thread.start()
 
     def finished(self, event: Stretch) -> None:
-        self._newest.finished(event, time.time())
+        self._finished.put(event)
 
-    def _turn(self, checkpoint: Checkpoint, idle: bool, now: float) -> None:
-        for message in self._read(checkpoint.partitions):
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(PAUSE_S)
+
+    def _run(self) -> None:
+        # The threads that the model makes in here inherit it.
+        if sys.platform == "linux":
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(os.nice(0) + NICE, 19))
+        while not self._stop.is_set():
+            if not self._attempt():
+                self._stop.wait(PAUSE_S)
+        self._let_go()
+
+    def _work(self, now: float) -> None:
+        for message in self._read(self._partitions, WAIT_S):
             record = _record(message)
             self._newest.add(Waiting(_interim(record), kafka.partition_of(message), record), time.time())
-        batch = self._newest.take(time.time()) if idle else []
+        while not self._finished.empty():
+            self._newest.finished(self._finished.get(), time.time())
+        batch = [] if self._busy else self._newest.take(time.time())
         for reason, number in self._newest.skipped.items():
             self._count(reason, number)
         self._newest.skipped.clear()
         if not batch:
-            if now - self._worked > OLD_S:
-                self.wait_s = None
             return
-        self._worked, self.wait_s = now, ATTENTIVE_S
         with metrics.INTERIM_PROCESS.labels(self.row.name).time():
             revised = self._processor.revise([(before, one.record) for before, one in batch])
         for event, (_, one) in zip(revised, batch, strict=True):

@@ -107,7 +107,7 @@ class StageWorker:
                 for lane in self.lanes:
                     # A lane waits for its first record only when none of the others has any.
                     waits = lane is self.lanes[0] and not any(other.worked for other in self.lanes[1:])
-                    worked = lane.turn(lane.patience_s if waits else 0.0, held_back=worked) or worked
+                    worked = lane.turn(POLL_S if waits else 0.0, held_back=worked) or worked
                     lane.aside()
                 self._report(health)
             for lane in self.lanes:
@@ -158,16 +158,11 @@ class _Lane:
         """What it holds."""
         return list(self._life.checkpoint.partitions) if self._life else []
 
-    @property
-    def patience_s(self) -> float:
-        """How long to wait for the first record."""
-        return POLL_S if self.beside is None or self.beside.wait_s is None else self.beside.wait_s
-
     def aside(self) -> None:
-        """What is done between turns, outside of transactions, for who wants to know of unfinished utterances."""
+        """What is done for interim results, outside of turns and transactions."""
         if self.beside is not None and self._life is not None and self._life.assigned:
             lags = self.ladder is not None and self.ladder.step > 0
-            self.beside.turn(self._life.checkpoint, idle=not (self.worked or lags))
+            self.beside.turn(self._life.checkpoint, busy=lags or self._life.full)
 
     def turn(self, wait_s: float, held_back: bool) -> bool:
         """One turn; whether there were records. `held_back`: another lane has work, so this one only stays alive."""
@@ -266,6 +261,8 @@ class _Life:
         """How often the group has said so."""
         self.failure: Exception | None = None
         """Why partitions could not be taken over."""
+        self.full = False
+        """Whether the last turn took as many records as it may: more wait."""
         self.paused = False
         self.fenced = False
         """Whether the group has said that another took this member's place."""
@@ -358,6 +355,7 @@ class _Life:
                 raise _Rejoin("partitions were given anew while their records were being read")
         if self.failure is not None:
             raise self.failure
+        self.full = len(messages) >= self._most()
         batch = [consumed for message in messages if (consumed := self._consumed(message)) is not None]
         labels = self.lane.labels
         if batch:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
 from numpy.typing import NDArray
 from prometheus_client import REGISTRY
 
-from deploy.topics import Topics
 from processors import asr
 from processors.asr import SpeechRecognition
 from processors.base import Processor
@@ -57,10 +57,14 @@ class Chain:
         self.rows = {row.name: self.own(row) for row in STAGES}
         wanted = {topic for row in self.rows.values() for topic in (row.reads, row.writes, row.state_topic)}
         wanted |= {topic for row in self.rows.values() for topic in (row.reads_interim, row.writes_interim) if topic}
-        admin = AdminClient({"bootstrap.servers": bootstrap})
-        for future in admin.create_topics([NewTopic(topic, PARTITIONS, 1) for topic in wanted]).values():
-            future.result(30)
-        Topics(bootstrap).create([topic for topic in topics() if topic.name == DEAD_LETTERS])
+        new = [NewTopic(topic, PARTITIONS, 1) for topic in wanted]
+        new.append(NewTopic(DEAD_LETTERS, topics()[-1].partitions, 1))
+        for future in AdminClient({"bootstrap.servers": bootstrap}).create_topics(new).values():
+            try:
+                future.result(60)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise
         sound, rate = soundfile.read(samples.two_channel(directory))
         self.recording = directory / "call.wav"
         soundfile.write(self.recording, sound[round(BEGIN_S * rate) : round(END_S * rate)], rate, subtype="ULAW")
@@ -154,7 +158,7 @@ class Noting(SpeechRecognition):
 def test_who_asks_gets_words_before_they_are_final(chain: Chain, vad: Processor) -> None:
     real = asr.build(asr.Config(), "v1")
     assert isinstance(real, SpeechRecognition)
-    noting = Noting(*real._models, real._config, real._draft)
+    noting = Noting(*real._models, real._config, real._make_draft)
     others = {name: STAND_INS[name].build() for name in ("diarization", "emotion", "sentiment")}
     with chain.running({"vad": vad, "asr": noting, **others}):
         chain.send(chain.call("asks", interim=True), chain.call("does-not"))
@@ -212,7 +216,7 @@ def test_while_asr_lags_it_finds_no_interim_words(chain: Chain, vad: Processor) 
             chain.rows["asr"].reads, one.value, "old", 0, headers=list(one.headers.items()), timestamp=one.timestamp_ms
         )
     assert reader.flush(30) == 0
-    noting = Noting(Careful(0.2), None, None, Checksum())
+    noting = Noting(Careful(0.2), None, None, Checksum)
     with chain.running({"vad": vad, "asr": noting}):
         emitted = counted("vad", "emitted")
         chain.send(chain.call("asks", interim=True))
