@@ -59,7 +59,8 @@ class Chain:
         wanted |= {topic for row in self.rows.values() for topic in (row.reads_interim, row.writes_interim) if topic}
         new = [NewTopic(topic, PARTITIONS, 1) for topic in wanted]
         new.append(NewTopic(DEAD_LETTERS, topics()[-1].partitions, 1))
-        for future in AdminClient({"bootstrap.servers": bootstrap}).create_topics(new).values():
+        admin = AdminClient({"bootstrap.servers": bootstrap})
+        for future in admin.create_topics(new).values():
             try:
                 future.result(60)
             except KafkaException as error:
