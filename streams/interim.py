@@ -35,8 +35,8 @@ OLD_S: Final = 1.0
 WINDOW: Final = 3
 """Revisions of a channel that may be without an answer. Judgement: at 300 ms each, as many as come before the oldest of
 them is too old."""
-TOGETHER: Final = 4
-"""Most revisions transcribed at once: decoded together they cost less, but all wait for the last of them."""
+TOGETHER: Final = 3
+"""Most revisions transcribed at once. Judgement: decoded together they cost a fifth less, but all wait for the last."""
 NICE: Final = 5
 """How much less of a core is due to interim work where there are not enough. Judgement: a third of what others get, so
 that it does not stand still with a lock for which finished work waits."""
