@@ -324,9 +324,11 @@ class Newest:
             channel.waiting = None
         return taken
 
-    def revised(self, event: Interim, now_s: float) -> None:
-        """What was made of a revision."""
-        self._channel(event, now_s).revised = event
+    def revised(self, event: Interim, now_s: float) -> bool:
+        """What was made of a revision; whether it is still of use."""
+        channel = self._channel(event, now_s)
+        channel.revised = event
+        return event.start_ms > channel.finished_ms
 
     def forget(self, now_s: float) -> None:
         """Drop the audio that is too old, and the channels of which nothing came for KEPT_S."""
@@ -382,8 +384,7 @@ class Transcriber(Aside):
         for message in self._read(self._partitions, WAIT_S):
             record = _record(message)
             self._newest.add(Waiting(_interim(record), kafka.partition_of(message), record), time.time())
-        while not self._finished.empty():
-            self._newest.finished(self._finished.get(), time.time())
+        self._hear_of_finished()
         batch = [] if self._busy else self._newest.take(time.time())
         for reason, number in self._newest.skipped.items():
             self._count(reason, number)
@@ -392,11 +393,17 @@ class Transcriber(Aside):
             return
         with metrics.INTERIM_PROCESS.labels(self.row.name).time():
             revised = self._processor.revise([(before, one.record) for before, one in batch])
+        self._count("transcribed", len(revised))
+        self._hear_of_finished()
         for event, (_, one) in zip(revised, batch, strict=True):
-            self._newest.revised(event, time.time())
+            if not self._newest.revised(event, time.time()):
+                continue
             self._write(Output.of(event), one.partition, one.record.call_id, one.record.timestamp_ms)
             metrics.INTERIM_DELAY.labels(self.row.name).observe(time.time() - event.captured_at.timestamp())
-        self._count("transcribed", len(revised))
+
+    def _hear_of_finished(self) -> None:
+        while not self._finished.empty():
+            self._newest.finished(self._finished.get(), time.time())
 
     def _forget(self, now: float) -> None:
         self._newest.forget(time.time())

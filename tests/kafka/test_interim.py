@@ -184,17 +184,13 @@ def test_who_asks_gets_words_before_they_are_final(chain: Chain, vad: Processor)
     assert final["asks"] == final["does-not"]
     assert any(text for *_, text, _ in final["asks"])
 
-    by_identity: dict[str, list[CallEvent]] = {}
-    for event in noting.done:
-        if isinstance(event, Interim | Transcript) and event.call.call_id == "asks":
-            by_identity.setdefault(event.identity, []).append(event)
     with_words = 0
-    for found in by_identity.values():
-        *revisions, last = found
-        assert isinstance(last, Transcript), "nothing is told of what is final"
-        numbers = [one.revision for one in revisions if isinstance(one, Interim)]
-        assert len(numbers) == len(revisions) and numbers == sorted(set(numbers))
-        with_words += any(isinstance(one, Interim) and one.words for one in revisions)
+    for transcript in (event for event in noting.done if isinstance(event, Transcript)):
+        revisions = [event for event in told if event.identity == transcript.identity]
+        numbers = [event.revision for event in revisions]
+        assert numbers == sorted(set(numbers))
+        before = noting.done[: noting.done.index(transcript)]
+        with_words += any(event.words and event in before for event in revisions)
     assert with_words
 
 

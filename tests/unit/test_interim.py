@@ -140,9 +140,17 @@ def test_each_comes_with_what_was_made_of_the_one_before_it() -> None:
     newest.add(waiting(500), NOW)
     newest.take(NOW)
     words = interim(call(), 0, 500, "well then")
-    newest.revised(words, NOW)
+    assert newest.revised(words, NOW)
     newest.add(waiting(800), NOW)
     assert [before for before, _ in newest.take(NOW)] == [words]
+
+
+def test_what_was_finished_while_it_was_transcribed_is_of_no_use() -> None:
+    newest = Newest()
+    newest.add(waiting(500), NOW)
+    ((_, one),) = newest.take(NOW)
+    newest.finished(one.event, NOW)
+    assert not newest.revised(one.event, NOW)
 
 
 def test_who_has_waited_longest_comes_first() -> None:
