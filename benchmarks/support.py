@@ -42,6 +42,7 @@ from streams import kafka, samples
 from streams.files import AudioFile, open_audio
 from streams.ingest import Call, prepare
 from streams.settings import Settings, load
+from streams.supervisor import PORTS
 
 ROOT = Path(__file__).parent.parent
 START_S: Final = 120.0
@@ -90,8 +91,7 @@ def temporary_home() -> Iterator[Settings]:
         os.environ["CALLTIDE_KAFKA__CLIENT"] = '{"log_level": "3"}'
         # As the command line does: numpy's idle threads would be counted as work.
         os.environ["OMP_NUM_THREADS"] = "1"
-        for part in ("BROKER", "CLICKHOUSE", "GATEWAY", "WEB"):
-            os.environ[f"CALLTIDE_{part}__PORT"] = str(free_port())
+        os.environ.update((port, str(free_port())) for port in PORTS)
         load.cache_clear()
         try:
             yield load()
@@ -245,9 +245,13 @@ class Worker:
 
     def metric(self, name: str) -> float:
         """A metric of the live lane, such as calltide_lag_records."""
+        return self.labelled(name, lane="live", stage=self.name)
+
+    def labelled(self, name: str, **labels: str) -> float:
+        """A metric with these labels, which are in the order of their names; 0 while there is none."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
             lines = answer.read().decode().splitlines()
-        mark = f'{name}{{lane="live",stage="{self.name}"}}'
+        mark = name + "{" + ",".join(f'{label}="{value}"' for label, value in labels.items()) + "}"
         return next((float(line.split()[-1]) for line in lines if line.startswith(mark)), 0.0)
 
     def kill(self) -> None:

@@ -94,6 +94,8 @@ PROPERTIES = {
     "num.recovery.threads.per.data.dir": "2",
     "log.cleaner.dedupe.buffer.size": str(8 * 2**20),
     "log.segment.bytes": str(64 * 2**20),
+    # Interim results are kept for a minute: 5 minutes more would be most of what they take.
+    "log.retention.check.interval.ms": "30000",
     "log.index.size.max.bytes": str(2**20),
     "offsets.topic.segment.bytes": str(8 * 2**20),
     "transaction.state.log.segment.bytes": str(8 * 2**20),

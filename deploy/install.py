@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / "bin" / "python"
 REQUIREMENTS = ROOT / "requirements"
+LOCKS = {"base": ("base", "weights"), "dev": ("dev", "weights", "interop")}
 NEWEST_LOCKED = (3, 14)
 """The newest Python for which every locked package has a wheel for Linux."""
 
@@ -28,8 +29,8 @@ class InstallError(Exception):
 def lock_hash(level: str) -> str:
     """sha256 over the files that decide what is installed, and the environment's own description."""
     digest = hashlib.sha256()
-    files = (REQUIREMENTS / f"{level}.txt", REQUIREMENTS / "weights.txt", ROOT / "pyproject.toml", VENV / "pyvenv.cfg")
-    for file in files:
+    locks = (REQUIREMENTS / f"{lock}.txt" for lock in LOCKS[level])
+    for file in (*locks, ROOT / "pyproject.toml", VENV / "pyvenv.cfg"):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 
@@ -84,7 +85,7 @@ def install(level: str) -> None:
             "Python's venv and ensurepip are needed (on Debian and Ubuntu: apt install python3-venv)",
         )
     network = "check the network and run the same command again"
-    for lock in (level, "weights"):
+    for lock in LOCKS[level]:
         path = REQUIREMENTS / f"{lock}.txt"
         count = sum(line[0].isalnum() for line in path.read_text().splitlines() if line)
         run(f"{count} packages of {path.relative_to(ROOT)}", pip_install("--require-hashes", "-r", path), network)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -19,6 +19,7 @@ from confluent_kafka.admin import (
     ConfigResource,
     NewPartitions,
     NewTopic,
+    OffsetSpec,
     ResourceType,
 )
 
@@ -27,6 +28,17 @@ from schemas.topics import Topic
 
 ANSWER_SECONDS = 5.0
 """Judgement: a cluster that does not answer a metadata request for so long is not there."""
+LEADERS_SECONDS = 60.0
+"""Judgement: the embedded broker takes half a second for the table's partitions, and 10 s on a machine that is busy."""
+LEADERLESS = (
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._NOENT,
+    KafkaError._TIMED_OUT,
+)
+"""What is said of a partition that is about to have a leader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +98,7 @@ class Topics:
         for name, future in (self._admin.create_topics(new) if new else {}).items():
             # Another process may have made it meanwhile: `check` will look at it.
             self._result(future, f"create topic {name}", allowed=KafkaError.TOPIC_ALREADY_EXISTS)
-        names = {topic.name for topic in missing}
-        self._until(lambda: self._partitions(with_leader=True).keys() >= names, "give the new topics no leader")
+        self._until(lambda: self._led(missing), "give the new topics no leader", LEADERS_SECONDS)
         return [topic.name for topic in missing]
 
     def check(self, topics: Iterable[Topic]) -> list[Mismatch]:
@@ -135,8 +146,24 @@ class Topics:
         self._until(lambda: not self.check(wanted), "do not show the changed settings of their topics")
         return mismatches
 
-    def _partitions(self, *, with_leader: bool = False) -> dict[str, int]:
-        """Name → partition count of every topic; `with_leader`: only of those that can be read and written."""
+    def _led(self, topics: Iterable[Topic]) -> bool:
+        """Whether every partition can be read and written: a leader is announced before it has taken over."""
+        end = OffsetSpec.latest()
+        places = {TopicPartition(topic.name, number): end for topic in topics for number in range(topic.partitions)}
+        asked = self._admin.list_offsets(places, request_timeout=ANSWER_SECONDS) if places else {}
+        for place, future in asked.items():
+            try:
+                future.result(ANSWER_SECONDS * 2)
+            except KafkaException as error:
+                if error.args[0].code() in LEADERLESS:
+                    return False
+                raise CalltideError(
+                    f"Kafka at {self._bootstrap_servers} would not tell of topic {place.topic}: {error.args[0].str()}"
+                ) from error
+        return True
+
+    def _partitions(self) -> dict[str, int]:
+        """Name → partition count of every topic."""
         try:
             found = self._admin.list_topics(timeout=ANSWER_SECONDS).topics
         except KafkaException as error:
@@ -146,15 +173,11 @@ class Topics:
                 f"no answer from Kafka at {self._bootstrap_servers} ({why}); start it (`calltide up` has one built in) "
                 "or set CALLTIDE_KAFKA__BOOTSTRAP_SERVERS"
             ) from error
-        return {
-            name: len(topic.partitions)
-            for name, topic in found.items()
-            if not with_leader or (topic.partitions and all(part.leader >= 0 for part in topic.partitions.values()))
-        }
+        return {name: len(topic.partitions) for name, topic in found.items()}
 
-    def _until(self, done: Callable[[], bool], fault: str) -> None:
+    def _until(self, done: Callable[[], bool], fault: str, seconds: float = ANSWER_SECONDS) -> None:
         """Wait for a change to spread from the controller to the brokers: it does so by itself, unannounced."""
-        deadline = time.monotonic() + ANSWER_SECONDS
+        deadline = time.monotonic() + seconds
         while not done():
             if time.monotonic() > deadline:
                 raise CalltideError(f"the brokers at {self._bootstrap_servers} {fault}; see their logs")

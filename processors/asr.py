@@ -5,7 +5,8 @@ never dropped: later stages and people must see that somebody made a sound there
 speakers whose role no channel tells: what they have said so far is kept until the call ends.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,7 +19,18 @@ from processors.roles import Parties
 from processors.text_format import Numbers, formatted
 from processors.utterances import FORGOTTEN_MS, each_but_idle, promote, read, rounded, samples
 from schemas.errors import CalltideError
-from schemas.events import CallEnded, CallEvent, Correction, Transcript, Turn, Word
+from schemas.events import (
+    CallEnded,
+    CallEvent,
+    Correction,
+    Interim,
+    InterimWord,
+    Stretch,
+    Transcript,
+    Turn,
+    Word,
+    decode,
+)
 
 if TYPE_CHECKING:
     from processors.models.whisper import AsrModel, Recognition
@@ -32,6 +44,8 @@ UNCERTAIN_LANGUAGE: Final = "uncertain_language"
 """Flag of a transcript whose language was detected with a probability below `SURE_OF_LANGUAGE`."""
 SURE_OF_LANGUAGE: Final = 0.5
 """Judgement: below it another language, or none, is as likely; the words are then often those of a wrong one."""
+AGREED_MS: Final = 300
+"""Judgement: so far the edges of a word may move between two hearings of it; the next one is seldom nearer."""
 UNDETERMINED: Final = "und"
 """Language of what was not heard: ISO 639-2's code for it."""
 
@@ -72,6 +86,14 @@ class Config(BaseModel):
         roles.CERTAINTY, gt=0.5, le=1, description="probability from which a role found by what is said is believed"
     )
 
+    @property
+    def languages(self) -> tuple[str, ...] | None:
+        """Codes of those that can be heard, as far as the settings tell; None: any that the model knows."""
+        if self.language:
+            return tuple(code.strip() for code in self.language.split(","))
+        # So Whisper's models of English alone are named.
+        return ("en",) if self.engine == "whisper" and self.model.endswith(".en") else None
+
 
 class SpeechRecognition:
     """Turns in, transcripts out, with the same audio. Marks pass through.
@@ -88,8 +110,17 @@ class SpeechRecognition:
 
     idle_timeout_ms: int | None = FORGOTTEN_MS
 
-    def __init__(self, model: "AsrModel", quick: "AsrModel | None" = None, config: Config | None = None) -> None:
+    def __init__(
+        self,
+        model: "AsrModel",
+        quick: "AsrModel | None" = None,
+        config: Config | None = None,
+        draft: "Callable[[], AsrModel] | None" = None,
+    ) -> None:
+        """`draft` makes the model of `revise`, when it is needed first."""
         self._models = (model, quick or model)
+        self._make_draft = draft or (lambda: quick or model)
+        self._draft: AsrModel | None = None
         self._config = config or Config()
         self.reduced: Sequence[Effort] = (Effort(REDUCED, batch=4), Effort(REDUCED, batch=8)) if quick else ()
         self.effort = 0
@@ -103,19 +134,40 @@ class SpeechRecognition:
     def process(self, batch: Sequence[tuple[Parties, Record]]) -> list[Step]:
         return each_but_idle(batch, self._hear)
 
+    def revise(self, batch: Sequence[tuple[Interim | None, Record]]) -> list[Interim]:
+        """As `processors.base.Revising`, by `draft`: it may run beside `process`. Where nothing is recognised the event
+        has no words.
+
+        Words with which the revision before it began, too, are stable: the same in plain text, their times less than
+        AGREED_MS apart. Raises CalltideError for a record of another kind.
+        """
+        events: list[Interim] = []
+        for _, record in batch:
+            event = decode(record.headers, record.value)
+            if not isinstance(event, Interim):
+                raise CalltideError(f"a {event.kind} came where interim audio is read; mend what writes to the topic")
+            events.append(event)
+        heard = [(event, record) for event, (_, record) in zip(events, batch, strict=True)]
+        revisions = []
+        self._draft = self._draft or self._make_draft()
+        found = self._recognise(self._draft, heard)
+        for event, (before, _), recognition in zip(events, batch, found, strict=True):
+            text, words = self._words(event, *recognition)
+            same = before.words if before is not None and before.start_ms == event.start_ms else ()
+            agreed = list(takewhile(lambda pair: _agree(*pair), zip(words, same, strict=False)))
+            interim = tuple(InterimWord(**dict(word), stable=i < len(agreed)) for i, word in enumerate(words))
+            revisions.append(event.model_copy(update={"text": text, "words": interim}))
+        return revisions
+
     def _hear(self, batch: Sequence[tuple[Parties, Record]]) -> list[Step]:
         events = read(batch, Turn)
         model = self._models[self.effort > 0]
-        heard, contexts, cuts_s = [], [], []
-        for event, (_, record) in zip(events, batch, strict=True):
-            if isinstance(event, Turn) and CROSS_TALK not in event.flags:
-                prepared, cut_s = prepare(samples(event, record), self._config.preprocess)
-                heard.append(prepared)
-                contexts.append(self._context(event.call.tenant))
-                cuts_s.append(cut_s)
-        # Models that take no context need not know of it.
-        found = model.transcribe(heard, *([contexts] if any(contexts) else [])) if heard else []
-        recognitions = iter(zip(found, cuts_s, strict=True))
+        heard = [
+            (event, record)
+            for event, (_, record) in zip(events, batch, strict=True)
+            if isinstance(event, Turn) and CROSS_TALK not in event.flags
+        ]
+        recognitions = iter(self._recognise(model, heard))
         steps = []
         for event, (parties, record) in zip(events, batch, strict=True):
             if isinstance(event, Turn):
@@ -138,6 +190,18 @@ class SpeechRecognition:
             steps.append(Step(outputs, b"" if isinstance(event, CallEnded) else parties.snapshot()))
         return steps
 
+    def _recognise(
+        self, model: "AsrModel", heard: Sequence[tuple[Stretch, Record]]
+    ) -> list[tuple["Recognition", float]]:
+        """(what `model` hears, seconds that were cut off at its beginning) of each."""
+        if not heard:
+            return []
+        prepared = [prepare(samples(event, record), self._config.preprocess) for event, record in heard]
+        contexts = [self._context(event.call.tenant) for event, _ in heard]
+        # Models that take no context need not know of it.
+        found = model.transcribe([sound for sound, _ in prepared], *([contexts] if any(contexts) else []))
+        return [(recognition, cut_s) for recognition, (_, cut_s) in zip(found, prepared, strict=True)]
+
     def _context(self, tenant: str) -> str:
         hotwords = self._config.hotwords
         return f"{hotwords.get(tenant, hotwords.get('*', ''))} {self._config.prompt}".strip()
@@ -156,9 +220,11 @@ class SpeechRecognition:
             outputs.append(Output.of(correction, b""))
         return outputs
 
-    def _transcript(self, turn: Turn, recognition: "Recognition", cut_s: float, model_id: str) -> Transcript:
+    def _words(self, event: Stretch, recognition: "Recognition", cut_s: float) -> tuple[str, tuple[Word, ...]]:
+        """(text, words) with the words' times in the call."""
+
         def in_call(seconds: float) -> int:
-            return min(max(turn.start_ms + round((seconds + cut_s) * 1_000), turn.start_ms), turn.end_ms)
+            return min(max(event.start_ms + round((seconds + cut_s) * 1_000), event.start_ms), event.end_ms)
 
         words = tuple(
             Word(
@@ -169,7 +235,10 @@ class SpeechRecognition:
             )
             for word in recognition.words
         )
-        text, words = formatted(recognition.text, words, self._config.numbers, recognition.language)
+        return formatted(recognition.text, words, self._config.numbers, recognition.language)
+
+    def _transcript(self, turn: Turn, recognition: "Recognition", cut_s: float, model_id: str) -> Transcript:
+        text, words = self._words(turn, recognition, cut_s)
         return promote(
             turn,
             Transcript,
@@ -187,6 +256,17 @@ class SpeechRecognition:
         )
 
 
+def _agree(one: Word, other: Word) -> bool:
+    """Whether two revisions mean the same word of the same place."""
+    apart_ms = max(abs(one.start_ms - other.start_ms), abs(one.end_ms - other.end_ms))
+    return apart_ms < AGREED_MS and plain(one.text) == plain(other.text)
+
+
+def plain(text: str) -> str:
+    """A word without case and punctuation."""
+    return "".join(character for character in text.casefold() if character.isalnum())
+
+
 def build(config: Config, pipeline_version: str) -> Processor:
     """The stage with its real model. Raises CalltideError when the model cannot be had."""
     if config.engine == "onnx-asr":
@@ -197,10 +277,16 @@ def build(config: Config, pipeline_version: str) -> Processor:
                 "CALLTIDE_ASR__HOTWORDS, CALLTIDE_ASR__PROMPT: the engine onnx-asr takes neither; unset them, or set "
                 "CALLTIDE_ASR__ENGINE=whisper"
             )
-        return SpeechRecognition(OnnxAsr(config.model, config.threads, config.language, config.device), config=config)
+
+        def onnx() -> OnnxAsr:
+            return OnnxAsr(config.model, config.threads, config.language, config.device)
+
+        return SpeechRecognition(onnx(), config=config, draft=onnx)
     from processors.models.whisper import WhisperCt2
 
-    model = WhisperCt2(
-        config.model, config.threads, config.beam_size, config.compute_type, config.language, config.device
-    )
-    return SpeechRecognition(model, quick=model.with_beam(1) if config.beam_size > 1 else None, config=config)
+    def whisper(beam_size: int) -> WhisperCt2:
+        return WhisperCt2(config.model, config.threads, beam_size, config.compute_type, config.language, config.device)
+
+    model = whisper(config.beam_size)
+    quick = model.with_beam(1) if config.beam_size > 1 else None
+    return SpeechRecognition(model, quick, config, lambda: whisper(1).draft())

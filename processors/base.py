@@ -6,14 +6,17 @@ and on their order, never on how they fall into batches, and they must be the sa
 again. The runtime's exactly-once rests on it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
-from schemas.events import CallEvent, encode
+from schemas.events import CallEvent, CallInfo, Interim, encode
 
 IDLE: Final = "idle"
 """Kind of the record that the shell makes up when a call has been silent for `idle_timeout_ms` of stream time."""
+
+REVISION_MS: Final = 100
+"""Step of the revision numbers of `Interim`: the length of a packet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +101,45 @@ class Adjustable(Protocol):
     """The steps down from full effort."""
     effort: int
     """Steps down that are taken, 0 for full effort; the shell sets it before `process`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unfinished:
+    """A segment that is going on, as far as it would reach if it ended here."""
+
+    call: CallInfo
+    channel: int
+    start_ms: int
+    end_ms: int
+    heard_ms: int
+    """Media time up to which the channel was heard: beyond `end_ms` while the speaker pauses."""
+    captured_ms: int
+    """Wall clock at `heard_ms`, Unix milliseconds."""
+
+    @property
+    def revision(self) -> int:
+        """The number that an `Interim` of it has."""
+        return (self.end_ms - self.start_ms) // REVISION_MS
+
+
+@runtime_checkable
+class Provisional(Protocol):
+    """A processor that can tell, at any moment, what it would emit if the calls ended now.
+
+    When it is asked depends on how busy the machine is, so what it tells is outside of `process`, snapshots and
+    transactions, and asking changes nothing: the outputs and snapshots of `process` are the same with and without.
+    """
+
+    def provisional(self, state: Any, due: Callable[[Unfinished], bool]) -> list[Output]:
+        """An `Interim` with its audio for each open segment of a call of which `due` wants one now."""
+        ...
+
+
+@runtime_checkable
+class Revising(Protocol):
+    """A processor that finds the words of `Interim` records, outside of `process` as in `Provisional`. One thread may
+    do so while another is in `process`."""
+
+    def revise(self, batch: Sequence[tuple[Interim | None, Record]]) -> list[Interim]:
+        """For each record its event with words, in order, beside what was made of the revision before it, if any."""
+        ...

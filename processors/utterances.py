@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from processors import audio
 from processors.base import IDLE, Record, Step
 from schemas.errors import CalltideError
-from schemas.events import CallEnded, CallEvent, CallStarted, Correction, Progress, Segment, decode
+from schemas.events import CallEnded, CallEvent, CallStarted, Correction, Progress, Segment, Stretch, decode
 
 RATE: Final = 16_000
 """Samples a second of what all models after VAD hear."""
@@ -47,7 +47,7 @@ def each_but_idle(batch: Sequence[Item], hear: Callable[[list[Item]], list[Step]
     return [Step() if record.kind == IDLE else next(steps) for _, record in batch]
 
 
-def samples(segment: Segment, record: Record) -> NDArray[np.float32]:
+def samples(segment: Stretch, record: Record) -> NDArray[np.float32]:
     """The audio of an utterance as the models want it: mono, float32 (n,) in [-1, 1), 16 kHz."""
     return audio.resample(audio.decode(record.value, segment.codec), segment.rate, RATE)
 

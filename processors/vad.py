@@ -34,7 +34,7 @@ What happens to audio that is not as it should be:
 
 import json
 import math
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate, pairwise
@@ -45,10 +45,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from processors import audio
-from processors.base import IDLE, Output, Processor, Record, Step
+from processors.base import IDLE, Output, Processor, Record, Step, Unfinished
 from schemas.audio import BYTES_PER_SAMPLE, AudioPacket, Codec
 from schemas.errors import CalltideError
-from schemas.events import CallEnded, CallInfo, CallStarted, Progress, Segment, decode
+from schemas.events import CallEnded, CallInfo, CallStarted, Interim, Mark, Progress, Segment, decode
 
 Floats = NDArray[np.float32]
 Cut = Literal["pause", "max_length", "end"]
@@ -178,6 +178,12 @@ class _Channel:
         self.audio, self.partial, self.open = bytearray(), b"", None
         self.state, self.context = np.zeros(STATE, np.float32), np.zeros(CONTEXT_MS * rate // 1000, np.float32)
 
+    def until(self, end_ms: int) -> bytes:
+        """The audio up to `end_ms`."""
+        size = (end_ms - self.audio_ms) * self.bytes_per_ms
+        value = bytes(self.audio[:size])
+        return value + self.partial[: size - len(value)]
+
     def trim(self, to_ms: int) -> None:
         """Forget the audio before `to_ms`."""
         if to_ms > self.audio_ms:
@@ -285,6 +291,31 @@ class VoiceActivity:
             asked = following
         return steps
 
+    def provisional(self, state: _Call, due: Callable[[Unfinished], bool]) -> list[Output]:
+        """As `processors.base.Provisional`: each open segment that is truly speech, as it would be if it ended here."""
+        outputs = []
+        for channel in state.channels.values():
+            info, segment = state.info, channel.open
+            if info is None or segment is None or not self._is_speech(channel, segment):
+                continue
+            heard_ms = channel.heard_ms
+            end_ms = min(segment.speech_end_ms + self._tail_ms, heard_ms)
+            captured_ms = channel.captured_ms + heard_ms
+            one = Unfinished(info, channel.number, channel.audio_ms, end_ms, heard_ms, captured_ms)
+            if due(one):
+                interim = Interim(
+                    call=info,
+                    channel=channel.number,
+                    start_ms=one.start_ms,
+                    end_ms=end_ms,
+                    codec=channel.codec,
+                    rate=channel.rate,
+                    captured_at=_EPOCH + timedelta(milliseconds=channel.captured_ms + end_ms),
+                    revision=one.revision,
+                )
+                outputs.append(Output.of(interim, channel.until(end_ms)))
+        return outputs
+
     def _listen(self, requests: list[tuple[_Channel, bytes]]) -> list[list[float]]:
         """The probabilities of the windows of each request; moves the channels' model states on."""
         answers: list[list[float]] = [[]] * len(requests)
@@ -327,7 +358,7 @@ class VoiceActivity:
             case "call_ended":
                 marker = decode(record.headers, record.value)
                 assert isinstance(marker, CallEnded)
-                return self._end(call, marker.ended_at, marker.reason)
+                return self._end(call, marker.ended_at, marker.reason, marker.marks)
             case kind if kind == IDLE:
                 return self._end(call, None, "idle")
         raise CalltideError(f"a record of unknown kind {record.kind!r} in the audio frames; mend its producer")
@@ -534,9 +565,7 @@ class VoiceActivity:
 
     def _emit(self, info: CallInfo, channel: _Channel, cut: Cut, end_ms: int) -> Output:
         """The audio up to `end_ms` as a segment; it is forgotten here."""
-        size = (end_ms - channel.audio_ms) * channel.bytes_per_ms
-        value = bytes(channel.audio[:size])
-        value += channel.partial[: size - len(value)]
+        value = channel.until(end_ms)
         segment = Segment(
             call=info,
             channel=channel.number,
@@ -579,7 +608,13 @@ class VoiceActivity:
         call.snapshot_ms = heard_ms
         return Step(outputs, self._snapshot(call, info))
 
-    def _end(self, call: _Call, ended_at: datetime | None, reason: Literal["hangup", "idle", "interrupted"]) -> Step:
+    def _end(
+        self,
+        call: _Call,
+        ended_at: datetime | None,
+        reason: Literal["hangup", "idle", "interrupted"],
+        marks: tuple[Mark, ...] = (),
+    ) -> Step:
         """Everything that is open, and the end. Without `ended_at` the call ended with its latest packet."""
         info = call.info
         if info is None:
@@ -598,6 +633,7 @@ class VoiceActivity:
             missing_ms=call.missing_ms,
             dropped_packets=call.dropped,
             not_speech_ms=call.not_speech_ms,
+            marks=marks,
         )
         return Step([*outputs, Output.of(ended, b"")])
 

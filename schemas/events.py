@@ -45,6 +45,7 @@ class CallInfo(_Model):
     agent: str = ""
     source: str = Field(default="", description="where the audio comes from: a file name, a protocol, a trunk")
     metadata: dict[str, str] = Field(default_factory=dict)
+    interim: bool = Field(default=False, description="whether somebody wants the words before an utterance is finished")
 
 
 class CallEvent(_Model):
@@ -58,6 +59,13 @@ class CallStarted(CallEvent):
     """The first event of a call."""
 
     kind: Literal["call_started"] = "call_started"
+
+
+class Mark(_Model):
+    """A moment that the phone system told of. Which key was pressed is not kept: people type the numbers of cards."""
+
+    at_ms: Milliseconds
+    name: str = Field(default="", description="what the phone system calls the moment; empty: a key was pressed")
 
 
 class CallEnded(CallEvent):
@@ -76,6 +84,7 @@ class CallEnded(CallEvent):
     not_speech_ms: Milliseconds = Field(
         default=0, description="sound that rose like speech and was taken for none (music, tones), all channels"
     )
+    marks: tuple[Mark, ...] = Field(default=(), description="keys that were pressed and marks, the first of them")
 
 
 class Progress(CallEvent):
@@ -95,16 +104,12 @@ class Correction(CallEvent):
     role_confidence: Probability | None = None
 
 
-class Segment(CallEvent):
-    """One stretch of speech on one channel. Its identity is (call, channel, start_ms)."""
+class Stretch(CallEvent):
+    """Some audio of one channel in which somebody speaks. Its identity is (call, channel, start_ms)."""
 
-    kind: Literal["segment", "turn", "transcript", "emotion", "score"] = "segment"
     channel: int = Field(ge=0)
     start_ms: Milliseconds
     end_ms: Milliseconds
-    cut: Literal["pause", "max_length", "end"] = Field(
-        description="why it ends: a pause, the longest length a segment may have, or the end of the call"
-    )
     codec: Codec
     rate: int = Field(description="samples a second of the audio that travels with it")
     captured_at: UtcTime = Field(description="wall clock at which the last sample of the speech was captured")
@@ -113,6 +118,15 @@ class Segment(CallEvent):
     def identity(self) -> str:
         """`call/channel/start_ms`: the same however often the work is done."""
         return f"{self.call.call_id}/{self.channel}/{self.start_ms}"
+
+
+class Segment(Stretch):
+    """One stretch of speech on one channel."""
+
+    kind: Literal["segment", "turn", "transcript", "emotion", "score"] = "segment"
+    cut: Literal["pause", "max_length", "end"] = Field(
+        description="why it ends: a pause, the longest length a segment may have, or the end of the call"
+    )
 
 
 class Turn(Segment):
@@ -151,6 +165,25 @@ class Transcript(Turn):
     language: str
     asr_confidence: Probability
     asr_model: str
+
+
+class InterimWord(Word):
+    """A word of an utterance that is still going on."""
+
+    stable: bool = Field(default=False, description="whether the revision before had it, too")
+
+
+class Interim(Stretch):
+    """The open segment so far, and the words in it once they are known: for who waits, never scored or stored.
+
+    Its identity is that of the segment to come; the highest `revision` of an identity is the latest, and the finished
+    utterance of that identity, or a later one of the channel, puts an end to it.
+    """
+
+    kind: Literal["interim"] = "interim"
+    revision: int = Field(ge=0, description="length of the audio so far in steps of 100 ms")
+    text: str = ""
+    words: tuple[InterimWord, ...] = ()
 
 
 class GranularEmotion(_Model):
@@ -228,7 +261,7 @@ class Score(EmotionScored):
     pipeline_version: str
 
 
-Event = CallStarted | CallEnded | Progress | Correction | Segment | Turn | Transcript | EmotionScored | Score
+Event = CallStarted | CallEnded | Progress | Correction | Segment | Interim | Turn | Transcript | EmotionScored | Score
 
 EVENTS: Final[Mapping[str, type[CallEvent]]] = {
     "call_started": CallStarted,
@@ -236,6 +269,7 @@ EVENTS: Final[Mapping[str, type[CallEvent]]] = {
     "progress": Progress,
     "correction": Correction,
     "segment": Segment,
+    "interim": Interim,
     "turn": Turn,
     "transcript": Transcript,
     "emotion": EmotionScored,

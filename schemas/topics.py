@@ -20,6 +20,9 @@ DEFAULT_RETENTION_MS: Final = 7 * 24 * 3_600_000
 DEAD_LETTER_RETENTION_MS: Final = 30 * 24 * 3_600_000
 """Judgement: a month to notice and re-drive what a stage could not process."""
 
+INTERIM_RETENTION_MS: Final = 60_000
+"""Judgement: what is provisional is of use for a second; a minute is for people who want to look at it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Topic:
@@ -43,6 +46,9 @@ class Topic:
         if self.cleanup == "compact":
             # State is read to its end before a partition is served: compact early and in small segments.
             config |= {"segment.bytes": "16777216", "min.cleanable.dirty.ratio": "0.1"}
+        elif self.retention_ms == INTERIM_RETENTION_MS:
+            # Only segments that are closed are deleted.
+            config |= {"segment.bytes": "16777216", "segment.ms": str(self.retention_ms)}
         return config
 
 
@@ -56,6 +62,9 @@ class Stage:
     batch: int = 500
     """Most records in one turn. Judgement: far more than arrives during a turn, and bounds memory when catching up."""
     lane: Lane = "live"
+    reads_interim: str | None = None
+    writes_interim: str | None = None
+    """Topics of what is known of unfinished utterances, beside the chain and its transactions."""
 
     @property
     def id(self) -> str:
@@ -71,19 +80,43 @@ class Stage:
         """The same stage in the batch lane. Finished utterances of both lanes end in the one topic of scores."""
         writes = self.writes if self.writes == SCORES else f"batch.{self.writes}"
         # Judgement: a live record waits for at most one batch of the other lane, so that is a small one.
-        return replace(self, reads=f"batch.{self.reads}", writes=writes, batch=max(1, self.batch // 4), lane="batch")
+        return replace(
+            self,
+            reads=f"batch.{self.reads}",
+            writes=writes,
+            batch=max(1, self.batch // 4),
+            lane="batch",
+            reads_interim=None,  # nobody waits for it
+            writes_interim=None,
+        )
 
 
 SCORES: Final = "scores"
+SPEECH_INTERIM: Final = "speech.interim"
+TRANSCRIPTS_INTERIM: Final = "transcripts.interim"
 DEAD_LETTERS: Final = "dead.letters"
 
 STAGES: Final = (
     # Measured (docs/benchmarks.md, 200 calls): a commit costs 20 ms whatever is in it, and turns of 500 left no room.
-    Stage("vad", reads="audio.frames", writes="speech.segments", batch=2_000),
+    Stage(
+        "vad",
+        reads="audio.frames",
+        writes="speech.segments",
+        batch=2_000,
+        reads_interim=TRANSCRIPTS_INTERIM,  # to see how much of what it writes is of use
+        writes_interim=SPEECH_INTERIM,
+    ),
     # Judgement, here and at emotion: bounds the audio in memory, 15 s in each record at most.
     Stage("diarization", reads="speech.segments", writes="speech.turns", batch=64),
     # Judgement: four decoded together share most of the work; a longer turn would hold back what is done already.
-    Stage("asr", reads="speech.turns", writes="transcripts", batch=4),
+    Stage(
+        "asr",
+        reads="speech.turns",
+        writes="transcripts",
+        batch=4,
+        reads_interim=SPEECH_INTERIM,
+        writes_interim=TRANSCRIPTS_INTERIM,
+    ),
     Stage("emotion", reads="transcripts", writes="emotions", batch=64),
     Stage("sentiment", reads="emotions", writes=SCORES),
 )
@@ -91,7 +124,7 @@ STAGES: Final = (
 
 FRAMES: Final = STAGES[0].reads
 
-_OTHER_READERS: Final = {SCORES: ("gateway", "sink")}
+_OTHER_READERS: Final = {SCORES: ("gateway", "sink"), TRANSCRIPTS_INTERIM: ("gateway", "serve")}
 
 
 def stage(name: str) -> Stage:
@@ -126,11 +159,24 @@ def topics(partitions: int = DEFAULT_PARTITIONS, retention_ms: int = DEFAULT_RET
         )
         for name, writer in written.items()
     )
+    interim = tuple(
+        Topic(
+            row.writes_interim,
+            partitions,
+            INTERIM_RETENTION_MS,
+            "delete",
+            written_by=row.name,
+            read_by=tuple(reader.name for reader in rows if reader.reads_interim == row.writes_interim)
+            + _OTHER_READERS.get(row.writes_interim, ()),
+        )
+        for row in rows
+        if row.writes_interim
+    )
     state = tuple(
         Topic(row.state_topic, partitions, -1, "compact", written_by=row.name, read_by=(row.name,)) for row in rows
     )
     dead = Topic(DEAD_LETTERS, partitions, DEAD_LETTER_RETENTION_MS, "delete", "every stage", ("people",))
-    return (*chain, *state, dead)
+    return (*chain, *interim, *state, dead)
 
 
 TOPICS: Final = topics()

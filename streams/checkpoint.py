@@ -9,7 +9,7 @@ the outputs that were not yet committed, and no other.
 import copy
 import logging
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -142,6 +142,13 @@ class Checkpoint:
     def state_bytes(self) -> int:
         """Bytes of all snapshots."""
         return sum(len(call.snapshot) for partition in self.partitions.values() for call in partition.calls.values())
+
+    def states(self) -> Iterator[tuple[int, str, Any]]:
+        """(partition, call id, state) of the calls that are open: to look at, not to change."""
+        for number, partition in self.partitions.items():
+            for call_id, call in partition.calls.items():
+                if call.state is not None:
+                    yield number, call_id, call.state
 
     def turn(self, batch: Sequence[Consumed]) -> list[Produced]:
         """Process what was read; returns what is to be written.

@@ -8,17 +8,16 @@ import logging
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from schemas.errors import CalltideError
 from streams.evaluation.command import evaluate
+from streams.ingestion import command as ingestion
 
 if TYPE_CHECKING:
-    from schemas.events import Role
     from streams.dead_letters import Fate, Filter
 
 # Before numpy is imported: OpenBLAS's second thread spins while the encoder works, which costs 50 to 100 ms of CPU for
@@ -40,6 +39,8 @@ app.add_typer(samples_app, name="samples")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(train_app, name="train")
 app.command("eval")(evaluate)
+app.command()(ingestion.ingest)
+app.command()(ingestion.load)
 
 INTERRUPTED = 130
 """What typer makes of Ctrl-C, as shells do."""
@@ -71,16 +72,6 @@ def _interruptible() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _roles(text: str | None) -> "tuple[Role, ...] | None":
-    if text is None:
-        return None
-    parts = tuple(part.strip() for part in text.split(","))
-    for part in parts:
-        if part not in ("agent", "customer", "unknown"):
-            raise CalltideError(f"unknown role {part!r}; use agent, customer or unknown, one for each channel")
-    return cast("tuple[Role, ...]", parts)
-
-
 @app.command()
 def analyze(
     files: Files,
@@ -97,6 +88,7 @@ def analyze(
 
     from streams import analyze as analysis_of
     from streams.files import open_audio
+    from streams.packets import roles_of
     from streams.settings import load
 
     _interruptible()
@@ -104,7 +96,7 @@ def analyze(
         raise CalltideError("--json and --csv exclude each other; choose one")
     if call_id is not None and len(files) > 1:
         raise CalltideError("--call-id names one call; give one file")
-    parties = _roles(roles)
+    parties = roles_of(roles)
     settings = load()
     if emotion is not None:
         heard = tuple(part.strip() for part in emotion.split(","))
@@ -159,73 +151,17 @@ def analyze(
 
 
 @app.command()
-def ingest(
-    files: Files,
-    speed: Annotated[
-        str, typer.Option(help="1: as it was spoken; N: N times faster; max: as fast as Kafka takes it")
-    ] = "1",
-    roles: Roles = None,
-    mix: Mix = False,
-    call_id: CallId = None,
-    queue: Annotated[str, typer.Option(help="queue the call belongs to")] = "",
-    agent: Annotated[str, typer.Option(help="agent who takes the call")] = "",
-    tenant: Annotated[str, typer.Option(help="tenant the call belongs to")] = "default",
-    stagger: Annotated[float, typer.Option(min=0, help="seconds between the starts of several calls")] = 0.0,
-    bulk: Annotated[bool, typer.Option("--bulk", help="work that may wait: live calls are heard first")] = False,
-) -> None:
-    """Stream recordings into Kafka as calls."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from streams import kafka
-    from streams.ingest import MAXIMUM_SPEED, Call, Ingest, prepare
-    from streams.settings import load
-
-    try:
-        factor = MAXIMUM_SPEED if speed == "max" else float(speed)
-    except ValueError:
-        factor = 0.0
-    if not factor > 0:
-        raise CalltideError(f"--speed {speed} is no speed; give a number above 0, or max")
-    settings = load()
-    calls = prepare(
-        files,
-        roles=_roles(roles),
-        mix=mix,
-        call_id=call_id,
-        stagger_s=stagger,
-        queue=queue,
-        agent=agent,
-        tenant=tenant,
-    )
-    kafka.check(settings)
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        tasks = {id(call): bar.add_task(call.info.call_id, total=call.audio.duration_ms) for call in calls}
-
-        def shown(call: Call) -> None:
-            bar.update(tasks[id(call)], completed=call.sent_ms)
-
-        Ingest(settings, "batch" if bulk else "live").run(calls, factor, stop, shown)
-    for call in calls:
-        state = "sent" if call.ended and not stop.is_set() else "ended early" if call.records else "not begun"
-        typer.echo(f"{call.info.call_id}  {state}  {call.sent_ms / 1_000:.1f} s  {call.records} records")
-    if stop.is_set():
-        raise KeyboardInterrupt
-
-
-@app.command()
 def up() -> None:
-    """Start broker, stages, gateway, sink and page on this machine; Ctrl-C stops them all."""
+    """Start broker, stages, gateway, sink, page and server for calls on this machine; Ctrl-C stops them all."""
     from streams.settings import load
     from streams.supervisor import Supervisor
 
     settings = load()
     with Supervisor(settings, typer.echo) as supervisor:
         typer.echo(f"live page   http://{settings.web.host}:{settings.web.port}")
-        typer.echo(f"websocket   {settings.scores_url}")
+        typer.echo(f"scores      {settings.scores_url}")
+        serve = settings.serve
+        typer.echo(f"calls       ws://{serve.host}:{serve.port}, AudioSocket {serve.host}:{serve.audiosocket_port}")
         typer.echo(f"ClickHouse  {settings.clickhouse_url}")
         typer.echo(f"Kafka       {settings.bootstrap_servers}")
         typer.echo(f"logs        {settings.directory / 'logs'}")
@@ -302,6 +238,20 @@ def web(ready: Ready = None) -> None:
 
     settings = load()
     service.run(settings, ready, lambda stop, health: pages.serve_until(settings, stop, health.ready))
+
+
+@app.command()
+def serve(ready: Ready = None) -> None:
+    """Take calls from phone systems: Twilio, AudioSocket, AudioHook, Deepgram's clients, a browser's microphone."""
+    from streams import kafka, service
+    from streams.ingestion.routes import check_open
+    from streams.ingestion.server import serve_until
+    from streams.settings import load
+
+    settings = load()
+    check_open(settings.serve)
+    kafka.check(settings)
+    service.run(settings, ready, lambda stop, health: serve_until(settings, settings.serve, stop, health))
 
 
 @app.command()

@@ -1,4 +1,5 @@
-"""The websocket gateway: pushes what is committed to the topic `scores`, live or from a cursor (docs/gateway.md).
+"""The websocket gateway: pushes what is committed to the topic `scores`, live or from a cursor (docs/gateway.md). Who
+asks for it also gets interim results as they come; those cannot be had again, so they move no cursor.
 
 One thread reads Kafka and hands each batch to the event loop, waiting until it is dispatched. One task a client sends
 from its bounded backlog, so a stalled client delays nobody. A client with a cursor is first served by a reader of its
@@ -22,7 +23,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pydantic
 import uvloop
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_END, Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from prometheus_client import Counter, Gauge, Histogram
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -32,7 +33,7 @@ from websockets.http11 import Request, Response
 
 from schemas.errors import CalltideError
 from schemas.events import Score, decode
-from schemas.topics import SCORES
+from schemas.topics import SCORES, TRANSCRIPTS_INTERIM
 from streams import kafka
 from streams.settings import Settings
 from streams.subscriptions import (
@@ -90,6 +91,7 @@ CLIENTS = Gauge("calltide_gateway_clients", "Websocket clients that are live now
 PUSHED = Counter("calltide_gateway_events_pushed", "Events put into clients' backlogs")
 SLOW = Counter("calltide_gateway_slow_clients", "Clients closed because they were too slow")
 UNREADABLE = Counter("calltide_gateway_unreadable_records", "Records of the topic that are no event")
+MISSED = Counter("calltide_gateway_missed_interim", "Interim results that clients did not get because they are slow")
 LATENCY = Histogram(
     "calltide_end_to_end_seconds",
     "From the capture of an utterance's last sample to the push of its score",
@@ -264,11 +266,20 @@ class Gateway:
     It serves while `run()` runs, until `stop` is set.
     """
 
-    def __init__(self, settings: Settings, topic: str = SCORES, stop: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str = SCORES,
+        stop: threading.Event | None = None,
+        interim_topic: str = TRANSCRIPTS_INTERIM,
+    ) -> None:
         self.stop = stop or threading.Event()
         self.address = ""
         self._settings = settings
         self._topic = topic
+        self._interim_topic = interim_topic
+        self._interim: threading.Thread | None = None
+        """Reads interim results, once somebody has asked for them."""
         self._log = _TopicLog(settings, topic)
         self._positions: Positions = {}
         self._unread: Positions = {}
@@ -300,8 +311,10 @@ class Gateway:
             live.cancel()
             self.stop.set()
             await self._close(server)
-            # A cancelled run still waits for its thread, which ends within a poll.
+            # A cancelled run still waits for its threads, which end within a poll.
             await asyncio.wait({reader})
+            if self._interim is not None:
+                await asyncio.to_thread(self._interim.join)
 
     async def _bind(self) -> Server:
         gateway = self._settings.gateway
@@ -384,6 +397,23 @@ class Gateway:
         finally:
             consumer.close()
 
+    def _follow_interim(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Read interim results from now on until stopped. Without them the gateway does all else."""
+        log_ = _TopicLog(self._settings, self._interim_topic)
+        try:
+            consumer = log_.consumer(dict.fromkeys(range(log_.partitions()), OFFSET_END))
+        except CalltideError as error:
+            log.warning("no interim results: %s", error)
+            return
+        try:
+            while not self.stop.is_set():
+                messages = _read(consumer, 0.2)
+                records = [record for message in messages if not message.error() and (record := _record(message))]
+                if records:
+                    loop.call_soon_threadsafe(self._offer_interim, records)
+        finally:
+            consumer.close()
+
     def _answers(self, consumer: Consumer) -> bool:
         try:
             consumer.list_topics(self._topic, timeout=1.0)
@@ -433,6 +463,20 @@ class Gateway:
                 slow.append(client)
         self._end_slow(slow)
 
+    def _offer_interim(self, records: Sequence[Record]) -> None:
+        """To who asks for it, with the cursor where the client is; not to a client that has much waiting for it."""
+        now = datetime.now(UTC)
+        for record in records:
+            for client in self._clients:
+                if not client.wanted.wants(record.event):
+                    continue
+                if len(client.backlog) > self._settings.gateway.queue // 2:
+                    MISSED.inc()
+                    continue
+                cursor = str(Cursor(self._topic, client.positions(self._positions)))
+                client.put(event_message(record, cursor, now), subject(record.event))
+                PUSHED.inc()
+
     def _tell(self, kind: str, **fields: Any) -> None:
         """A message of the gateway's own to all clients."""
         slow = []
@@ -480,6 +524,11 @@ class Gateway:
     def _join(self, client: _Client, positions: Positions) -> None:
         client.ahead = {at: offset for at, offset in positions.items() if offset > self._positions[at]}
         self._clients.add(client)
+        if "interim" in client.wanted.kinds and (self._interim is None or not self._interim.is_alive()):
+            # Not one of the event loop's threads: those are as many as read from cursors at one time.
+            loop = asyncio.get_running_loop()
+            self._interim = threading.Thread(target=self._follow_interim, args=(loop,), name="interim", daemon=True)
+            self._interim.start()
         CLIENTS.set(len(self._clients))
 
     def _leave(self, client: _Client) -> None:

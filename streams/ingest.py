@@ -13,6 +13,8 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,6 +38,8 @@ LINGER_MS: Final = 20
 """Judgement: a fifth of a packet's own length; what waits for it shares a request, which costs the broker as much as
 what is in it (docs/benchmarks.md, 200 calls)."""
 MAXIMUM_SPEED: Final = float("inf")
+NEXT_S: Final = 0.1
+"""Judgement: how often the next recording is asked for while there is none yet."""
 
 
 @dataclass(slots=True)
@@ -50,6 +54,13 @@ class Call:
     records: int = 0
     ended: bool = False
     error: str | None = None
+    """What is wrong with the recording; what came before it was sent."""
+    unsent: bool = True
+    """Whether packets are still to be sent."""
+    interrupted: bool = False
+    acknowledged: int = 0
+    lost: int = 0
+    """Records that Kafka has answered for; those of them, and of those it had no room for, that it did not take."""
     stream: Iterator[Packet] = field(default_factory=lambda: iter(()))
 
 
@@ -96,6 +107,7 @@ class Ingest:
         self.stop = threading.Event()
         self.give_up_at = float("inf")
         """When, after a stop, to wait no longer for room in the producer's queue, monotonic seconds."""
+        self.settled: Callable[[Call], None] = lambda _call: None
         self.failures = 0
         self.failure = ""
 
@@ -111,18 +123,45 @@ class Ingest:
         When `stop` is set, calls that have begun are ended properly (reason `interrupted`) and the rest is not begun.
         Raises CalltideError if Kafka did not take every record or a file was damaged.
         """
+        self.send(iter(calls), len(calls), speed, stop, progress)
+        damaged = [call.error for call in calls if call.error]
+        if damaged:
+            raise CalltideError("; ".join(damaged))
+
+    def send(
+        self,
+        calls: Iterator[Call | None],
+        at_once: int,
+        speed: float = 1.0,
+        stop: threading.Event | None = None,
+        progress: Callable[[Call], None] = lambda _call: None,
+        settled: Callable[[Call], None] = lambda _call: None,
+    ) -> None:
+        """As `run`, for calls that come as they are asked for, at most `at_once` at the same time.
+
+        `calls` gives None when there is none yet. `settled` is told of each call that was begun, once Kafka has
+        answered for all its records; a damaged recording is in its `error`. Raises CalltideError as soon as `calls`
+        does, and if Kafka did not take every record.
+        """
         stop = stop or threading.Event()
-        self.stop = stop
+        self.stop, self.settled = stop, settled
         start = time.monotonic()
-        due = [(start + call.delay_s, number, call) for number, call in enumerate(calls)]
-        heapq.heapify(due)
+        due: list[tuple[float, int, Call]] = []
         waiting: dict[int, tuple[Packet, float]] = {}
-        while due:
-            at, number, call = heapq.heappop(due)
-            early_s = at - time.monotonic()
-            if stop.wait(max(early_s, TICK_S)) if early_s > 0 else stop.is_set():
-                self._interrupt([call, *(later for _, _, later in due)], speed)
+        numbers = count()
+        more = True
+        while more or due:
+            more = more and self._fill(due, calls, at_once, start, numbers)
+            early_s = due[0][0] - time.monotonic() if due else NEXT_S
+            asking = more and len(due) < at_once
+            pause_s = max(min(early_s, NEXT_S) if asking else early_s, TICK_S)
+            if stop.wait(pause_s) if early_s > 0 else stop.is_set():
+                self._interrupt([call for _, _, call in due], speed)
                 break
+            if not due or early_s > pause_s:
+                self.producer.poll(0)
+                continue
+            _, number, call = heapq.heappop(due)
             if number not in waiting:
                 # Time in the call runs from the moment its first packet is due.
                 call.info = call.info.model_copy(update={"started_at": now()})
@@ -133,10 +172,11 @@ class Ingest:
             progress(call)
             try:
                 following = next(call.stream)
-            except StopIteration:
-                continue
-            except CalltideError as error:
-                call.error = str(error)
+            except (StopIteration, CalltideError) as end:
+                call.error = None if isinstance(end, StopIteration) else str(end)
+                call.unsent = False
+                del waiting[number]
+                self._settle(call)
                 continue
             waiting[number] = (following, begun)
             heapq.heappush(due, (begun + following.media_ms / 1_000 / speed, number, call))
@@ -146,9 +186,25 @@ class Ingest:
                 f"{left + self.failures} records did not reach Kafka at {self.settings.bootstrap_servers}"
                 f"{f' ({self.failure})' if self.failure else ''}; see that the broker runs and ingest the calls again"
             )
-        damaged = [call.error for call in calls if call.error]
-        if damaged:
-            raise CalltideError("; ".join(damaged))
+
+    def _fill(
+        self,
+        due: list[tuple[float, int, Call]],
+        calls: Iterator[Call | None],
+        at_once: int,
+        start: float,
+        numbers: Iterator[int],
+    ) -> bool:
+        """Take calls while there is room; False when there will be no more."""
+        while len(due) < at_once:
+            try:
+                call = next(calls)
+            except StopIteration:
+                return False
+            if call is None:
+                break
+            heapq.heappush(due, (max(start + call.delay_s, time.monotonic()), next(numbers), call))
+        return True
 
     def _send(self, call: Call, packet: Packet, speed: float) -> None:
         captured_ms = call.info.started_at.timestamp() * 1_000 + packet.media_ms / speed
@@ -160,7 +216,7 @@ class Ingest:
                     value=packet.value,
                     headers=[*packet.headers],
                     timestamp=round(captured_ms),
-                    on_delivery=self._delivered,
+                    on_delivery=partial(self._delivered, call),
                 )
                 break
             except BufferError:
@@ -170,18 +226,26 @@ class Ingest:
                     self.give_up_at = min(self.give_up_at, time.monotonic() + FLUSH_S)
                 if time.monotonic() >= self.give_up_at:
                     self.failures += 1
+                    call.lost += 1
                     return
             except KafkaException as error:
                 raise CalltideError(f"Kafka refuses the call: {error.args[0].str()}") from error
-        self.producer.poll(0)
         call.records += 1
         call.sent_ms = packet.media_ms
         call.ended = packet.headers[0][1] == b"call_ended"
+        self.producer.poll(0)
 
-    def _delivered(self, error: KafkaError | None, _message: Message) -> None:
+    def _delivered(self, call: Call, error: KafkaError | None, _message: Message) -> None:
         if error is not None:
             self.failures += 1
             self.failure = error.str()
+            call.lost += 1
+        call.acknowledged += 1
+        self._settle(call)
+
+    def _settle(self, call: Call) -> None:
+        if not call.unsent and call.acknowledged == call.records:
+            self.settled(call)
 
     def _interrupt(self, calls: Sequence[Call], speed: float) -> None:
         for call in calls:
@@ -189,3 +253,5 @@ class Ingest:
                 ended_at = call.info.started_at + timedelta(milliseconds=call.sent_ms)
                 ended = CallEnded(call=call.info, duration_ms=call.sent_ms, ended_at=ended_at, reason="interrupted")
                 self._send(call, Packet(*encode(ended), media_ms=call.sent_ms), speed)
+                call.unsent, call.interrupted = False, True
+                self._settle(call)

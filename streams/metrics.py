@@ -32,3 +32,18 @@ DELAY = Histogram(
 PAUSED = Gauge("calltide_lane_paused", "1 while the lane waits because the other one has work", LABELS)
 EFFORT = Gauge("calltide_effort", "0: full; each step up is less work for an utterance, because of lag", LABELS)
 REDUCED = Counter("calltide_reduced_utterances_total", "utterances processed with less than full effort", LABELS)
+INTERIM = Counter(
+    "calltide_interim_total",
+    "revisions of unfinished utterances: emitted, dropped, transcribed, or skipped (superseded, finished, old)",
+    ("stage", "what"),
+)
+INTERIM_FAILURES = Counter("calltide_interim_failures_total", "what went wrong in interim results", ("stage",))
+INTERIM_PROCESS = Histogram(
+    "calltide_interim_process_seconds", "time in the processor for interim results", ("stage",), buckets=SECONDS
+)
+INTERIM_DELAY = Histogram(
+    "calltide_capture_to_interim_seconds",
+    "from the last sample of an unfinished utterance to the record of its words",
+    ("stage",),
+    buckets=(0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0),
+)

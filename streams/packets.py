@@ -4,9 +4,11 @@
 the same utterances.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,17 @@ class Packet:
     headers: list[tuple[str, bytes]]
     value: bytes
     media_ms: int
+
+
+def roles_of(text: str | None) -> tuple[Role, ...] | None:
+    """`agent,customer` (or with `;` or `|` between them) as roles. Raises CalltideError for a role there is not."""
+    if not text:
+        return None
+    parts = tuple(part.strip() for part in re.split(r"[,;|]", text))
+    for part in parts:
+        if part not in get_args(Role):
+            raise CalltideError(f"unknown role {part!r}; use agent, customer or unknown, one for each channel")
+    return cast("tuple[Role, ...]", parts)
 
 
 def roles_for(audio: AudioFile, roles: tuple[Role, ...] | None) -> tuple[Role, ...]:

@@ -26,6 +26,7 @@ from streams import kafka, metrics
 from streams.checkpoint import Checkpoint, Consumed, Produced
 from streams.crashes import CrashRecord
 from streams.health import Health
+from streams.interim import beside
 from streams.overload import Ladder
 from streams.settings import Settings
 
@@ -107,6 +108,7 @@ class StageWorker:
                     # A lane waits for its first record only when none of the others has any.
                     waits = lane is self.lanes[0] and not any(other.worked for other in self.lanes[1:])
                     worked = lane.turn(POLL_S if waits else 0.0, held_back=worked) or worked
+                    lane.aside()
                 self._report(health)
             for lane in self.lanes:
                 lane.finish()
@@ -136,6 +138,8 @@ class _Lane:
         lag_s = worker.settings.runtime.reduce_at_lag_s
         if isinstance(worker.processor, Adjustable) and row.lane == "live" and lag_s:
             self.ladder = Ladder(1 + len(worker.processor.reduced), lag_s)
+        self.beside = beside(worker.settings, row, worker.processor)
+        """What is done for interim results."""
         self._life: _Life | None = None
         self._reason = "joining the group"
         self._began = 0.0
@@ -153,6 +157,12 @@ class _Lane:
     def partitions(self) -> Sequence[int]:
         """What it holds."""
         return list(self._life.checkpoint.partitions) if self._life else []
+
+    def aside(self) -> None:
+        """What is done for interim results, outside of turns and transactions."""
+        if self.beside is not None and self._life is not None and self._life.assigned:
+            lags = self.ladder is not None and self.ladder.step > 0
+            self.beside.turn(self._life.checkpoint, busy=lags or self._life.full)
 
     def turn(self, wait_s: float, held_back: bool) -> bool:
         """One turn; whether there were records. `held_back`: another lane has work, so this one only stays alive."""
@@ -187,6 +197,8 @@ class _Lane:
 
     def close(self) -> None:
         """Leave without committing. A static member does not leave the group, so a quick restart moves nothing."""
+        if self.beside is not None:
+            self.beside.close()
         if self._life is not None:
             self._life.close()
             self._life = None
@@ -249,6 +261,8 @@ class _Life:
         """How often the group has said so."""
         self.failure: Exception | None = None
         """Why partitions could not be taken over."""
+        self.full = False
+        """Whether the last turn took as many records as it may: more wait."""
         self.paused = False
         self.fenced = False
         """Whether the group has said that another took this member's place."""
@@ -341,6 +355,7 @@ class _Life:
                 raise _Rejoin("partitions were given anew while their records were being read")
         if self.failure is not None:
             raise self.failure
+        self.full = len(messages) >= self._most()
         batch = [consumed for message in messages if (consumed := self._consumed(message)) is not None]
         labels = self.lane.labels
         if batch:
@@ -472,6 +487,8 @@ class _Life:
                 metrics.DELAY.labels(*labels).observe(now - event.captured_at.timestamp())
                 if self.lane.ladder is not None and self.lane.ladder.step:
                     metrics.REDUCED.labels(*labels).inc()
+                if self.lane.beside is not None:
+                    self.lane.beside.finished(event)
 
     def _look(self) -> None:
         """Once in LOOK_S: what the metrics show that is not counted as it happens, and whether to work with less."""

@@ -23,6 +23,7 @@ from processors.emotion import Config as Emotion
 from processors.sentiment import Config as Sentiment
 from processors.vad import Config as Vad
 from schemas.errors import CalltideError
+from schemas.events import Role
 from schemas.topics import DEFAULT_PARTITIONS, Topic, topics
 from streams.profiles import Profile, ProfileSource
 
@@ -92,12 +93,49 @@ class Ingest(_Section):
     packet_ms: int = Field(100, ge=20, le=1_000, description="length of an audio packet")
 
 
+class Serve(_Section):
+    """Calls from phone systems."""
+
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8770, ge=0, le=65_535, description="port of the websocket protocols")
+    audiosocket_port: int = Field(8771, ge=0, le=65_535, description="port of AudioSocket")
+    audiosocket_networks: tuple[str, ...] = Field(
+        ("127.0.0.0/8", "::1/128"), description="from where AudioSocket, which has no keys, may come"
+    )
+    audiosocket_role: Role = Field(
+        "unknown", description="who is heard on AudioSocket's one channel; unknown: both, told apart by voice"
+    )
+    keys: dict[str, dict[str, str]] = Field(
+        {}, description='keys by protocol and tenant: {"twilio": {"acme": "…"}}; {"twilio": {}} lets nobody in'
+    )
+    open: tuple[str, ...] = Field(
+        (), description="protocols that take calls without a key from other machines too, and are meant to"
+    )
+    audiohook_secrets: dict[str, str] = Field(
+        {}, description="client secret (base64) by API key of Genesys: who has one must sign"
+    )
+    twilio_auth_token: str = Field("", description="auth token of the Twilio account: if set, streams must be signed")
+    calls: int = Field(2_000, ge=1, description="most calls at one time")
+    call_minutes: int = Field(240, ge=1, description="longest call")
+    idle_s: float = Field(60.0, gt=0, description="a connection that says nothing for so long is closed")
+    handshake_s: float = Field(10.0, gt=0, description="how long a new connection may take to begin a call")
+    grace_s: float = Field(10.0, ge=0, description="how long a call waits for its broken connection to come back")
+    message_kb: int = Field(64, ge=1, le=16_384, description="longest message")
+    buffer_s: float = Field(
+        10.0, gt=0, description="audio kept for each call while Kafka is slow; then the oldest goes"
+    )
+
+
 class Runtime(_Section):
     """The loop of every stage."""
 
     reduce_at_lag_s: float = Field(
         5.0, ge=0, description="seconds behind live calls from which ASR hears with less effort; 0: never"
     )
+    interim: Literal["never", "asked", "always"] = Field(
+        "asked", description="words before an utterance is finished: for no call, for those that ask, or for all"
+    )
+    interim_every_ms: int = Field(300, ge=100, description="shortest time between two revisions of an utterance")
 
 
 class Metrics(_Section):
@@ -135,6 +173,7 @@ class Settings(BaseSettings):
     gateway: Gateway = Gateway()
     web: Web = Web()
     ingest: Ingest = Ingest()
+    serve: Serve = Serve()
     runtime: Runtime = Runtime()
     metrics: Metrics = Metrics()
 

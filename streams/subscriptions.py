@@ -13,13 +13,13 @@ from datetime import datetime
 from typing import Any, Final
 
 from schemas.errors import CalltideError
-from schemas.events import CallEvent, Correction
+from schemas.events import CallEvent, Correction, Interim
 
 Positions = dict[int, int]
 """Partition → the next offset to be pushed."""
 
-KINDS: Final = ("score", "correction", "call_started", "call_ended", "progress")
-DEFAULT_KINDS: Final = KINDS[:-1]
+KINDS: Final = ("score", "correction", "call_started", "call_ended", "progress", "interim")
+DEFAULT_KINDS: Final = KINDS[:4]
 FILTERS: Final = ("call", "queue", "agent", "tenant")
 FIELDS: Final = (*FILTERS, "kinds", "from", "history")
 
@@ -159,8 +159,11 @@ class Subscription:
 
 
 def subject(event: CallEvent) -> tuple[str, ...]:
-    """(call, kind), and of a correction also of whom and of what it speaks: what a newer event of the same replaces."""
+    """(call, kind), of a correction also of whom and of what it speaks, of an interim result also the channel: what a
+    newer event of the same replaces."""
     same = event.call.call_id, event.kind
+    if isinstance(event, Interim):
+        return *same, str(event.channel)
     if isinstance(event, Correction):
         return *same, event.speaker, event.same_as or "", "" if event.same_as and event.role == "unknown" else "role"
     return same

@@ -30,6 +30,7 @@ from schemas.errors import CalltideError
 from schemas.topics import STAGES
 from streams import kafka, service
 from streams.health import Health
+from streams.ingestion.routes import check_open
 from streams.settings import Settings
 
 Report = Callable[[str], None]
@@ -42,6 +43,15 @@ BROKER_STOP_S: Final = 5.0
 BACKOFF_S: Final = (0.2, 5.0)
 """First and longest pause before a process is started again (judgement)."""
 BROKER: Final = "broker"
+PORTS: Final = (
+    "CALLTIDE_BROKER__PORT",
+    "CALLTIDE_CLICKHOUSE__PORT",
+    "CALLTIDE_GATEWAY__PORT",
+    "CALLTIDE_WEB__PORT",
+    "CALLTIDE_SERVE__PORT",
+    "CALLTIDE_SERVE__AUDIOSOCKET_PORT",
+)
+"""The settings of all it listens on, for who needs several of it on one machine."""
 
 RESTARTED = Counter("calltide_restarts_total", "times a process of `calltide up` was started again", ["process"])
 UP = Gauge("calltide_process_up", "1 while a process of `calltide up` runs", ["process"])
@@ -111,7 +121,7 @@ class Supervisor:
     def commands(self) -> dict[str, list[str]]:
         """Name → what comes behind the interpreter, in the order of the metrics ports. `--ready FILE` is appended."""
         commands = {row.name: ["stage", row.name] for row in STAGES}
-        commands |= {name: [name] for name in ("sink", "gateway", "web")}
+        commands |= {name: [name] for name in ("sink", "gateway", "web", "serve")}
         if self.settings.clickhouse.url is None:
             commands["clickhouse"] = ["clickhouse"]
         return {name: ["-m", "streams", *arguments] for name, arguments in commands.items()}
@@ -142,11 +152,13 @@ class Supervisor:
     def start(self) -> None:
         """Start everything; returns when all of it serves.
 
-        Raises CalltideError: the home is held, not writable or full; a port is taken; a part does not come up.
+        Raises CalltideError: the home is held, not writable or full; a port is taken; anyone could bring calls; a part
+        does not come up.
         """
         self._claim()
         commands = self.commands()
         self._check_ports(list(commands))
+        check_open(self.settings.serve)
         metrics = self.settings.metrics
         if metrics.port:
             self._metrics = service.serve_metrics(metrics.host, metrics.port, self.health)
@@ -262,9 +274,12 @@ class Supervisor:
             ) from error
 
     def _check_ports(self, names: list[str]) -> None:
+        serve = self.settings.serve
         wanted = [
             ("CALLTIDE_GATEWAY__PORT", self.settings.gateway.host, self.settings.gateway.port),
             ("CALLTIDE_WEB__PORT", self.settings.web.host, self.settings.web.port),
+            ("CALLTIDE_SERVE__PORT", serve.host, serve.port),
+            ("CALLTIDE_SERVE__AUDIOSOCKET_PORT", serve.host, serve.audiosocket_port),
         ]
         if self.settings.clickhouse.url is None:
             wanted.append(("CALLTIDE_CLICKHOUSE__PORT", "127.0.0.1", self.settings.clickhouse.port))

@@ -29,6 +29,7 @@ from schemas.events import (
     Word,
     encode,
 )
+from schemas.topics import TRANSCRIPTS_INTERIM
 from streams.gateway import Gateway
 from streams.settings import Settings
 
@@ -162,9 +163,9 @@ def settings_for(bootstrap: str, **gateway: Any) -> Settings:
 
 
 @contextmanager
-def serving(settings: Settings, topic: str) -> Iterator[Gateway]:
+def serving(settings: Settings, topic: str, interim_topic: str = TRANSCRIPTS_INTERIM) -> Iterator[Gateway]:
     """A gateway in a thread of its own, ready for clients inside the block; `address` says where."""
-    gateway = Gateway(settings, topic)
+    gateway = Gateway(settings, topic, interim_topic=interim_topic)
     ready = threading.Event()
     failures: list[BaseException] = []
 

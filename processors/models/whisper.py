@@ -41,6 +41,8 @@ Rejection = Literal["no_words", "no_speech", "phantom", "repetition"]
 _PACKAGED: Final = "tiny.en"
 _SHORT_S: Final = 15
 """Padding for all but long stretches, which are rare: 15 s is where VAD cuts. Less saves little and costs words."""
+_DRAFT_S: Final = 10
+"""Padding for the words of an unfinished utterance: two thirds of the cost, and hardly more errors (docs/asr.md)."""
 _DECODED_TOGETHER: Final = 8
 """Stretches in one decoder batch: the decoder's cost for each halves up to here and changes little beyond."""
 _TOKENS_PER_S: Final = 8
@@ -179,6 +181,7 @@ class WhisperCt2:
         name = folder.name if folder else model
         self.id = f"whisper-{name}-{compute_type}-beam{beam_size}" + (f"-{'-'.join(chosen)}" if chosen else "")
         self._beam_size = beam_size
+        self._paddings: tuple[int, ...] = (_SHORT_S, LONGEST_S)
         self._certainty = _CERTAINTY.get(model, ((1.0, 0.0), (1.0, 0.0)))
         self._languages = tuple(chosen) if self._whisper.model.is_multilingual else ("en",)
 
@@ -187,6 +190,12 @@ class WhisperCt2:
         other = copy.copy(self)
         other.id = self.id.replace(f"-beam{self._beam_size}", f"-beam{beam_size}")
         other._beam_size = beam_size
+        return other
+
+    def draft(self) -> "WhisperCt2":
+        """The same weights for what is heard again soon: greedy, and padded to less where that is enough."""
+        other = self.with_beam(1)
+        other._paddings = (_DRAFT_S, *self._paddings)
         return other
 
     def transcribe(self, audio: Sequence[NDArray[np.float32]], contexts: Sequence[str] = ()) -> list[Recognition]:
@@ -205,7 +214,7 @@ class WhisperCt2:
     def _encode(self, samples: NDArray[np.float32], context: str) -> _Encoded:
         if len(samples) > LONGEST_S * RATE:
             raise ValueError(f"{len(samples) / RATE:.1f} s of audio; Whisper hears at most {LONGEST_S} s at once")
-        padded_s = _SHORT_S if len(samples) <= _SHORT_S * RATE else LONGEST_S
+        padded_s = next(seconds for seconds in self._paddings if len(samples) <= seconds * RATE)
         features, frames = self._features(samples, padded_s)
         states = self._whisper.encode(features)
         language, probability = self._language(states)

@@ -18,6 +18,7 @@ from websockets.sync.client import connect
 
 from deploy.broker import free_port
 from streams.settings import load
+from streams.supervisor import PORTS
 
 ROOT = Path(__file__).parent.parent.parent
 READY_S = 120
@@ -46,7 +47,7 @@ class Stack:
 
     @property
     def scores_url(self) -> str:
-        return f"ws://127.0.0.1:{self.ports['GATEWAY']}/v1/scores"
+        return f"ws://127.0.0.1:{self.ports['CALLTIDE_GATEWAY__PORT']}/v1/scores"
 
     def calltide(self, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a command of the command line against this stack."""
@@ -129,11 +130,10 @@ def start(home: Path, **more: str) -> Stack:
     jars.mkdir(parents=True, exist_ok=True)
     if not (home / "kafka" / "jars").exists():
         (home / "kafka" / "jars").symlink_to(jars)
-    ports = {name: free_port() for name in ("BROKER", "CLICKHOUSE", "GATEWAY", "WEB")}
+    ports = {name: free_port() for name in PORTS}
     # A slow machine must not make ASR hear with less effort: the tests compare to the last digit.
     own = {"CALLTIDE_HOME": str(home), "CALLTIDE_RUNTIME__REDUCE_AT_LAG_S": "0", "PYTHONUNBUFFERED": "1"}
-    env = os.environ | own | more
-    env |= {f"CALLTIDE_{name}__PORT": str(port) for name, port in ports.items()}
+    env = os.environ | own | more | {name: str(port) for name, port in ports.items()}
     return Stack(home, env, popen(env, "up", stderr=None), ports)
 
 

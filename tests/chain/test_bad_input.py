@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from streams import samples
+from streams.supervisor import PORTS
 from tests.chain.support import ROOT, Stack, start, until
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -42,12 +43,28 @@ def test_what_is_no_recording(command: str, tmp_path: Path) -> None:
     (tmp_path / "text file ünïcödé.wav").write_text("no audio\n" * 1_000)
     soundfile.write(tmp_path / "one.wav", np.zeros(1), 16_000)
     soundfile.write(tmp_path / "six.wav", np.zeros((16_000, 6)), 16_000)
-    assert "no file" in said(calltide(command, tmp_path / "absent.wav"))
-    assert "is a directory" in said(calltide(command, tmp_path))
-    assert "is empty" in said(calltide(command, tmp_path / "empty.wav"))
-    assert "not audio" in said(calltide(command, tmp_path / "text file ünïcödé.wav"))
-    assert "nothing to hear" in said(calltide(command, tmp_path / "one.wav"))
-    assert "6 channels" in said(calltide(command, tmp_path / "six.wav"))
+    (tmp_path / "directory").mkdir()
+    # Where the results of an ingest lie.
+    home = {"CALLTIDE_HOME": str(tmp_path / "home")}
+    of_a_directory = {"analyze": "is a directory", "ingest": "no recordings in"}
+    assert "no file" in said(calltide(command, tmp_path / "absent.wav", **home))
+    assert of_a_directory[command] in said(calltide(command, tmp_path / "directory", **home))
+    assert "is empty" in said(calltide(command, tmp_path / "empty.wav", **home))
+    assert "not audio" in said(calltide(command, tmp_path / "text file ünïcödé.wav", **home))
+    assert "nothing to hear" in said(calltide(command, tmp_path / "one.wav", **home))
+    assert "6 channels" in said(calltide(command, tmp_path / "six.wav", **home))
+
+
+def test_a_directory_of_bad_recordings_is_a_line_for_each_and_a_row_in_the_results(tmp_path: Path) -> None:
+    for name in ("a.wav", "b.wav"):
+        (tmp_path / "calls" / "2026").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "calls" / "2026" / name).touch()
+    result = calltide("ingest", tmp_path / "calls", CALLTIDE_HOME=str(tmp_path / "home"))
+    assert result.returncode == 1
+    lines = [line for line in result.stderr.splitlines() if line.strip()]
+    assert len(lines) == 2 and all(line.startswith("calltide: ") and "is empty" in line for line in lines)
+    (results,) = (tmp_path / "home" / "ingest").glob("*.csv")
+    assert [row.split(",")[2] for row in results.read_text().splitlines()] == ["status", "failed", "failed"]
 
 
 @pytest.mark.models
@@ -79,6 +96,9 @@ def test_wrong_options_and_settings() -> None:
     assert "did you mean CALLTIDE_ASR__MODEL?" in said(calltide("analyze", path, CALLTIDE_ASR__MODLE="base"))
     assert "CALLTIDE_ASR__BEAM_SIZE" in said(calltide("analyze", path, CALLTIDE_ASR__BEAM_SIZE="wide"))
     assert "no stage hearing" in said(calltide("stage", "hearing"))
+    assert "nothing to send" in said(calltide("ingest"))
+    assert "--watch goes on until it is stopped" in said(calltide("ingest", "--watch", ROOT, "--dry-run"))
+    assert "no protocol fax" in said(calltide("load", "--protocol", "fax"))
 
 
 def test_a_model_that_cannot_be_had() -> None:
@@ -90,22 +110,23 @@ def test_kafka_and_clickhouse_out_of_reach() -> None:
     nowhere = {"CALLTIDE_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9", "CALLTIDE_CLICKHOUSE__URL": "http://127.0.0.1:9"}
     assert "no Kafka at 127.0.0.1:9" in said(calltide("ingest", samples.packaged(), **nowhere))
     assert "no Kafka at 127.0.0.1:9" in said(calltide("stage", "vad", **nowhere))
+    assert "no Kafka at 127.0.0.1:9" in said(calltide("serve", **nowhere))
     assert "no ClickHouse at 127.0.0.1:9" in said(calltide("query", "SELECT 1", **nowhere))
     assert "127.0.0.1:9" in said(calltide("topics", "check", **nowhere))
     line = said(calltide("listen", CALLTIDE_GATEWAY__PORT="9"))
     assert "no gateway" in line
 
 
-@pytest.mark.parametrize("part", ["BROKER", "CLICKHOUSE", "GATEWAY", "WEB"])
-def test_a_port_that_is_taken(part: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("setting", PORTS)
+def test_a_port_that_is_taken(setting: str, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        result = calltide("up", CALLTIDE_HOME=str(tmp_path), **{f"CALLTIDE_{part}__PORT": port})
+        result = calltide("up", CALLTIDE_HOME=str(tmp_path), **{setting: port})
     line = said(result)
     assert f"port {port} is taken" in line
-    assert f"CALLTIDE_{part}__PORT" in line
+    assert setting in line
 
 
 def test_a_home_that_cannot_be_written(tmp_path: Path) -> None:

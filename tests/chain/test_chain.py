@@ -36,7 +36,7 @@ def in_scores(stack: Stack, call_id: str) -> list[dict[str, Any]]:
     """The utterances of a call in the topic, as a read_committed reader sees them; doubles would show."""
     reader = Consumer(
         {
-            "bootstrap.servers": f"127.0.0.1:{stack.ports['BROKER']}",
+            "bootstrap.servers": f"127.0.0.1:{stack.ports['CALLTIDE_BROKER__PORT']}",
             "group.id": "test",
             "isolation.level": "read_committed",
             "enable.partition.eof": True,

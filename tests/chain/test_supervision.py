@@ -88,6 +88,7 @@ def settings_for(home: Path, bootstrap: str | None = None, metrics_port: int = 0
         name: getattr(base, name).model_copy(update={"port": free_port()})
         for name in ("broker", "clickhouse", "gateway", "web")
     }
+    ports["serve"] = base.serve.model_copy(update={"port": free_port(), "audiosocket_port": free_port()})
     more = {
         "home": home,
         "kafka": base.kafka.model_copy(update={"bootstrap_servers": bootstrap}),
@@ -266,10 +267,13 @@ def test_ctrl_c_in_the_middle_of_work_ends_everything_and_the_next_start_goes_on
     printed = wait_until_up(running)
     (line,) = (line for line in printed if line.startswith("metrics: all processes"))
     ports = [int(part.split()[-1]) for part in line.removeprefix("metrics: all processes ").split(", ")]
-    assert ports == list(range(port, port + 10))
+    assert ports == list(range(port, port + 11))
     for one in ports:
         assert (get(one, "/healthz")[0], get(one, "/readyz")[0]) == (200, 200), one
         assert "process_cpu_seconds_total" in get(one, "/metrics")[1]
+    assert get(running.ports["CALLTIDE_SERVE__PORT"], "/healthz") == (200, "ok\n"), "it takes calls"
+    told = running.calltide("load", "--protocol", "audiosocket", "--calls", "2", "--minutes", "0.05").stdout
+    assert "2 begun, 2 ended, 0 refused" in told
     running.calltide("ingest", samples.packaged(), "--call-id", "stopped", "--speed", "max")
     children = psutil.Process(running.process.pid).children(recursive=True)
     began = time.monotonic()

@@ -28,7 +28,7 @@ from schemas.errors import CalltideError
 from schemas.topics import STAGES
 from streams import stages
 from streams.settings import Settings, load
-from streams.supervisor import Supervisor
+from streams.supervisor import PORTS, Supervisor
 from tests.chaos import comparison, models
 from tests.chaos.comparison import Result
 from tests.chaos.kills import EVERYTHING_ONCE, ONE_ROUND, Kill, Killer, plan
@@ -246,8 +246,7 @@ def _settings() -> Settings:
         "CALLTIDE_RUNTIME__REDUCE_AT_LAG_S": "0",
         "OMP_NUM_THREADS": "1",
     }
-    for part in ("BROKER", "CLICKHOUSE", "GATEWAY", "WEB"):
-        os.environ[f"CALLTIDE_{part}__PORT"] = str(free_port())
+    os.environ |= {port: str(free_port()) for port in PORTS}
     load.cache_clear()
     return load()
 

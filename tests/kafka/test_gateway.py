@@ -24,12 +24,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from deploy.broker import Broker
 from deploy.topics import Topics
 from schemas.errors import CalltideError
-from schemas.events import CallInfo, Correction, Progress, encode
+from schemas.events import CallInfo, Correction, Interim, Progress, encode
 from schemas.topics import SCORES
 from streams.gateway import Gateway
 from streams.listen import latency_s, subscribe
 from tests.conftest import JARS
 from tests.scripted import Writer, call, ended, new_topic, score, serving, settings_for, started, values
+from tests.unit.stage_records import interim
 
 pytestmark = pytest.mark.kafka
 ROOT = Path(__file__).parent.parent.parent
@@ -218,6 +219,67 @@ def test_a_correction_is_pushed_in_its_place_live_from_a_cursor_and_with_history
             assert [message["type"] for message in await until_live(client)] == ["score"] * 3
 
     within(work())
+
+
+def test_interim_results_come_to_who_asks_and_leave_cursors_as_they_are(
+    kafka_bootstrap: str, topic: str, writer: Writer
+) -> None:
+    info = call("c1")
+    interim_topic = new_topic(kafka_bootstrap)
+    interim_writer = Writer(kafka_bootstrap, interim_topic)
+
+    async def until_interim(client: ClientConnection) -> dict[str, Any]:
+        """The gateway begins to read them when the first client asks: what was written before is not pushed."""
+        revision = 1
+        while True:
+            interim_writer.write(interim(info, 5_900, revision * 100, "charged twice"))
+            revision += 1
+            try:
+                async with asyncio.timeout(0.5):
+                    return await receive(client)
+            except TimeoutError:
+                pass
+
+    async def work(address: str) -> None:
+        async with (
+            connect(f"{address}?kinds=score,interim&call=c1") as asks,
+            connect(f"{address}?kinds=interim&call=c2") as other,
+            connect(address + "?queue=") as plain,
+        ):
+            for client in (asks, other, plain):
+                await receive(client)
+            writer.write(score(info, 0))
+            (final,) = await take(asks, 1)
+            told = await until_interim(asks)
+            assert (told["type"], told["event"]["text"]) == ("interim", "charged twice")
+            assert Interim.model_validate(told["event"]).identity == "c1/0/5900"
+            writer.write(score(info, 5_900))
+            while (message := await receive(asks))["type"] == "interim":
+                told = message
+            assert message["event"]["start_ms"] == 5_900
+            assert [one["type"] for one in await take(plain, 2)] == ["score", "score"]
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    await other.recv()
+        for cursor in (final["cursor"], told["cursor"]):
+            async with connect(f"{address}?kinds=score,interim&call=c1&from={quote(cursor)}") as client:
+                assert [one["event"]["start_ms"] for one in await until_live(client)] == [5_900]
+
+    with serving(settings_for(kafka_bootstrap), topic, interim_topic) as gateway:
+        within(work(gateway.address))
+
+
+def test_without_the_topic_of_interim_results_all_else_is_served(
+    kafka_bootstrap: str, topic: str, writer: Writer
+) -> None:
+    async def work(address: str) -> None:
+        async with connect(f"{address}?kinds=score,interim") as client:
+            await receive(client)
+            writer.write(score(call("c1"), 0))
+            assert [one["type"] for one in await take(client, 1)] == ["score"]
+
+    with serving(settings_for(kafka_bootstrap), topic, "no-such-topic") as gateway:
+        within(work(gateway.address))
 
 
 @pytest.mark.parametrize(

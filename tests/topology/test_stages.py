@@ -1,9 +1,10 @@
 """Each stage gives the same output and the same state, byte for byte, however its batches fall and wherever it dies."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain as joined
-from itertools import zip_longest
+from itertools import cycle, zip_longest
 from typing import Any
 
 import pytest
@@ -11,16 +12,17 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from processors import audio, vad
-from processors.base import Processor, Record, Step
+from processors.base import Processor, Record, Step, Unfinished
 from processors.models.silero import SileroVad
 from processors.vad import MARK_MS, Config, VoiceActivity
-from schemas.audio import AudioPacket
+from schemas.audio import BYTES_PER_SAMPLE, AudioPacket
 from schemas.events import (
     CallEnded,
     CallEvent,
     CallInfo,
     CallStarted,
     EmotionScored,
+    Interim,
     Segment,
     Turn,
     decode,
@@ -49,6 +51,7 @@ from tests.topology.stand_ins import (
     TELEPHONE,
     VAD_CONFIG,
     Format,
+    Restless,
     Said,
     StandIn,
     Telephone,
@@ -369,6 +372,61 @@ def test_media_time_does_not_drift_whatever_happens_to_packets(
     ended, _ = events(running.target)[-1]
     assert isinstance(ended, CallEnded)
     assert (ended.missing_ms, ended.dropped_packets, ended.duration_ms) == (missing_ms, dropped, heard_ms)
+
+
+# Interim results
+
+
+@examples(120)
+@given(
+    calls=TELEPHONE,
+    pattern=PATTERNS,
+    accidents=ACCIDENTS,
+    asked=st.lists(st.booleans(), min_size=1, max_size=9),
+)
+@pytest.mark.usefixtures("brief")
+def test_looking_at_open_segments_changes_nothing(
+    calls: Telephone, pattern: list[tuple[int, int]], accidents: list[Accident], asked: list[bool]
+) -> None:
+    records = interleaved(calls.lines(), pattern)
+    processor = VoiceActivity(VAD_CONFIG, Restless())
+    running, answers, told = worker(VAD, processor, records), cycle(asked), list[tuple[Interim, bytes]]()
+
+    def look() -> None:
+        for _, _, state in running.checkpoint.states():
+            wanted: list[Unfinished] = []
+
+            def due(one: Unfinished, wanted: list[Unfinished] = wanted) -> bool:
+                wanted += [one] if (yes := next(answers)) else []
+                return yes
+
+            outputs = processor.provisional(state, due)
+            assert len(outputs) == len(wanted)
+            for one, output in zip(wanted, outputs, strict=True):
+                event = decode(dict(output.headers), output.value)
+                assert isinstance(event, Interim)
+                assert (event.start_ms, event.end_ms, event.revision) == (one.start_ms, one.end_ms, one.revision)
+                told.append((event, output.value))
+
+    for accident in accidents:
+        disturb(running, [accident])
+        look()
+    while not running.at_end:
+        running.turn(5)
+        look()
+    undisturbed = drained(worker(VAD, stand_in(VAD).build(), records))
+    assert_same(drained(running), undisturbed)
+    last_ms = max((one.timestamp_ms for one in records), default=0)
+    for one in (running, undisturbed):
+        one.source.records += [end(call_id, last_ms) for call_id in calls.lines()]
+    assert_same(drained(running), drained(undisturbed))
+    finished: dict[str, list[bytes]] = defaultdict(list)
+    for segment, value in segments(undisturbed.target):
+        finished[segment.identity].append(value)
+    for event, value in told:
+        # What is told begins as what comes of it does; that may be shorter, where it is cut at its longest.
+        assert any(value.startswith(whole[: len(value)]) for whole in finished[event.identity])
+        assert len(value) == (event.end_ms - event.start_ms) * event.rate // 1_000 * BYTES_PER_SAMPLE[event.codec]
 
 
 # The real VAD on real speech

@@ -9,7 +9,19 @@ from numpy.typing import NDArray
 
 from processors import audio
 from processors.base import Output, Processor, Record
-from schemas.events import CallEnded, CallEvent, CallInfo, CallStarted, Progress, Role, Segment, decode
+from schemas.events import (
+    CallEnded,
+    CallEvent,
+    CallInfo,
+    CallStarted,
+    Interim,
+    InterimWord,
+    Progress,
+    Role,
+    Segment,
+    Stretch,
+    decode,
+)
 from schemas.topics import stage
 from streams.memory import Log, Worker
 
@@ -34,6 +46,35 @@ def utterance(kind: type[E], info: CallInfo, start_ms: int = 0, length_ms: int =
     return kind(call=info, start_ms=start_ms, end_ms=start_ms + length_ms, **fields)
 
 
+def interim(
+    info: CallInfo, start_ms: int, length_ms: int, text: str = "", stable: int = 0, channel: int = 0
+) -> Interim:
+    """The open segment so far and its words, one after the other; the first `stable` of them are."""
+    words = text.split()
+    step = length_ms // max(len(words), 1)
+    return Interim(
+        call=info,
+        channel=channel,
+        start_ms=start_ms,
+        end_ms=start_ms + length_ms,
+        codec="pcm_s16le",
+        rate=16_000,
+        captured_at=STARTED_AT,
+        revision=length_ms // 100,
+        text=text,
+        words=tuple(
+            InterimWord(
+                text=word,
+                start_ms=start_ms + at * step,
+                end_ms=start_ms + (at + 1) * step,
+                confidence=0.5,
+                stable=at < stable,
+            )
+            for at, word in enumerate(words)
+        ),
+    )
+
+
 def noise(length_ms: int, seed: int = 0) -> NDArray[np.float32]:
     samples = np.random.default_rng(seed).normal(0, 0.1, length_ms * 16)
     return samples.astype(np.float32)
@@ -42,7 +83,7 @@ def noise(length_ms: int, seed: int = 0) -> NDArray[np.float32]:
 def record(event: CallEvent, sound: NDArray[np.float32] | None = None, *, in_value: bool = False) -> Record:
     """`event` as it comes from the log, with 16 kHz `sound` in the event's codec and rate."""
     value = None if in_value else b""
-    if isinstance(event, Segment) and not in_value:
+    if isinstance(event, Stretch) and not in_value:
         heard = noise(event.end_ms - event.start_ms, event.start_ms) if sound is None else sound
         value = audio.encode(audio.resample(heard, 16_000, event.rate), event.codec)
     output = Output.of(event, value)

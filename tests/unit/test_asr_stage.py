@@ -16,10 +16,10 @@ from processors.asr import Config, SpeechRecognition, build
 from processors.base import Record
 from processors.models.whisper import Recognition, Rejection, Word
 from schemas.errors import CalltideError
-from schemas.events import CallInfo, Correction, Role, Transcript, Turn
+from schemas.events import CallInfo, Correction, Interim, Role, Transcript, Turn
 from streams.corrections import Corrections
 from tests.scripted import score
-from tests.unit.stage_records import call, event_of, marks, noise, record, run, utterance
+from tests.unit.stage_records import call, event_of, interim, marks, noise, record, run, utterance
 
 
 class Counting:
@@ -85,8 +85,9 @@ class Saying:
 
     id = "saying"
 
-    def __init__(self, *lines: str, probability: float = 1.0) -> None:
+    def __init__(self, *lines: str, probability: float = 1.0, shift_s: float = 0.0) -> None:
         self.lines = lines
+        self.shift_s = shift_s
         self.probability = probability
         self.contexts: list[list[str]] = []
 
@@ -95,8 +96,56 @@ class Saying:
         return [self._one(self.lines[round(float(samples[0]) * 100)], samples) for samples in audio]
 
     def _one(self, line: str, samples: NDArray[np.float32]) -> Recognition:
-        words = tuple(Word(part, 0.1 * i, 0.1 * i + 0.1, 0.9) for i, part in enumerate(line.split()))
+        words = tuple(
+            Word(part, self.shift_s + 0.1 * i, self.shift_s + 0.1 * i + 0.1, 0.9) for i, part in enumerate(line.split())
+        )
         return Recognition(line, words, "en", 0.9, 0.0, None, self.probability)
+
+
+def revision(line: int, before: Interim | None, shift_s: float = 0.0, length_ms: int = 1_000) -> Interim:
+    """What is made of a revision in which `line` is heard, each word so much later than before."""
+    heard = record(interim(call(), 4_000, length_ms), np.full(length_ms * 16, line / 100, np.float32))
+    (event,) = SpeechRecognition(Saying(*REVISIONS, shift_s=shift_s)).revise([(before, heard)])
+    return event
+
+
+REVISIONS = ("", "the quick", "The quick, brown", "the quick crown fox", "quick brown fox")
+
+
+def stable(event: Interim) -> list[str]:
+    return [word.text for word in event.words if word.stable]
+
+
+def test_words_on_which_two_revisions_agree_are_stable() -> None:
+    first = revision(1, None)
+    assert (first.text, first.revision, stable(first)) == ("the quick", 10, [])
+    assert first.words[1].start_ms == 4_100
+    second = revision(2, first)
+    assert (second.text, stable(second)) == ("The quick, brown", ["The", "quick,"]), "punctuation and case do not count"
+    assert stable(revision(3, second)) == ["the", "quick"], "from the beginning on"
+    assert stable(revision(4, second)) == []
+
+
+def test_words_that_have_moved_are_not_stable() -> None:
+    first = revision(1, None)
+    assert stable(revision(1, first, 0.29)) == ["the", "quick"]
+    assert stable(revision(1, first, 0.3)) == []
+
+
+def test_only_revisions_of_the_same_segment_agree() -> None:
+    before = revision(1, None)
+    assert stable(revision(1, before.model_copy(update={"start_ms": 3_900}))) == []
+
+
+def test_an_unfinished_utterance_in_which_nothing_is_recognised_has_no_words() -> None:
+    heard = record(interim(call(), 4_000, 700, "old words"), noise(700))
+    (event,) = SpeechRecognition(Counting(rejected="no_speech")).revise([(None, heard)])
+    assert (event.text, event.words) == ("", ())
+
+
+def test_only_interim_records_are_revised() -> None:
+    with pytest.raises(CalltideError, match="a turn came where interim audio is read"):
+        SpeechRecognition(Counting()).revise([(None, record(utterance(Turn, call())))])
 
 
 def said(line: int, info: CallInfo, start_ms: int, **fields: Any) -> Record:

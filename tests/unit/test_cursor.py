@@ -149,7 +149,7 @@ def test_fields_restrict_any_within_all_across() -> None:
     assert subscription(queue=[""]).wants(started()), "an empty value asks for calls without a queue"
 
 
-def test_kinds_default_to_all_but_progress() -> None:
+def test_kinds_default_to_all_but_progress_and_interim_results() -> None:
     progress = Progress(call=info(), at_ms=1000)
     events = (started(), score(), corrected("speaker-2"), ended(), progress)
     assert [subscription().wants(event) for event in events] == [True, True, True, True, False]

@@ -1,6 +1,7 @@
 """Recordings as they come: what can be heard travels, and what cannot is refused in one line that says why."""
 
 import itertools
+import tracemalloc
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -152,6 +153,18 @@ def test_packets_tell_the_whole_call(tmp_path: Path) -> None:
         assert [packet.sample for packet in own] == [1_600 * number for number in range(11)]
         assert sum(packet.samples for packet in own) == 16_800
     assert [packet.media_ms for packet in audio] == sorted(packet.media_ms for packet in audio)
+
+
+def test_a_long_recording_takes_no_more_memory_than_a_short_one(tmp_path: Path) -> None:
+    path = written(tmp_path / "ten minutes.flac", 8_000, 600.0)
+    tracemalloc.start()
+    try:
+        seconds = sum(1 for packet in packets(call(path), open_audio(path), 1_000) if packet.headers[0][1] == b"audio")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert seconds == 600
+    assert peak < 2_000_000, "its samples are 19.2 MB as they are decoded"
 
 
 def test_a_truncated_file_is_heard_up_to_the_damage_and_said_to_be_damaged(tmp_path: Path) -> None:

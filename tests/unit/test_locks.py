@@ -39,6 +39,10 @@ def test_what_runs_the_tests_also_runs_the_demo() -> None:
     assert pins("base").items() <= pins("dev").items()
 
 
+def test_what_is_installed_for_tests_alone_changes_nothing_else() -> None:
+    assert not pins("interop").keys() & pins("dev").keys()
+
+
 @pytest.mark.parametrize(
     ("lock", "wanted"),
     [
@@ -92,7 +96,7 @@ def test_what_is_imported_is_what_is_declared() -> None:
     assert others - optional == declared
 
 
-@pytest.mark.parametrize("name", ["weights", "train-weights", "examples-faust"])
+@pytest.mark.parametrize("name", ["weights", "train-weights", "interop", "examples-faust"])
 def test_the_lock_has_what_its_list_asks_for(name: str) -> None:
     lines = (ROOT / "requirements" / f"{name}.in").read_text().splitlines()
     for requirement in (Requirement(line) for line in lines if not line.startswith("#")):

@@ -160,6 +160,15 @@ def test_the_table_has_a_row_for_every_setting() -> None:
     assert {row.replace("\\|", "").count("|") for row in rows} == {5}, "a cell must not be cut in two"
 
 
+def test_the_readme_has_the_table() -> None:
+    (shown,) = re.findall(
+        r"<!-- settings: made by `calltide settings --markdown` -->\n(.*)<!-- /settings -->",
+        (ROOT / "README.md").read_text(),
+        re.S,
+    )
+    assert shown == table()
+
+
 def sections() -> set[str]:
     """`CALLTIDE_ASR__` and its like, which a document may name as a group."""
     return {

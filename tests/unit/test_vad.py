@@ -25,7 +25,7 @@ from processors.vad import STATE as VAD_STATE
 from schemas import events
 from schemas.audio import BYTES_PER_SAMPLE, AudioPacket, Codec
 from schemas.errors import CalltideError
-from schemas.events import CallEnded, CallEvent, CallInfo, CallStarted, Progress, Segment
+from schemas.events import CallEnded, CallEvent, CallInfo, CallStarted, Mark, Progress, Segment
 
 Floats = NDArray[np.float32]
 START_MS = 1_790_000_000_000
@@ -441,6 +441,18 @@ def test_a_packet_of_before_a_reconnect_does_not_stop_the_new_sequence() -> None
     steps = feed(plain(), records)
     assert times(steps) == [(0, 0, 2_000, "end")]
     assert (end_of(steps).dropped_packets, end_of(steps).missing_ms) == (1, 0)
+
+
+def test_what_the_end_marker_tells_of_the_call_is_passed_on() -> None:
+    info = call_info()
+    marks = (Mark(at_ms=40), Mark(at_ms=90, name="menu"))
+    headers, value = events.encode(
+        CallEnded(call=info, duration_ms=1, ended_at=STARTED_AT, reason="interrupted", marks=marks)
+    )
+    *_, last = feed(plain(), [started(info), Record(info.call_id, "call_ended", dict(headers), value, START_MS)])
+    (end,) = read(last.outputs)
+    assert isinstance(end, CallEnded)
+    assert (end.ended_at, end.reason, end.marks) == (STARTED_AT, "interrupted", marks)
 
 
 def test_the_end_of_a_call_that_is_not_open_says_nothing() -> None:

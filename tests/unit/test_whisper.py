@@ -89,6 +89,16 @@ def test_turns_of_a_telephone_call_are_understood(
         check_words(heard, len(stretch) / RATE)
 
 
+def test_a_draft_understands_turns_nearly_as_well_and_hears_long_ones_to_their_end(
+    model: WhisperCt2, sample: NDArray[np.float32], turns: list[tuple[float, float, str]]
+) -> None:
+    draft, stretches = model.draft(), [cut(sample, start - 0.1, end + 0.1) for start, end, _ in turns]
+    heard = [one.text for one in draft.transcribe(stretches)]
+    assert word_error_rate([text for *_, text in turns], heard) < 0.3
+    whole = cut(sample, turns[0][0] - 0.1, turns[-1][1])
+    assert draft.transcribe([whole]) == model.transcribe([whole]), "what is long is padded as ever"
+
+
 def test_a_stretch_longer_than_the_short_padding_is_heard_to_its_end(
     model: WhisperCt2, sample: NDArray[np.float32], turns: list[tuple[float, float, str]]
 ) -> None:

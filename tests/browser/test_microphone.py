@@ -1,0 +1,139 @@
+"""examples/microphone.html in a real browser, whose microphone plays a recording, against the decoder."""
+
+import asyncio
+import shutil
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import soundfile
+from playwright.sync_api import Browser, expect
+from scipy.signal import correlate
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+
+from processors.audio import decode, resample
+from schemas.events import CallEnded, CallEvent, RunningScore, Score
+from streams.protocols.base import Audio, Began, Ended, Event
+from streams.protocols.microphone import Microphone, options
+from tests.unit.stage_records import STARTED_AT, call, interim, utterance
+
+PAGE = Path(__file__).parent.parent.parent / "examples" / "microphone.html"
+ENDED = CallEnded(call=call(), duration_ms=2_000, ended_at=STARTED_AT, reason="hangup")
+
+
+def score(start_ms: int, text: str) -> Score:
+    running = RunningScore(score=0, party_score=0, utterances=1)
+    return utterance(Score, call(), start_ms, text=text, running=running, pipeline_version="v1")
+
+
+@contextmanager
+def served(events: list[Event], enough: threading.Event, results: deque[CallEvent]) -> Iterator[str]:
+    """The page and the decoder behind one port; gives `host:port`. `enough` is set after 3 s of audio; what is put into
+    `results` is told with the next audio."""
+
+    def answer(_connection: ServerConnection, request: Request) -> Response | None:
+        if urlsplit(request.path).path == "/microphone":
+            return None
+        return Response(200, "OK", Headers({"Content-Type": "text/html", "Connection": "close"}), PAGE.read_bytes())
+
+    async def talk(connection: ServerConnection) -> None:
+        assert connection.request is not None
+        decoder = Microphone(options(urlsplit(connection.request.path).query), "call-1")
+        async for message in connection:
+            events.extend(decoder.receive(message))
+            if sum(len(event.samples) for event in events if isinstance(event, Audio)) >= 3 * 2 * 16_000:
+                enough.set()
+            if isinstance(events[-1], Ended):
+                results.append(ENDED)
+            while results:
+                decoder.heard(results.popleft())
+            for text in decoder.outbox:
+                await connection.send(text)
+            decoder.outbox.clear()
+            if decoder.finished:
+                return
+
+    ready = threading.Event()
+    places: list[Any] = []
+
+    async def run() -> None:
+        async with serve(talk, "127.0.0.1", 0, process_request=answer) as server:
+            places.extend((server.sockets[0].getsockname(), asyncio.get_running_loop(), asyncio.Event()))
+            ready.set()
+            await places[2].wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
+    thread.start()
+    try:
+        assert ready.wait(10)
+        yield "{}:{}".format(*places[0])
+    finally:
+        places[1].call_soon_threadsafe(places[2].set)
+        thread.join(10)
+
+
+@pytest.mark.timeout(60)
+def test_the_page_sends_what_the_microphone_hears_and_shows_what_comes_back(
+    chromium: Browser, test_data: Path, tmp_path: Path
+) -> None:
+    sound, rate = soundfile.read(test_data / "calls" / "stereo-10s.flac", dtype="float32")
+    recording = tmp_path / "microphone.wav"
+    soundfile.write(recording, sound[:, 0], rate, "PCM_16")
+    events: list[Event] = []
+    enough = threading.Event()
+    results: deque[CallEvent] = deque()
+    names = ("chromium", "chromium-browser", "google-chrome")
+    browser = chromium.browser_type.launch(
+        executable_path=next((found for name in names if (found := shutil.which(name))), None),
+        args=[
+            "--no-sandbox",
+            "--use-fake-ui-for-media-stream",
+            "--use-fake-device-for-media-stream",
+            f"--use-file-for-fake-audio-capture={recording}%noloop",
+        ],
+    )
+    try:
+        with served(events, enough, results) as address:
+            page = browser.new_page()
+            page.goto(f"http://{address}/?server=ws://{address}")
+            page.get_by_role("button", name="Start").click()
+            expect(page.get_by_role("status")).to_have_text("listening: call-1", timeout=10_000)
+            assert enough.wait(20)
+            so_far, finished = page.locator("#interim"), page.locator("li")
+            for length_ms, text in ((400, "Well"), (900, "Well then")):
+                results.append(interim(call(), 500, length_ms, text))
+                expect(so_far).to_have_text(text, timeout=10_000)
+            expect(so_far).to_have_css("color", "rgb(128, 128, 128)")
+            expect(finished).to_have_count(0)
+            results.append(score(500, "Well then."))
+            expect(finished).to_have_text(["Well then."], timeout=10_000)
+            expect(so_far).to_be_empty()
+            # The next utterance has begun when another one is finished.
+            results.append(interim(call(), 3_000, 200, "But"))
+            expect(so_far).to_have_text("But", timeout=10_000)
+            results.append(score(1_800, "Yes."))
+            expect(finished).to_have_text(["Well then.", "Yes."], timeout=10_000)
+            expect(so_far).to_have_text("But")
+            page.get_by_role("button", name="Stop").click()
+            expect(page.get_by_role("status")).to_have_text("ended", timeout=10_000)
+            expect(so_far).to_be_empty()
+    finally:
+        browser.close()
+    began = events[0]
+    assert isinstance(began, Began) and isinstance(events[-1], Ended)
+    heard = decode(b"".join(event.samples for event in events if isinstance(event, Audio)), "pcm_s16le")
+    spoken = resample(np.ascontiguousarray(sound[:, 0]), rate, began.rate)
+    assert 3 <= len(heard) / began.rate < 10
+    # Where it fits best, it is the recording.
+    at = int(np.argmax(correlate(spoken, heard, "full"))) - len(heard) + 1
+    first, last = max(at, 0), min(at + len(heard), len(spoken))
+    likeness = np.corrcoef(spoken[first:last], heard[first - at : last - at])[0, 1]
+    assert likeness > 0.95
