@@ -124,7 +124,7 @@ STAGES: Final = (
 
 FRAMES: Final = STAGES[0].reads
 
-_OTHER_READERS: Final = {SCORES: ("gateway", "sink"), TRANSCRIPTS_INTERIM: ("gateway", "serve")}
+_OTHER_READERS: Final = {SCORES: ("gateway", "sink", "serve"), TRANSCRIPTS_INTERIM: ("gateway", "serve")}
 
 
 def stage(name: str) -> Stage:

@@ -70,15 +70,6 @@ STOP_SECONDS: Final = 1.0
 KAFKA_SECONDS: Final = 5.0
 """Longest wait for an answer of Kafka's before it counts as unreachable."""
 
-LEADERLESS: Final = (
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.OFFSET_NOT_AVAILABLE,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError.UNKNOWN_LEADER_EPOCH,
-    KafkaError.FENCED_LEADER_EPOCH,
-)
-
 BATCH: Final = 500
 """Records read at once. Judgement: dispatching so many takes milliseconds, no client waits longer for its turn."""
 
@@ -140,7 +131,7 @@ class _TopicLog:
                 return {place.partition: future.result().offset for place, future in futures.items()}
             except KafkaException as error:
                 # A partition changes its leader, or has none yet: unlike reading, asking is not repeated by the client.
-                if error.args[0].code() not in LEADERLESS or time.monotonic() > deadline:
+                if error.args[0].code() not in kafka.LEADERLESS or time.monotonic() > deadline:
                     raise self._unreachable(error) from None
             time.sleep(0.05)
 

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 TOPICS: Final = (SCORES, TRANSCRIPTS_INTERIM)
 QUEUE: Final = 1_000
 """Finished events that wait for one connection. Judgement: an hour of talk."""
+LEADERS_S: Final = 30.0
+"""How long new topics may take until they can be read. Judgement: half a second, and 10 s on a machine that is busy."""
 KAFKA_S: Final = 5.0
 """Longest wait for an answer of Kafka's."""
 
@@ -80,7 +82,7 @@ class Results:
                 **{"group.id": f"{self._settings.kafka.group_prefix}.serve", "fetch.wait.max.ms": 50},
             )
         )
-        deadline = time.monotonic() + KAFKA_S
+        deadline = time.monotonic() + LEADERS_S
         while True:
             try:
                 consumer.assign([place for topic in TOPICS for place in self._ends(consumer, topic)])
