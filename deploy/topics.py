@@ -25,12 +25,23 @@ from confluent_kafka.admin import (
 
 from schemas.errors import CalltideError
 from schemas.topics import Topic
-from streams.kafka import LEADERLESS
 
 ANSWER_SECONDS = 5.0
 """Judgement: a cluster that does not answer a metadata request for so long is not there."""
 LEADERS_SECONDS = 60.0
 """Judgement: the embedded broker takes half a second for the table's partitions, and 10 s on a machine that is busy."""
+LEADERLESS = (
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.OFFSET_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError._NOENT,
+    KafkaError._TIMED_OUT,
+)
+"""What is said of a partition that is about to have a leader, or another one. Asking for offsets is not repeated by the
+client, unlike reading."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 
+from deploy.topics import LEADERLESS
 from schemas.errors import CalltideError
 from schemas.events import Score, decode
 from schemas.topics import SCORES, TRANSCRIPTS_INTERIM
@@ -131,7 +132,7 @@ class _TopicLog:
                 return {place.partition: future.result().offset for place, future in futures.items()}
             except KafkaException as error:
                 # A partition changes its leader, or has none yet: unlike reading, asking is not repeated by the client.
-                if error.args[0].code() not in kafka.LEADERLESS or time.monotonic() > deadline:
+                if error.args[0].code() not in LEADERLESS or time.monotonic() > deadline:
                     raise self._unreachable(error) from None
             time.sleep(0.05)
 

@@ -27,18 +27,6 @@ REFUSED: Final = (
     KafkaError._INVALID_ARG,
 )
 """What a person has to mend."""
-LEADERLESS: Final = (
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.OFFSET_NOT_AVAILABLE,
-    KafkaError.UNKNOWN_LEADER_EPOCH,
-    KafkaError.FENCED_LEADER_EPOCH,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError._NOENT,
-    KafkaError._TIMED_OUT,
-)
-"""What is said of a partition that is about to have a leader, or another one. Asking for offsets is not repeated by the
-client, unlike reading."""
 FENCED: Final = (KafkaError._FENCED, KafkaError._FATAL, KafkaError.FENCED_INSTANCE_ID)
 """Another took the transactional id or the group member. A consumer says no more than that it is a fatal error, in a
 message whose `fatal()` is false."""
