@@ -1,11 +1,8 @@
 """A real recording as the messages of phone systems, and what the chain hears in the records that come of them."""
 
-import asyncio
 import base64
 import json
-import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +14,7 @@ from processors.audio import encode
 from processors.base import Record
 from schemas.events import Role, Score
 from streams.analyze import Analysis, Analyzer
-from streams.health import Health
-from streams.ingestion.server import Switchboard
-from streams.settings import Serve, Settings, load
+from streams.settings import load
 
 SECONDS: Final = 20
 RATE: Final = 8_000
@@ -66,24 +61,6 @@ def utterances(analysis: Analysis) -> list[dict[str, Any]]:
 def said(score: Score) -> dict[str, Any]:
     """One utterance."""
     return score.model_dump(mode="json", exclude={"call", "captured_at"})
-
-
-@asynccontextmanager
-async def served(settings: Settings, results: bool, **fields: Any) -> AsyncIterator[str]:
-    """A running server on free ports; gives its address."""
-    stop, health = threading.Event(), Health()
-    serving = Serve.model_validate({"port": 0, "audiosocket_port": 0, **fields})
-    switchboard = Switchboard(settings, serving, stop, results)
-    running = asyncio.create_task(switchboard.run(health))
-    ready = asyncio.create_task(asyncio.to_thread(health.serving.wait, 30))
-    await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
-    if running.done():
-        running.result()
-    try:
-        yield f"ws://127.0.0.1:{switchboard.port}"
-    finally:
-        stop.set()
-        await running
 
 
 def twilio(recording: Recording, call_sid: str, stream_sid: str = "MZ1") -> Iterator[str]:

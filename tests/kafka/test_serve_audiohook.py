@@ -17,7 +17,8 @@ from schemas.events import CallEnded, Score, decode
 from schemas.topics import DEFAULT_PARTITIONS, SCORES, STAGES, TOPICS
 from streams.runtime import StageWorker
 from streams.settings import Settings, load
-from tests.telephony import Genesys, Recording, interleaved, said, served
+from tests.calling import served
+from tests.telephony import Genesys, Recording, interleaved, said
 from tests.workers import Reader
 
 pytestmark = [pytest.mark.kafka, pytest.mark.models, pytest.mark.slow]
@@ -71,8 +72,8 @@ def test_a_recording_gives_what_analyze_hears(settings: Settings, recording: Rec
 
     async def stream() -> None:
         async with (
-            served(settings, results=True, keys={"audiohook": {"acme": KEY}}) as address,
-            connect(f"{address}/audiohook", additional_headers=headers) as socket,
+            served(settings, keys={"audiohook": {"acme": KEY}}) as switchboard,
+            connect(f"ws://127.0.0.1:{switchboard.port}/audiohook", additional_headers=headers) as socket,
         ):
             await socket.send(client.open(conversation))
             opened = await answer(socket)

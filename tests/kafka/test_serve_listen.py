@@ -26,10 +26,9 @@ from schemas.events import CallEvent, CallInfo, Interim, RunningScore, Score, en
 from schemas.topics import SCORES, STAGES, TOPICS, TRANSCRIPTS_INTERIM
 from streams import kafka
 from streams.analyze import Analyzer
-from streams.health import Health
-from streams.ingestion.server import Switchboard
 from streams.runtime import StageWorker
-from streams.settings import Serve, Settings, load
+from streams.settings import Settings, load
+from tests import calling
 from tests.unit.stage_records import call, interim, utterance
 
 pytestmark = [pytest.mark.kafka, pytest.mark.models, pytest.mark.slow]
@@ -65,17 +64,8 @@ def settings(kafka_bootstrap: str, analyzer: Analyzer, tmp_path_factory: pytest.
 @asynccontextmanager
 async def served(settings: Settings, **fields: object) -> AsyncIterator[str]:
     """A running server on a free port; gives its address."""
-    stop, health = threading.Event(), Health()
-    serving = Serve.model_validate({"port": 0, "audiosocket_port": 0, "keys": {"listen": {"acme": KEY}}, **fields})
-    switchboard = Switchboard(settings, serving, stop)
-    running = asyncio.create_task(switchboard.run(health))
-    ready = asyncio.create_task(asyncio.to_thread(health.serving.wait, 30))
-    await asyncio.wait({running, ready}, return_when=asyncio.FIRST_COMPLETED)
-    try:
+    async with calling.served(settings, **{"keys": {"listen": {"acme": KEY}}, **fields}) as switchboard:
         yield f"ws://127.0.0.1:{switchboard.port}"
-    finally:
-        stop.set()
-        await running
 
 
 def deepgram(address: str, key: str = KEY) -> AsyncDeepgramClient:
