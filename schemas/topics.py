@@ -4,6 +4,7 @@ A changer must know: all topics keyed by call id have the same partition count, 
 read from, so one call stays in one partition of every topic from its first frame to its last score.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -65,11 +66,19 @@ class Stage:
     reads_interim: str | None = None
     writes_interim: str | None = None
     """Topics of what is known of unfinished utterances, beside the chain and its transactions."""
+    namespace: str = ""
+    """What a replay puts before the names of its topics, groups and transactional ids; empty: the chain itself."""
 
     @property
     def id(self) -> str:
-        """The stage in its lane, as consumer groups, transactional ids and the changelog name it: vad, batch.vad."""
-        return self.name if self.lane == "live" else f"{self.lane}.{self.name}"
+        """The stage in its lane and namespace, as consumer groups, transactional ids and the changelog name it: vad,
+        batch.vad, replay.NAME.vad."""
+        return self.namespace + (self.name if self.lane == "live" else f"{self.lane}.{self.name}")
+
+    @property
+    def dead_letters(self) -> str:
+        """The topic of what the stage cannot process."""
+        return self.namespace + DEAD_LETTERS
 
     @property
     def state_topic(self) -> str:
@@ -88,6 +97,18 @@ class Stage:
             lane="batch",
             reads_interim=None,  # nobody waits for it
             writes_interim=None,
+        )
+
+    def in_replay(self, name: str) -> "Stage":
+        """The same stage, in the same lane, among the topics of a replay."""
+        prefix = replay_namespace(name)
+        return replace(
+            self,
+            reads=prefix + self.reads,
+            writes=prefix + self.writes,
+            reads_interim=None,  # nobody waits for it
+            writes_interim=None,
+            namespace=prefix,
         )
 
 
@@ -135,6 +156,25 @@ def stage(name: str) -> Stage:
 def lanes(row: Stage) -> tuple[Stage, Stage]:
     """A stage's row in every lane, the one that goes first first."""
     return row, row.in_batch()
+
+
+def replay_namespace(name: str) -> str:
+    """What the names of a replay's topics begin with."""
+    return f"replay.{name}."
+
+
+def replay_topics(rows: Sequence[Stage], partitions: int) -> tuple[Topic, ...]:
+    """What the stages of a replay read and write, `rows` being theirs in every lane.
+
+    Their records keep the times at which the audio was captured, so Kafka would delete them by any retention at once:
+    they stay until the replay is done.
+    """
+    chain = dict.fromkeys(name for row in rows for name in (row.reads, row.writes))
+    kept = [*chain, *dict.fromkeys(row.dead_letters for row in rows)]
+    return (
+        *(Topic(name, partitions, -1, "delete", "replay", ("replay",)) for name in kept),
+        *(Topic(row.state_topic, partitions, -1, "compact", "replay", ("replay",)) for row in rows),
+    )
 
 
 def frames(lane: Lane) -> str:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from processors.base import IDLE, Output, Processor, Record, Step
-from schemas.topics import DEAD_LETTERS, Stage
+from schemas.topics import Stage
 
 log = logging.getLogger(__name__)
 
@@ -330,6 +330,6 @@ class Checkpoint:
             consumed.record.call_id,
             Output(headers, consumed.record.value),
             consumed.record.timestamp_ms,
-            topic=DEAD_LETTERS,
+            topic=self.row.dead_letters,
             key=consumed.key,
         )

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ import typer
 from schemas.errors import CalltideError
 from streams.evaluation.command import evaluate
 from streams.ingestion import command as ingestion
+from streams.replay.command import app as replay_app
 
 if TYPE_CHECKING:
     from streams.dead_letters import Fate, Filter
@@ -38,6 +40,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(samples_app, name="samples")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(train_app, name="train")
+app.add_typer(replay_app, name="replay")
 app.command("eval")(evaluate)
 app.command()(ingestion.ingest)
 app.command()(ingestion.load)
@@ -185,12 +188,15 @@ def stage(
     name: Annotated[str, typer.Argument(help="vad, diarization, asr, emotion or sentiment")],
     slot: Slot = 0,
     ready: Ready = None,
+    replay: Annotated[str, typer.Option(hidden=True, help="name of the replay that it works for")] = "",
 ) -> None:
     """Run one worker of one stage."""
-    from schemas.topics import STAGES, lanes
+    from schemas.topics import STAGES, Stage, lanes
     from schemas.topics import stage as row_of
     from streams import kafka, service
     from streams.crashes import CrashRecord
+    from streams.replay import plan as plans
+    from streams.replay.run import give_way
     from streams.runtime import StageWorker
     from streams.settings import load
     from streams.stages import build
@@ -201,9 +207,13 @@ def stage(
     kafka.check(settings)
     # The model is loaded before the group is joined: a stage that cannot work takes no records.
     processor = build(settings, row_of(name))
-    crashes = CrashRecord(settings.directory / "run", f"{name}.{slot}")
+    rows: Sequence[Stage] = lanes(row_of(name))
+    if replay:
+        give_way()
+        rows = [row for row in plans.find(settings, replay).stages if row.name == name]
+    crashes = CrashRecord(settings.directory / "run", f"{rows[0].id}.{slot}")
     crashes.catch_fatal_signals()
-    service.run(settings, ready, StageWorker(settings, lanes(row_of(name)), processor, slot, crashes).run)
+    service.run(settings, ready, StageWorker(settings, rows, processor, slot, crashes).run)
 
 
 @app.command()
@@ -367,9 +377,9 @@ def _filter(stage: str | None, call: str | None, since: str | None) -> "Filter":
     from datetime import UTC, datetime
 
     from streams.dead_letters import Filter
-    from streams.dead_letters import since as moment
+    from streams.history import moment
 
-    return Filter(stage, call, None if since is None else moment(since, datetime.now(UTC)))
+    return Filter(stage, call, None if since is None else moment(since, "--since", datetime.now(UTC)))
 
 
 @dead_letters_app.command("list")

@@ -9,17 +9,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 
 from schemas.audio import BYTES_PER_SAMPLE, AudioPacket
 from schemas.errors import CalltideError
 from schemas.events import Segment, decode
 from schemas.topics import DEAD_LETTERS, LANES, frames
-from streams import kafka
+from streams import history, kafka
 from streams.settings import Settings
 
 if TYPE_CHECKING:
@@ -45,12 +45,9 @@ TRANSACTIONAL_ID: Final = "calltide.dead-letters"
 ANSWER_S: Final = 30.0
 TRANSACTION_MS: Final = 10_000
 """If this program is killed, stages that read what it was writing wait for so long."""
-STALLED_S: Final = 75.0
-"""A stage's transaction that nobody ends is aborted by Kafka after a minute (streams.runtime); until then nothing
-behind it in its partition can be read."""
 OVERTAKEN: Final = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH)
 """What a producer hears when another has taken its transactional id, from the coordinator or from a partition."""
-QUIET: Final = {"log_level": 0}
+QUIET: Final[dict[str, Any]] = {"log_level": 0}
 """What librdkafka has to say comes as one of our own errors."""
 BATCH_BYTES: Final = 8_000_000
 BATCH_LETTERS: Final = 200
@@ -59,7 +56,6 @@ ROWS: Final = 500
 """Judgement: more than anyone reads; 20,000 rows take half a minute to lay out."""
 LINE: Final = 200
 """Most characters of an error in the table."""
-_UNITS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,20 +130,6 @@ class Filter:
             and self.call in (None, letter.call)
             and (self.since_ms is None or letter.timestamp_ms >= self.since_ms)
         )
-
-
-def since(text: str, now: datetime) -> int:
-    """Unix milliseconds of `24h` (s, m, h, d before now) or of an ISO time, UTC if it names no zone.
-
-    Raises CalltideError for anything else.
-    """
-    try:
-        if text[-1:] in _UNITS and text[:-1].isdecimal():
-            return round((now - timedelta(seconds=int(text[:-1]) * _UNITS[text[-1]])).timestamp() * 1_000)
-        moment = datetime.fromisoformat(text)
-        return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
-    except (ValueError, OverflowError):
-        raise CalltideError(f"--since {text} is no time; give 90s, 30m, 24h, 7d or 2026-01-31T14:00Z") from None
 
 
 def parse_id(text: str) -> tuple[int, int]:
@@ -254,11 +236,7 @@ class DeadLetters:
         return faults + [_absent(place) for place in by_place]
 
     def _read(self, places: Iterable[tuple[int, int]] | None = None) -> Iterator[Message]:
-        """The committed records up to the high watermark as it is now, or those at these (partition, offset).
-
-        Not to the last stable offset, which is what a read_committed consumer is told when it asks for the watermark:
-        behind the transaction of a stage that is still open there may be a marker.
-        """
+        """The committed records up to the high watermark as it is now, or those at these (partition, offset)."""
         wanted = None if places is None else set(places)
         ranges = self._ranges()
         if wanted is not None:
@@ -268,42 +246,13 @@ class DeadLetters:
                 for number, offsets in limits.items()
                 if offsets
             }
-        left = {number: end for number, (first, end) in ranges.items() if end > first}
-        if not left:
-            return
-        group = {"group.id": TRANSACTIONAL_ID, "enable.partition.eof": True, "fetch.wait.max.ms": 10} | QUIET
-        consumer = Consumer(kafka.consumer(self._settings, **group))
-        try:
-            consumer.assign([TopicPartition(DEAD_LETTERS, number, ranges[number][0]) for number in left])
-            deadline = time.monotonic() + STALLED_S
-            while left:
-                if time.monotonic() > deadline:
-                    raise CalltideError(
-                        f"{DEAD_LETTERS} cannot be read to its end in partition {', '.join(map(str, sorted(left)))}: "
-                        "Kafka does not answer, or a stage hangs in a transaction; try again in a minute"
-                    )
-                for message in consumer.consume(BATCH_LETTERS, 0.1):
-                    error, (partition, offset) = message.error(), _place(message)
-                    if error is None:
-                        deadline = time.monotonic() + STALLED_S
-                        if offset < left.get(partition, 0) and (wanted is None or (partition, offset) in wanted):
-                            yield message
-                        offset += 1
-                    elif error.code() != KafkaError._PARTITION_EOF:
-                        if error.fatal() or not error.retriable():
-                            raise KafkaException(error)
-                        continue
-                    if offset >= left.get(partition, offset + 1):
-                        del left[partition]
-        finally:
-            consumer.close()
+        for message in history.read(self._settings, DEAD_LETTERS, ranges, **QUIET):
+            if wanted is None or _place(message) in wanted:
+                yield message
 
     def _ranges(self) -> dict[int, tuple[int, int]]:
         """Partition → (first offset, high watermark)."""
-        topic = self._admin.list_topics(timeout=ANSWER_S).topics.get(DEAD_LETTERS)
-        if topic is None:
-            raise CalltideError(f"there is no topic {DEAD_LETTERS}; create it with `calltide topics create`")
-        return kafka.ranges(self._admin, DEAD_LETTERS, topic.partitions, ANSWER_S)
+        return kafka.ranges(self._admin, DEAD_LETTERS, history.partitions(self._admin, DEAD_LETTERS), ANSWER_S)
 
     def _obstacles(self, letters: Sequence[Letter]) -> dict[str, str]:
         """Letter's id → why it cannot be redriven."""

@@ -136,7 +136,8 @@ class _Lane:
         """Whether the last turn had records."""
         self.ladder: Ladder | None = None
         lag_s = worker.settings.runtime.reduce_at_lag_s
-        if isinstance(worker.processor, Adjustable) and row.lane == "live" and lag_s:
+        # What a replay hears lags by days, and is to be heard as well as it was.
+        if isinstance(worker.processor, Adjustable) and row.lane == "live" and not row.namespace and lag_s:
             self.ladder = Ladder(1 + len(worker.processor.reduced), lag_s)
         self.beside = beside(worker.settings, row, worker.processor)
         """What is done for interim results."""

@@ -237,7 +237,8 @@ class _Batch:
 class Sink:
     """Consumer group → ClickHouse."""
 
-    def __init__(self, settings: Settings, slot: int = 0, topic: str = SCORES) -> None:
+    def __init__(self, settings: Settings, slot: int = 0, topic: str = SCORES, group: str = "sink") -> None:
+        """`group`: the consumer group, without the prefix of the settings."""
         self.settings = settings
         self.topic = topic
         self.client: Client | None = None
@@ -248,13 +249,13 @@ class Sink:
         self._away = ""
         """Why ClickHouse does not take rows now."""
         self._lag_at = 0.0
-        group = f"{settings.kafka.group_prefix}.sink"
+        self.group = f"{settings.kafka.group_prefix}.{group}"
         self.consumer = Consumer(
             kafka.consumer(
                 settings,
                 **{
-                    "group.id": group,
-                    "group.instance.id": f"{group}.{slot}",
+                    "group.id": self.group,
+                    "group.instance.id": f"{self.group}.{slot}",
                     "session.timeout.ms": settings.kafka.session_timeout_ms,
                     "heartbeat.interval.ms": settings.kafka.session_timeout_ms // 4,
                     # Says where a partition ends behind the marks of transactions: otherwise a lag of 0 is never seen.

@@ -335,7 +335,7 @@ class Supervisor:
             raise CalltideError(f"{one.name} does not start: {refusal} (log: {one.log})")
         one.refusal = refusal
         if deaths >= self.RESTARTS:
-            raise CalltideError(f"{one.name} keeps dying: {_last_words(one.log)}")
+            raise CalltideError(f"{one.name} keeps dying: {last_words(one.log)}")
         self.report(f"{one.name} ended with status {status}; it is started again (log: {one.log})")
 
     def _tend_broker(self) -> None:
@@ -397,7 +397,7 @@ class Supervisor:
         return next(one for one in self.services if one.name == name)
 
 
-def _last_words(log: Path) -> str:
+def last_words(log: Path) -> str:
     """The last lines of a process, a JSON line as its message and the last line of its exception."""
     words = []
     for line in last_lines(log, 3):

@@ -22,7 +22,8 @@ from schemas.errors import CalltideError
 from schemas.events import CallInfo, Segment, encode
 from schemas.topics import DEAD_LETTERS, topics
 from streams import cli, dead_letters, kafka
-from streams.dead_letters import REDRIVEN, TRANSACTIONAL_ID, DeadLetters, Filter, parse_id, since
+from streams.dead_letters import REDRIVEN, TRANSACTIONAL_ID, DeadLetters, Filter, parse_id
+from streams.history import moment
 from streams.settings import Settings
 from tests.workers import PARTITIONS, Found, Reader, Writer, create_topics, everything, settings_for, stage_for
 
@@ -423,7 +424,7 @@ def test_no_kafka_is_one_line(call: Callable[..., Run]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "moment"),
+    ("text", "wanted"),
     [
         ("24h", "2026-01-30T12:00:00+00:00"),
         ("90s", "2026-01-31T11:58:30+00:00"),
@@ -434,12 +435,12 @@ def test_no_kafka_is_one_line(call: Callable[..., Run]) -> None:
         ("2026-01-31T14:00Z", "2026-01-31T14:00:00+00:00"),
     ],
 )
-def test_a_time_is_an_age_or_iso(text: str, moment: str) -> None:
-    wanted = datetime.fromisoformat(moment).timestamp() * 1_000
-    assert since(text, datetime(2026, 1, 31, 12, tzinfo=UTC)) == wanted
+def test_a_time_is_an_age_or_iso(text: str, wanted: str) -> None:
+    wanted_ms = datetime.fromisoformat(wanted).timestamp() * 1_000
+    assert moment(text, "--since", datetime(2026, 1, 31, 12, tzinfo=UTC)) == wanted_ms
 
 
 @pytest.mark.parametrize("text", ["", "h", "1.5h", "yesterday", "99999999999d", "2026-13-01"])
 def test_what_is_no_time_is_said(text: str) -> None:
     with pytest.raises(CalltideError, match="is no time; give 90s"):
-        since(text, datetime(2026, 1, 31, tzinfo=UTC))
+        moment(text, "--since", datetime(2026, 1, 31, tzinfo=UTC))

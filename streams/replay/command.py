@@ -1,0 +1,276 @@
+"""`calltide replay`: what it says and asks; the work is in its neighbours."""
+
+import os
+import sys
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from schemas.errors import CalltideError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from streams.replay.plan import Plan, Survey, Wish
+    from streams.replay.run import Progress as State
+    from streams.settings import Settings
+
+app = typer.Typer(invoke_without_command=True, help="History again, through any stage, with any version.")
+
+SPEED: Final = {"vad": 300.0, "diarization": 60.0, "asr": 30.0, "emotion": 60.0, "sentiment": 1_000.0}
+"""Times real time from that stage on, on two cores: what a dry run reckons with (docs/replay.md)."""
+SHOWN: Final = 5
+"""Names in a line."""
+RESERVED: Final = ("resume", "list", "drop", "control")
+
+Since = Annotated[
+    str | None, typer.Option("--from", help="calls from then on: 7d (s, m, h, d ago) or an ISO time in UTC")
+]
+Until = Annotated[str | None, typer.Option("--to", help="calls until then")]
+Calls = Annotated[list[str] | None, typer.Option("--calls", help="these calls: names, with commas or given again")]
+Tenant = Annotated[list[str] | None, typer.Option(help="calls of this tenant (may be given again)")]
+Queue = Annotated[list[str] | None, typer.Option(help="calls of this queue (may be given again)")]
+
+
+@app.callback()
+def replay(
+    context: typer.Context,
+    since: Since = None,
+    until: Until = None,
+    calls: Calls = None,
+    tenant: Tenant = None,
+    queue: Queue = None,
+    everything: Annotated[bool, typer.Option("--all", help="all calls that Kafka still has")] = False,
+    from_stage: Annotated[str, typer.Option(help="first stage: vad, diarization, asr, emotion, sentiment")] = "vad",
+    to_stage: Annotated[str, typer.Option(help="last stage")] = "sentiment",
+    version: Annotated[str | None, typer.Option(help="pipeline version that its rows get")] = None,
+    name: Annotated[str | None, typer.Option(help="name of the replay (default: the version)")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="a setting that differs: asr.beam_size=1 (may be given again)")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="workers of each stage")] = 1,
+    speed: Annotated[str, typer.Option(help="max, or times real time: 1, 10")] = "max",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be done")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="leave its topics when it is done")] = False,
+) -> None:
+    """Hear or score old calls again, beside live work."""
+    if context.invoked_subcommand is not None:
+        return
+    from rich.console import Console
+
+    from streams import history
+    from streams.replay import plan as plans
+    from streams.settings import load
+
+    chain = plans.between(from_stage, to_stage)
+    if not (since or until or calls or tenant or queue or everything):
+        raise CalltideError("which calls? give --from, --to, --calls, --tenant or --queue, or --all")
+    if version is None:
+        raise CalltideError("give --version NAME: the pipeline version by which its scores are known")
+    live = load()
+    if version == live.pipeline_version:
+        raise CalltideError(f"live calls are written as version {version}; give another --version")
+    name = name or version
+    if not plans.NAME.fullmatch(name) or name in RESERVED:
+        raise CalltideError(f"{name!r} is no name of a replay; use letters, digits, . _ -, 64 at most, or give --name")
+    overrides = dict(map(_override, override or ()))
+    settings = _with(overrides, version)
+    now = datetime.now(UTC)
+    wish = plans.Wish(
+        history.moment(since, "--from", now) if since else None,
+        history.moment(until, "--to", now) if until else None,
+        frozenset(one.strip() for part in calls or () for one in part.split(",") if one.strip()),
+        frozenset(tenant or ()),
+        frozenset(queue or ()),
+    )
+    if wish.since_ms is not None and wish.until_ms is not None and wish.since_ms >= wish.until_ms:
+        raise CalltideError("--from is not before --to; turn them round")
+    pace = _speed(speed)
+    console = Console(stderr=True)
+    with console.status("looking for the calls") as status:
+        found = plans.survey(
+            settings,
+            wish,
+            chain[0],
+            lambda done, of: status.update(f"looking for the calls: {done:,} of {of:,} records"),
+        )
+    _tell_of(console, found, wish)
+    seconds = sum(call.duration_ms for call in found.calls) / 1_000
+    if dry_run:
+        factor = min(SPEED[row.name] for row in chain) if pace is None else pace
+        records = sum(end - first for source in found.sources.values() for first, end in source.values())
+        typer.echo(
+            f"{len(found.calls)} calls, {seconds:,.0f} s of audio, from at most {records:,} records of "
+            f"{' and '.join(found.sources)}; about {seconds / factor:,.0f} s of work"
+        )
+        return
+    plan = plans.Plan(
+        name=name,
+        version=version,
+        from_stage=from_stage,
+        to_stage=to_stage,
+        overrides=overrides,
+        speed=pace,
+        workers=workers,
+        keep=keep,
+        created_at=now,
+        calls=tuple(found.calls),
+        sources=found.sources,
+    )
+    plans.save(settings, plan)
+    _run(settings, plan, console)
+
+
+@app.command()
+def resume(name: Annotated[str, typer.Argument(help="name of the replay")]) -> None:
+    """Go on with a replay that was stopped or killed."""
+    from rich.console import Console
+
+    from streams.replay import plan as plans
+    from streams.settings import load
+
+    plan = plans.find(load(), name)
+    _run(_with(plan.overrides, plan.version), plan, Console(stderr=True))
+
+
+@app.command("list")
+def list_replays() -> None:
+    """The replays that are not done, or whose topics were kept."""
+    from confluent_kafka.admin import AdminClient
+
+    from streams import kafka
+    from streams.replay import plan as plans
+    from streams.settings import load
+
+    settings = load()
+    kafka.check(settings)
+    for name in plans.names(AdminClient(kafka.client(settings))):
+        plan = plans.find(settings, name)
+        typer.echo(
+            f"{name}: version {plan.version}, {plan.from_stage} to {plan.to_stage}, {len(plan.calls)} calls, "
+            f"{plan.audio_ms / 1_000:,.0f} s, begun {plan.created_at:%Y-%m-%d %H:%M} UTC"
+        )
+
+
+@app.command()
+def drop(name: Annotated[str, typer.Argument(help="name of the replay")]) -> None:
+    """Remove the topics of a replay. What it has written to ClickHouse stays."""
+    from streams.replay.run import remove
+    from streams.settings import load
+
+    remove(load(), name)
+    typer.echo(f"replay {name} is removed; its scores stay (`calltide drop-version` removes them)")
+
+
+def _override(text: str) -> tuple[str, str]:
+    """(variable, value) of `asr.beam_size=1`."""
+    from streams.settings import DELIMITER, PREFIX, names
+
+    key, equals, value = text.partition("=")
+    variable = PREFIX + key.strip().replace(".", DELIMITER).upper()
+    if not equals or variable not in names():
+        raise CalltideError(
+            f"--set {text}: no such setting; write it like asr.beam_size=1 (`calltide settings` has all)"
+        )
+    return variable, value.strip()
+
+
+def _with(overrides: dict[str, str], version: str) -> "Settings":
+    """The settings of a replay. They go into the environment, from where its workers have theirs."""
+    from streams.settings import load
+
+    os.environ.update(overrides)
+    os.environ["CALLTIDE_PIPELINE_VERSION"] = version
+    load.cache_clear()
+    return load()
+
+
+def _speed(text: str) -> float | None:
+    if text == "max":
+        return None
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = 0.0
+    if not 0.01 <= factor <= 1_000:
+        raise CalltideError(f"--speed {text}: give max, or times real time from 0.01 to 1000")
+    return factor
+
+
+def _tell_of(console: "Console", found: "Survey", wish: "Wish") -> None:
+    """What was found is not all that was wished. Raises CalltideError when it is nothing."""
+    if found.running:
+        console.print(f"{_named(found.running)}: not ended, left out", style="yellow", highlight=False)
+    if found.beheaded:
+        console.print(
+            f"{_named(found.beheaded)}: Kafka has deleted the beginning (CALLTIDE_KAFKA__RETENTION_HOURS), left out",
+            style="yellow",
+            highlight=False,
+        )
+    known = {call.call_id for call in found.calls} | {*found.running, *found.beheaded}
+    if absent := sorted(wish.calls - known):
+        raise CalltideError(f"no {_named(absent)} in Kafka; see that the names are right and the calls not too old")
+    if not found.calls:
+        raise CalltideError("no call that has ended is in this range; `calltide replay --all --dry-run` counts all")
+
+
+def _named(calls: list[str]) -> str:
+    more = f" and {len(calls) - SHOWN} more" if len(calls) > SHOWN else ""
+    return f"{'call' if len(calls) == 1 else f'{len(calls)} calls'} {', '.join(calls[:SHOWN])}{more}"
+
+
+def _run(settings: "Settings", plan: "Plan", console: "Console") -> None:
+    """Work with a bar, then say what was done."""
+    import signal
+
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from streams.replay.run import Replay, remove
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    began = time.monotonic()
+    try:
+        with ExitStack() as stack:
+            replaying = stack.enter_context(Replay(settings, plan))
+            bar = stack.enter_context(
+                Progress(
+                    TextColumn("{task.description}"),
+                    BarColumn(),
+                    TextColumn("{task.percentage:3.0f} %  {task.fields[facts]}"),
+                    TimeRemainingColumn(),
+                    console=console,
+                )
+            )
+            task = bar.add_task(f"replay {plan.name}", total=plan.audio_ms, facts="starting")
+            first: list[tuple[float, int]] = []
+
+            def tell(now: "State") -> None:
+                if now.media_ms and not first:
+                    first.append((time.monotonic(), now.media_ms))
+                rate = 0.0
+                if first and time.monotonic() > first[0][0]:
+                    rate = (now.media_ms - first[0][1]) / 1_000 / (time.monotonic() - first[0][0])
+                faults = f", {now.dead} dead letters" if now.dead else ""
+                faults += f", {now.restarts} restarts" if now.restarts else ""
+                facts = f"{now.ended}/{now.of_calls} calls, {now.utterances} utterances, {rate:,.0f}× real time{faults}"
+                bar.update(task, completed=now.media_ms, facts=facts)
+
+            done = replaying.run(tell)
+    except KeyboardInterrupt:
+        raise CalltideError(f"stopped; `calltide replay resume {plan.name}` goes on where it was") from None
+    seconds = time.monotonic() - began
+    if not plan.keep:
+        remove(settings, plan.name)
+    audio_s = plan.audio_ms / 1_000
+    typer.echo(
+        f"replayed {done.of_calls} calls, {audio_s:,.0f} s of audio, {done.utterances} utterances as version "
+        f"{plan.version} in {seconds:,.1f} s ({audio_s / seconds:,.1f}× real time, start and end included)"
+    )
+    if done.dead:
+        where = f"; they are in {plan.last.dead_letters}" if plan.keep else ""
+        sys.stderr.write(f"calltide: {done.dead} records could not be processed{where}\n")
+        raise typer.Exit(1)

@@ -1,0 +1,323 @@
+"""What a replay will do, decided before its first record: which calls, from which offsets, with which settings.
+
+Calls are found on the topic of scores: the marks of a call's start and end travel the whole chain, and there they lie
+among few other records. A changer must know: a call is replayed whole or not at all, so one that overlaps the wished
+time is taken from its start to its end, and one that has not ended, or of which Kafka has deleted the beginning, is
+left out and named.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from confluent_kafka import KafkaException, Producer
+from confluent_kafka.admin import AdminClient
+from pydantic import BaseModel, ConfigDict
+
+from deploy.topics import Topics
+from schemas.errors import CalltideError
+from schemas.events import CallEnded, CallInfo, decode
+from schemas.topics import SCORES, STAGES, Stage, Topic, lanes, replay_namespace, replay_topics, stage
+from streams import history, kafka
+from streams.settings import Settings
+
+SLACK_MS: Final = 60_000
+"""Judgement: so far a record's time may be from that of its neighbours: the clocks of several machines feed a topic."""
+PIECE: Final = 1_000_000
+"""Bytes of a plan in one record."""
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+"""What may stand in the name of a topic, and is short enough for one."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Call(_Frozen):
+    """A call to be replayed."""
+
+    call_id: str
+    partition: int
+    started_at: datetime
+    duration_ms: int
+    idle: bool
+    """Whether it ended because nothing more came of it."""
+
+
+class Plan(_Frozen):
+    """A replay, as it is kept in its topic `replay.NAME.plan`."""
+
+    name: str
+    version: str
+    from_stage: str
+    to_stage: str
+    overrides: dict[str, str]
+    """Settings that are not as in live work, by the names of their variables."""
+    speed: float | None
+    """Times real time; None: as fast as it goes."""
+    workers: int
+    """Of each stage."""
+    keep: bool
+    """Whether its topics stay when it is done."""
+    created_at: datetime
+    calls: tuple[Call, ...]
+    sources: dict[str, dict[int, tuple[int, int]]]
+    """Topic → partition → (first offset, offset behind the last)."""
+
+    @property
+    def namespace(self) -> str:
+        """What the names of its topics begin with."""
+        return replay_namespace(self.name)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The rows of its stages, in order, in each lane of which there is something to read."""
+        chain = between(self.from_stage, self.to_stage)
+        used = [at for at, row in enumerate(lanes(chain[0])) if self.sources.get(row.reads)]
+        return tuple(lanes(row)[at].in_replay(self.name) for row in chain for at in used)
+
+    @property
+    def last(self) -> Stage:
+        """The last stage, in the lane of live calls."""
+        return stage(self.to_stage).in_replay(self.name)
+
+    @property
+    def audio_ms(self) -> int:
+        """Length of its calls."""
+        return sum(call.duration_ms for call in self.calls)
+
+    def topics(self, partitions: int) -> tuple[Topic, ...]:
+        """Its topics, the one of the plan among them."""
+        return (*replay_topics(self.stages, partitions), plan_topic(self.name))
+
+
+def between(first: str, last: str) -> tuple[Stage, ...]:
+    """The chain from one stage to another. Raises CalltideError for names that are none, or that stand in the wrong
+    order."""
+    names = [row.name for row in STAGES]
+    for name in (first, last):
+        if name not in names:
+            raise CalltideError(f"no stage {name}; there are {', '.join(names)}")
+    if names.index(first) > names.index(last):
+        raise CalltideError(f"{last} comes before {first}; the order is {', '.join(names)}")
+    return STAGES[names.index(first) : names.index(last) + 1]
+
+
+def plan_topic(name: str) -> Topic:
+    """Where the plan of a replay is kept."""
+    return Topic(f"{replay_namespace(name)}plan", 1, -1, "delete", "replay", ("replay",))
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Which calls: those of the time from `since` to `until` (Unix milliseconds; None: all that there is), and of them
+    those of these names, tenants and queues (empty: any)."""
+
+    since_ms: int | None = None
+    until_ms: int | None = None
+    calls: frozenset[str] = frozenset()
+    tenants: frozenset[str] = frozenset()
+    queues: frozenset[str] = frozenset()
+
+    def wants(self, call: CallInfo) -> bool:
+        """Whether it is one of them, its time aside."""
+        return (
+            (not self.calls or call.call_id in self.calls)
+            and (not self.tenants or call.tenant in self.tenants)
+            and (not self.queues or call.queue in self.queues)
+        )
+
+
+@dataclass(slots=True)
+class Survey:
+    """What history has of the wished calls."""
+
+    calls: list[Call] = field(default_factory=list)
+    running: list[str] = field(default_factory=list)
+    """Calls that have not ended."""
+    sources: dict[str, dict[int, tuple[int, int]]] = field(default_factory=dict)
+    beheaded: list[str] = field(default_factory=list)
+    """Calls of which Kafka has deleted the beginning."""
+
+
+def survey(
+    settings: Settings, wish: Wish, first: Stage, tell: Callable[[int, int], None] = lambda _done, _of: None
+) -> Survey:
+    """Find the calls, and where stage `first` would read them. `tell` hears how many records were seen, of how many.
+
+    Raises CalltideError when Kafka does not answer.
+    """
+    kafka.check(settings)
+    admin = AdminClient(kafka.client(settings))
+    try:
+        found, running = _calls(settings, admin, wish, tell)
+        survey = Survey(running=sorted(running))
+        for row in lanes(first):
+            numbers = history.partitions(admin, row.reads)
+            ranges = kafka.ranges(admin, row.reads, numbers, history.ANSWER_S)
+            survey.sources[row.reads] = _source(admin, row.reads, ranges, found)
+        survey.beheaded = sorted(_beheaded(settings, admin, survey.sources, found))
+    except KafkaException as error:
+        raise CalltideError(f"Kafka: {error.args[0].str()}; see that it runs and try again") from error
+    gone = set(survey.beheaded)
+    survey.calls = [call for call in found if call.call_id not in gone]
+    return survey
+
+
+def _calls(
+    settings: Settings, admin: AdminClient, wish: Wish, tell: Callable[[int, int], None]
+) -> tuple[list[Call], set[str]]:
+    """(calls that have ended, names of those that have not) of the wished time."""
+    numbers = history.partitions(admin, SCORES)
+    ranges = dict(kafka.ranges(admin, SCORES, numbers, history.ANSWER_S))
+    if wish.since_ms is not None:
+        for number, offset in history.offsets_at(admin, SCORES, numbers, wish.since_ms - SLACK_MS).items():
+            low, high = ranges[number]
+            ranges[number] = (high if offset is None else max(low, offset), high)
+    total = sum(high - low for low, high in ranges.values())
+    open_calls: dict[str, CallInfo] = {}
+    found: dict[str, Call] = {}
+    passed: dict[int, bool] = {}
+    at: dict[int, set[str]] = {}
+
+    def enough(number: int) -> bool:
+        return passed.get(number, False) and not at.get(number)
+
+    for done, message in enumerate(history.read(settings, SCORES, ranges, enough=enough)):
+        if done % 1_000 == 0:
+            tell(done, total)
+        number, at_ms = kafka.partition_of(message), message.timestamp()[1]
+        passed[number] = wish.until_ms is not None and at_ms >= wish.until_ms + SLACK_MS
+        headers = {name: value for name, value in kafka.headers_of(message) if value is not None}
+        call_id = (message.key() or b"").decode(errors="replace")
+        # Two marks tell all there is to know; what lies between them is read only of calls that began before.
+        if headers.get("kind") != b"call_ended" and (call_id in open_calls or passed[number]):
+            continue
+        try:
+            event = decode(headers, message.value() or b"")
+        except (KeyError, ValueError):
+            continue  # what is no event was told by those who read it live
+        call = event.call
+        if not wish.wants(call):
+            continue
+        if not isinstance(event, CallEnded):
+            open_calls[call.call_id] = call
+            at.setdefault(number, set()).add(call.call_id)
+            continue
+        open_calls.pop(call.call_id, None)
+        at.get(number, set()).discard(call.call_id)
+        start_ms, end_ms = (round(moment.timestamp() * 1_000) for moment in (call.started_at, event.ended_at))
+        if (wish.since_ms is None or end_ms > wish.since_ms) and (wish.until_ms is None or start_ms < wish.until_ms):
+            found[call.call_id] = Call(
+                call_id=call.call_id,
+                partition=number,
+                started_at=call.started_at,
+                duration_ms=event.duration_ms,
+                idle=event.reason == "idle",
+            )
+    tell(total, total)
+    running = {
+        name
+        for name, call in open_calls.items()
+        if wish.until_ms is None or call.started_at.timestamp() * 1_000 < wish.until_ms
+    }
+    return sorted(found.values(), key=lambda call: (call.started_at, call.call_id)), running
+
+
+def _source(
+    admin: AdminClient, topic: str, ranges: Mapping[int, tuple[int, int]], calls: Sequence[Call]
+) -> dict[int, tuple[int, int]]:
+    """Where the calls' records lie, partition by partition: from the first call's start to the last one's end."""
+    source: dict[int, tuple[int, int]] = {}
+    for number, (low, high) in ranges.items():
+        here = [call for call in calls if call.partition == number]
+        if not here:
+            continue
+        from_ms = min(_start_ms(call) for call in here) - SLACK_MS
+        to_ms = max(_start_ms(call) + call.duration_ms for call in here) + SLACK_MS
+        first = history.offsets_at(admin, topic, [number], from_ms)[number]
+        behind = history.offsets_at(admin, topic, [number], to_ms)[number]
+        if first is not None:
+            source[number] = (max(first, low), high if behind is None else max(behind, low))
+    return source
+
+
+def _beheaded(
+    settings: Settings, admin: AdminClient, sources: Mapping[str, Mapping[int, tuple[int, int]]], calls: Sequence[Call]
+) -> set[str]:
+    """Calls of which the beginning is in none of the topics any more."""
+    doubtful: dict[int, dict[str, int]] = {}
+    for topic in sources:
+        numbers = sorted({call.partition for call in calls})
+        ranges = kafka.ranges(admin, topic, numbers, history.ANSWER_S)
+        cut = {number: (low, high) for number, (low, high) in ranges.items() if low > 0}
+        oldest = {
+            kafka.partition_of(message): message.timestamp()[1]
+            for message in history.read(settings, topic, cut, enough=lambda _number: True)
+        }
+        for call in calls:
+            if call.partition in cut and _start_ms(call) <= oldest.get(call.partition, _start_ms(call)) + SLACK_MS:
+                doubtful.setdefault(call.partition, {})[call.call_id] = _start_ms(call)
+    if not doubtful:
+        return set()
+    missing = {name for names in doubtful.values() for name in names}
+    for topic, source in sources.items():
+        where = {number: source[number] for number in doubtful if number in source}
+        for message in history.read(settings, topic, where):
+            if dict(kafka.headers_of(message)).get("kind") == b"call_started":
+                missing.discard((message.key() or b"").decode(errors="replace"))
+    return missing
+
+
+def _start_ms(call: Call) -> int:
+    return round(call.started_at.timestamp() * 1_000)
+
+
+def save(settings: Settings, plan: Plan) -> None:
+    """Write it to a topic of its own. Raises CalltideError when there is a replay of that name, or Kafka fails."""
+    topics = Topics(settings.bootstrap_servers, settings.kafka.client)
+    if plan_topic(plan.name).name not in topics.create([plan_topic(plan.name)]):
+        raise CalltideError(
+            f"there is a replay {plan.name}; go on with it by `calltide replay resume {plan.name}`, remove it with "
+            f"`calltide replay drop {plan.name}`, or give another --name"
+        )
+    text = plan.model_dump_json().encode()
+    pieces = [text[at : at + PIECE] for at in range(0, len(text), PIECE)]
+    producer = Producer(kafka.producer(settings))
+    for number, piece in enumerate(pieces, 1):
+        headers: list[tuple[str, str | bytes | None]] = [("piece", f"{number}/{len(pieces)}".encode())]
+        producer.produce(plan_topic(plan.name).name, piece, partition=0, headers=headers)
+    if producer.flush(history.ANSWER_S):
+        raise CalltideError("Kafka did not take the plan; see that it runs and try again")
+
+
+def find(settings: Settings, name: str) -> Plan:
+    """The plan of a replay. Raises CalltideError when there is none, or it was not written to its end."""
+    kafka.check(settings)
+    topic = plan_topic(name).name
+    admin = AdminClient(kafka.client(settings))
+    if topic not in admin.list_topics(timeout=history.ANSWER_S).topics:
+        known = ", ".join(names(admin)) or "none"
+        raise CalltideError(f"there is no replay {name}; of what was not removed there is: {known}")
+    ranges = kafka.ranges(admin, topic, [0], history.ANSWER_S)
+    text, last = b"", b""
+    for message in history.read(settings, topic, ranges):
+        text += message.value() or b""
+        last = dict(kafka.headers_of(message)).get("piece") or b""
+    number, _, of = last.partition(b"/")
+    if not last or number != of:
+        raise CalltideError(f"the plan of replay {name} is not whole; remove it with `calltide replay drop {name}`")
+    return Plan.model_validate_json(text)
+
+
+def names(admin: AdminClient) -> list[str]:
+    """The replays that there are."""
+    prefix, suffix = replay_namespace("").removesuffix("."), ".plan"
+    topics: Iterable[str] = admin.list_topics(timeout=history.ANSWER_S).topics
+    return sorted(
+        topic.removeprefix(prefix).removesuffix(suffix)
+        for topic in topics
+        if topic.startswith(prefix) and topic.endswith(suffix)
+    )

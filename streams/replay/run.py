@@ -1,0 +1,305 @@
+"""A replay at work: its topics, its feed, a process for each worker of its stages, and the sink; and its end.
+
+A changer must know: whatever ends this program, nothing is lost and nothing doubled. The feed, the stages and the sink
+each keep what they have done in Kafka, the plan lies there, too, and `resume` starts all of them again under the same
+names. A replay is done when the end of every call has come out of its last stage and the sink has written it.
+"""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import Popen, TimeoutExpired
+from typing import Final, Self
+
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from deploy.process import spawn
+from deploy.topics import Topics
+from schemas.errors import CalltideError
+from schemas.topics import SCORES
+from streams import history, kafka
+from streams.replay.feed import Feed
+from streams.replay.plan import Call, Plan, names, plan_topic
+from streams.settings import Settings
+from streams.sink import Sink
+from streams.supervisor import STOP_S, last_words
+
+NICE: Final = 10
+"""How much less of a core is due to a replay where live work wants it (judgement)."""
+DEATHS: Final = 5
+"""Judgement: what dies so often will not live."""
+AGAIN_S: Final = 1.0
+"""Pause before a worker that died is started again."""
+LOOK_S: Final = 1.0
+AHEAD: Final = 200_000
+"""Records that the feed may be ahead of the first stage. Judgement: 160 MB of telephone audio, minutes of work."""
+ANSWER_S: Final = 30.0
+
+Tell = Callable[["Progress"], None]
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far it is."""
+
+    of_calls: int
+    of_ms: int
+    ended: int = 0
+    media_ms: int = 0
+    """Audio whose last result is there."""
+    utterances: int = 0
+    dead: int = 0
+    """Records that a stage could not process."""
+    restarts: int = 0
+    copied: int = 0
+
+
+@dataclass(slots=True)
+class _Worker:
+    name: str
+    command: list[str]
+    log: Path
+    process: Popen[bytes] | None = None
+    deaths: int = 0
+    start_at: float = 0.0
+
+
+def give_way() -> None:
+    """Let live work go first. Linux shares the processor between sessions before it looks at processes, and a worker
+    has a session of its own: there, what counts is the session's own value."""
+    os.nice(NICE)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text(str(NICE))
+
+
+class Replay:
+    """Use as a context manager: its workers run inside the block."""
+
+    def __init__(self, settings: Settings, plan: Plan) -> None:
+        """`settings`: those of the replay, the plan's overrides and its version among them."""
+        self.settings = settings
+        self.plan = plan
+        self.feed = Feed(settings, plan)
+        ends_in_scores = plan.last.writes == f"{plan.namespace}{SCORES}"
+        self.sink = Sink(settings, topic=plan.last.writes, group=f"{plan.namespace}sink") if ends_in_scores else None
+        self.progress = Progress(len(plan.calls), plan.audio_ms)
+        self.admin = AdminClient(kafka.client(settings))
+        self.stop = threading.Event()
+        self._failure: BaseException | None = None
+        self._threads: list[threading.Thread] = []
+        self._workers: list[_Worker] = []
+        self._behind = False
+        self._ended: set[str] = set()
+        self._heard_ms: dict[str, int] = {}
+        self._last_look = 0.0
+        self._watch: Consumer | None = None
+
+    def __enter__(self) -> Self:
+        topics = Topics(self.settings.bootstrap_servers, self.settings.kafka.client)
+        topics.create(self.plan.topics(self.settings.kafka.partitions))
+        for part in ("run", "logs"):
+            (self.settings.directory / part).mkdir(parents=True, exist_ok=True)
+        stages = dict.fromkeys(row.name for row in self.plan.stages)
+        for name in stages:
+            for slot in range(self.plan.workers):
+                command = [sys.executable, "-m", "streams", "stage", name, "--slot", str(slot), "--replay"]
+                log = self.settings.directory / "logs" / f"{self.plan.namespace}{name}.{slot}.log"
+                log.unlink(missing_ok=True)
+                self._workers.append(_Worker(f"{name}.{slot}", [*command, self.plan.name], log))
+        self._watch = self._watching()
+        self._start("feed", lambda: self.feed.run(self.stop, lambda: self._behind))
+        if (sink := self.sink) is not None:
+            self._start("sink", lambda: sink.run(self.stop))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop.set()
+        running = [one.process for one in self._workers if one.process is not None]
+        for process in running:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+        deadline = time.monotonic() + STOP_S
+        for process in running:
+            try:
+                process.wait(max(0.1, deadline - time.monotonic()))
+            except TimeoutExpired:
+                process.kill()
+                process.wait()
+        for thread in self._threads:
+            thread.join(STOP_S)
+        if self._watch is not None:
+            self._watch.close()
+
+    def run(self, tell: Tell = lambda _progress: None) -> Progress:
+        """Work until all is done; `tell` hears of it several times a second.
+
+        Raises CalltideError for a worker that keeps dying, and what the feed or the sink raise.
+        """
+        while not self._done():
+            self._tend()
+            self._read()
+            if time.monotonic() - self._last_look >= LOOK_S:
+                self._last_look = time.monotonic()
+                self._look()
+            tell(self.progress)
+        return self.progress
+
+    def _start(self, name: str, work: Callable[[], object]) -> None:
+        def attempt() -> None:
+            try:
+                work()
+            except BaseException as error:  # the main thread says it
+                self._failure = error
+
+        thread = threading.Thread(target=attempt, name=f"replay {name}", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _tend(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        for one in self._workers:
+            if one.process is None:
+                if time.monotonic() >= one.start_at:
+                    one.process = spawn(
+                        one.command,
+                        output=one.log,
+                        env={
+                            **self.plan.overrides,
+                            "CALLTIDE_HOME": str(self.settings.directory),
+                            "CALLTIDE_PIPELINE_VERSION": self.plan.version,
+                            "CALLTIDE_METRICS__PORT": "0",
+                        },
+                    )
+            elif one.process.poll() is not None:
+                one.process, one.deaths, one.start_at = None, one.deaths + 1, time.monotonic() + AGAIN_S
+                self.progress.restarts += 1
+                if one.deaths >= DEATHS:
+                    raise CalltideError(
+                        f"{one.name} keeps dying: {last_words(one.log)}; mend it, then "
+                        f"`calltide replay resume {self.plan.name}`"
+                    )
+
+    def _watching(self) -> Consumer:
+        """A reader of what comes out, from the beginning: a replay that goes on must know what ended before."""
+        group = f"{self.settings.kafka.group_prefix}.{self.plan.namespace}watch"
+        consumer = Consumer(kafka.consumer(self.settings, **{"group.id": group}))
+        topics = dict.fromkeys((self.plan.last.writes, self.plan.last.dead_letters))
+        numbers = range(self.settings.kafka.partitions)
+        consumer.assign([TopicPartition(topic, number, 0) for topic in topics for number in numbers])
+        return consumer
+
+    def _read(self) -> None:
+        assert self._watch is not None
+        for message in self._watch.consume(1_000, 0.1):
+            if (error := message.error()) is not None:
+                if error.fatal() or not error.retriable():
+                    raise CalltideError(f"Kafka: {error.str()}; {self._resume}")
+                continue
+            if message.topic() != self.plan.last.writes:
+                self.progress.dead += 1
+                continue
+            kind = dict(kafka.headers_of(message)).get("kind")
+            call = (message.key() or b"").decode(errors="replace")
+            self._heard_ms[call] = max(self._heard_ms.get(call, 0), message.timestamp()[1])
+            if kind == b"call_ended":
+                self._ended.add(call)
+            elif kind not in (b"call_started", b"progress", b"correction"):
+                self.progress.utterances += 1
+        progress = self.progress
+        progress.copied = self.feed.copied
+        progress.ended = len(self._ended)
+        progress.media_ms = sum(map(self._done_ms, self.plan.calls))
+
+    def _done_ms(self, call: Call) -> int:
+        if call.call_id in self._ended:
+            return call.duration_ms
+        heard_ms = self._heard_ms.get(call.call_id, 0) - round(call.started_at.timestamp() * 1_000)
+        return min(max(heard_ms, 0), call.duration_ms)
+
+    @property
+    def _resume(self) -> str:
+        return f"`calltide replay resume {self.plan.name}` goes on where it stopped"
+
+    def _look(self) -> None:
+        """Hold the feed back while the first stage has enough to do, and free what every reader has read."""
+        try:
+            for at, row in enumerate(self.plan.stages):
+                group = f"{self.settings.kafka.group_prefix}.{row.id}"
+                read = self._committed(group, row.reads)
+                ends = kafka.ranges(self.admin, row.reads, read, ANSWER_S)
+                if at == 0:
+                    self._behind = sum(end - read[number] for number, (_, end) in ends.items()) > AHEAD
+                if not self.plan.keep:
+                    self._free(row.reads, {n: offset for n, offset in read.items() if offset > ends[n][0]})
+        except KafkaException as error:
+            if error.args[0].fatal():
+                raise CalltideError(f"Kafka: {error.args[0].str()}; {self._resume}") from error
+
+    def _free(self, topic: str, before: dict[int, int]) -> None:
+        old = [TopicPartition(topic, number, offset) for number, offset in before.items()]
+        for future in (self.admin.delete_records(old) if old else {}).values():
+            future.result(ANSWER_S)
+
+    def _committed(self, group: str, topic: str) -> dict[int, int]:
+        """Partition → committed offset, 0 where there is none."""
+        places = [TopicPartition(topic, number) for number in range(self.settings.kafka.partitions)]
+        asked = self.admin.list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(group, places)], request_timeout=ANSWER_S
+        )
+        return {place.partition: max(place.offset, 0) for place in asked[group].result().topic_partitions}
+
+    def _done(self) -> bool:
+        if not self.feed.done or len(self._ended) < len(self.plan.calls):
+            return False
+        if self.sink is None:
+            return True
+        written = self._committed(self.sink.group, self.sink.topic)
+        ends = kafka.ranges(self.admin, self.sink.topic, written, ANSWER_S)
+        # The marks of transactions are records, too, and nobody commits them: what counts is the last that was read.
+        return all(self._read_to(number) <= offset for number, offset in written.items() if ends[number][1])
+
+    def _read_to(self, number: int) -> int:
+        assert self._watch is not None
+        (place,) = self._watch.position([TopicPartition(self.plan.last.writes, number)])
+        return max(place.offset, 0)
+
+
+def remove(settings: Settings, name: str) -> None:
+    """Delete the topics and groups of a replay. Raises CalltideError when there is none, or Kafka refuses."""
+    kafka.check(settings)
+    admin = AdminClient(kafka.client(settings))
+    if name not in names(admin):
+        raise CalltideError(f"there is no replay {name}; `calltide replay list` shows what there is")
+    prefix = plan_topic(name).name.removesuffix("plan")
+    topics = [topic for topic in admin.list_topics(timeout=ANSWER_S).topics if topic.startswith(prefix)]
+    for future in admin.delete_topics(topics, operation_timeout=ANSWER_S).values():
+        with _known(KafkaError.UNKNOWN_TOPIC_OR_PART):
+            future.result(ANSWER_S)
+    mark = f"{settings.kafka.group_prefix}.{prefix}"
+    groups = [group.group_id for group in admin.list_consumer_groups().result(ANSWER_S).valid]
+    mine = [group for group in groups if group.startswith(mark)]
+    for future in (admin.delete_consumer_groups(mine) if mine else {}).values():
+        # Members that were killed hold theirs until their session ends; its offsets went with the topics.
+        with _known(KafkaError.NON_EMPTY_GROUP, KafkaError.GROUP_ID_NOT_FOUND):
+            future.result(ANSWER_S)
+    deadline = time.monotonic() + history.ANSWER_S
+    while any(topic.startswith(prefix) for topic in admin.list_topics(timeout=ANSWER_S).topics):
+        if time.monotonic() > deadline:
+            raise CalltideError(f"the topics {prefix}* do not go; see Kafka's log")
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def _known(*codes: int) -> Iterator[None]:
+    try:
+        yield
+    except KafkaException as error:
+        if error.args[0].code() not in codes:
+            raise CalltideError(f"Kafka: {error.args[0].str()}; try again") from error
