@@ -330,10 +330,10 @@ class Supervisor:
         one.ready.unlink(missing_ok=True)
         # An error in plain words, twice the same before it ever served: a setting, a port, a model. Trying on would
         # only keep whoever waits from reading it.
-        refusal = _refusal(one.log) if status == 1 else ""
-        if refusal and own_fault and not one.ever_served and refusal == one.refusal:
-            raise CalltideError(f"{one.name} does not start: {refusal} (log: {one.log})")
-        one.refusal = refusal
+        said = refusal(one.log) if status == 1 else ""
+        if said and own_fault and not one.ever_served and said == one.refusal:
+            raise CalltideError(f"{one.name} does not start: {said} (log: {one.log})")
+        one.refusal = said
         if deaths >= self.RESTARTS:
             raise CalltideError(f"{one.name} keeps dying: {last_words(one.log)}")
         self.report(f"{one.name} ended with status {status}; it is started again (log: {one.log})")
@@ -408,7 +408,7 @@ def last_words(log: Path) -> str:
     return f"{' | '.join(words)[-600:] or 'it left no log'} (log: {log})"
 
 
-def _refusal(log: Path) -> str:
+def refusal(log: Path) -> str:
     """The error in plain words by which a process ended (streams.cli); empty if it did not."""
     last = "".join(last_lines(log, 1))
     return last.removeprefix("calltide: ") if last.startswith("calltide: ") else ""

@@ -28,7 +28,7 @@ from streams.replay.feed import Feed
 from streams.replay.plan import Call, Plan, names, plan_topic
 from streams.settings import Settings
 from streams.sink import Sink
-from streams.supervisor import STOP_S, last_words
+from streams.supervisor import STOP_S, last_words, refusal
 
 NICE: Final = 10
 """How much less of a core is due to a replay where live work wants it (judgement)."""
@@ -97,6 +97,9 @@ class Replay:
         self._behind = False
         self._ended: set[str] = set()
         self._heard_ms: dict[str, int] = {}
+        self._behind_last: dict[int, int] = {}
+        """Partition → the offset behind the last record that came out. Not the end: marks of transactions lie there,
+        and nobody commits those."""
         self._last_look = 0.0
         self._watch: Consumer | None = None
 
@@ -178,13 +181,18 @@ class Replay:
                         },
                     )
             elif one.process.poll() is not None:
-                one.process, one.deaths, one.start_at = None, one.deaths + 1, time.monotonic() + AGAIN_S
-                self.progress.restarts += 1
-                if one.deaths >= DEATHS:
-                    raise CalltideError(
-                        f"{one.name} keeps dying: {last_words(one.log)}; mend it, then "
-                        f"`calltide replay resume {self.plan.name}`"
-                    )
+                self._died(one, one.process.returncode)
+
+    def _died(self, one: _Worker, status: int) -> None:
+        one.process, one.deaths, one.start_at = None, one.deaths + 1, time.monotonic() + AGAIN_S
+        self.progress.restarts += 1
+        # An error in plain words, twice: a setting or a model, and no new start mends it.
+        if (said := refusal(one.log) if status == 1 else "") and one.deaths > 1:
+            raise CalltideError(
+                f"{one.name} does not start: {said}; `calltide replay drop {self.plan.name}` removes this replay"
+            )
+        if one.deaths >= DEATHS:
+            raise CalltideError(f"{one.name} keeps dying: {last_words(one.log)}; {self._resume}")
 
     def _watching(self) -> Consumer:
         """A reader of what comes out, from the beginning: a replay that goes on must know what ended before."""
@@ -205,6 +213,7 @@ class Replay:
             if message.topic() != self.plan.last.writes:
                 self.progress.dead += 1
                 continue
+            self._behind_last[kafka.partition_of(message)] = (message.offset() or 0) + 1
             kind = dict(kafka.headers_of(message)).get("kind")
             call = (message.key() or b"").decode(errors="replace")
             self._heard_ms[call] = max(self._heard_ms.get(call, 0), message.timestamp()[1])
@@ -261,14 +270,7 @@ class Replay:
         if self.sink is None:
             return True
         written = self._committed(self.sink.group, self.sink.topic)
-        ends = kafka.ranges(self.admin, self.sink.topic, written, ANSWER_S)
-        # The marks of transactions are records, too, and nobody commits them: what counts is the last that was read.
-        return all(self._read_to(number) <= offset for number, offset in written.items() if ends[number][1])
-
-    def _read_to(self, number: int) -> int:
-        assert self._watch is not None
-        (place,) = self._watch.position([TopicPartition(self.plan.last.writes, number)])
-        return max(place.offset, 0)
+        return all(written[number] >= behind for number, behind in self._behind_last.items())
 
 
 def remove(settings: Settings, name: str) -> None:
