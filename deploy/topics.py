@@ -4,8 +4,9 @@ A changer must know: growing a topic's partitions sends later records of a runni
 never done by itself, only by `fix`, which people call when no calls run.
 """
 
+import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -28,8 +29,9 @@ from schemas.topics import Topic
 
 ANSWER_SECONDS = 5.0
 """Judgement: a cluster that does not answer a metadata request for so long is not there."""
-LEADERS_SECONDS = 60.0
-"""Judgement: the embedded broker takes half a second for the table's partitions, and 10 s on a machine that is busy."""
+LEADERS_SECONDS = 20.0
+"""Judgement: so long may pass until one more partition has a leader. The embedded broker takes half a second for all of
+the table's, and 12 s (one, over 60 s) was seen on a machine that was very busy."""
 LEADERLESS = (
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -101,7 +103,7 @@ class Topics:
         for name, future in (self._admin.create_topics(new) if new else {}).items():
             # Another process may have made it meanwhile: `check` will look at it.
             self._result(future, f"create topic {name}", allowed=KafkaError.TOPIC_ALREADY_EXISTS)
-        self._until(lambda: self._led(missing), "give the new topics no leader", LEADERS_SECONDS)
+        self._lead(missing)
         return [topic.name for topic in missing]
 
     def check(self, topics: Iterable[Topic]) -> list[Mismatch]:
@@ -149,21 +151,36 @@ class Topics:
         self._until(lambda: not self.check(wanted), "do not show the changed settings of their topics")
         return mismatches
 
-    def _led(self, topics: Iterable[Topic]) -> bool:
-        """Whether every partition can be read and written: a leader is announced before it has taken over."""
+    def _lead(self, topics: Sequence[Topic]) -> None:
+        """Wait until every partition has a leader. A busy broker takes its time, but always comes on with one more."""
+        fewest, deadline = math.inf, time.monotonic() + LEADERS_SECONDS
+        while left := self._leaderless(topics):
+            if left < fewest:
+                fewest, deadline = left, time.monotonic() + LEADERS_SECONDS
+            if time.monotonic() > deadline:
+                raise CalltideError(
+                    f"the brokers at {self._bootstrap_servers} give {left} partitions of the new topics no leader; "
+                    "see their logs"
+                )
+            time.sleep(0.02)
+
+    def _leaderless(self, topics: Iterable[Topic]) -> int:
+        """How many partitions cannot be read and written yet: a leader is announced before it has taken over."""
         end = OffsetSpec.latest()
         places = {TopicPartition(topic.name, number): end for topic in topics for number in range(topic.partitions)}
         asked = self._admin.list_offsets(places, request_timeout=ANSWER_SECONDS) if places else {}
+        left = 0
         for place, future in asked.items():
             try:
                 future.result(ANSWER_SECONDS * 2)
             except KafkaException as error:
                 if error.args[0].code() in LEADERLESS:
-                    return False
+                    left += 1
+                    continue
                 raise CalltideError(
                     f"Kafka at {self._bootstrap_servers} would not tell of topic {place.topic}: {error.args[0].str()}"
                 ) from error
-        return True
+        return left
 
     def _partitions(self) -> dict[str, int]:
         """Name → partition count of every topic."""
@@ -178,9 +195,9 @@ class Topics:
             ) from error
         return {name: len(topic.partitions) for name, topic in found.items()}
 
-    def _until(self, done: Callable[[], bool], fault: str, seconds: float = ANSWER_SECONDS) -> None:
+    def _until(self, done: Callable[[], bool], fault: str) -> None:
         """Wait for a change to spread from the controller to the brokers: it does so by itself, unannounced."""
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + ANSWER_SECONDS
         while not done():
             if time.monotonic() > deadline:
                 raise CalltideError(f"the brokers at {self._bootstrap_servers} {fault}; see their logs")

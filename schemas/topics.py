@@ -144,6 +144,7 @@ STAGES: Final = (
 """The chain, in order. A new stage is one file in processors/ and one row here."""
 
 FRAMES: Final = STAGES[0].reads
+BATCH_FRAMES: Final = STAGES[0].in_batch().reads
 
 _OTHER_READERS: Final = {SCORES: ("gateway", "sink", "serve"), TRANSCRIPTS_INTERIM: ("gateway", "serve")}
 
