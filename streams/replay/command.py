@@ -101,7 +101,7 @@ def replay(
     seconds = sum(call.duration_ms for call in found.calls) / 1_000
     if dry_run:
         factor = min(SPEED[row.name] for row in chain) if pace is None else pace
-        records = sum(end - first for source in found.sources.values() for first, end in source.values())
+        records = sum(one.likely - one.first for source in found.sources.values() for one in source.values())
         typer.echo(
             f"{len(found.calls)} calls, {seconds:,.0f} s of audio, from at most {records:,} records of "
             f"{' and '.join(found.sources)}; about {seconds / factor:,.0f} s of work"

@@ -15,6 +15,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from schemas.errors import CalltideError
+from schemas.topics import STAGES
 from streams import kafka
 from streams.dead_letters import REDRIVEN
 from streams.replay.plan import Plan
@@ -43,6 +44,14 @@ class Feed:
         self.skipped = 0
         """Records that dead letters were redriven to: their originals are replayed."""
         self._calls = {call.call_id.encode() for call in plan.calls}
+        self._sources = {
+            (topic, number): one for topic, source in plan.sources.items() for number, one in source.items()
+        }
+        self._open: dict[int, set[bytes]] = {}
+        """Partition → calls whose end is still to come. One that just fell silent has no end among its frames."""
+        for call in plan.calls:
+            silent = call.idle and plan.from_stage == STAGES[0].name
+            self._open.setdefault(call.partition, set()).update([] if silent else [call.call_id.encode()])
         self._name = f"{settings.kafka.group_prefix}.{plan.namespace}feed.{plan.created_at:%Y%m%d%H%M%S%f}"
         """Group and transactional id. The moment is in it because offsets in topics of live work outlive a replay."""
         self._read: dict[Place, deque[Message]] = {}
@@ -69,15 +78,17 @@ class Feed:
         consumer = Consumer(kafka.consumer(self.settings, **{"group.id": self._name, "enable.partition.eof": True}))
         try:
             producer.init_transactions(ANSWER_S)
-            left = self._assign(consumer)
-            while (left or any(self._read.values())) and not stop.is_set():
+            self._assign(consumer)
+            while (left := self._left()) or any(self._read.values()):
+                if stop.is_set():
+                    return
                 if wait():
                     stop.wait(0.1)
                     continue
                 if sum(map(len, self._read.values())) < MOST:
                     self._fetch(consumer, left)
                 self._copy_due(consumer, producer, stop)
-            self.done = not left and not any(self._read.values())
+            self.done = True
         except KafkaException as error:
             raise CalltideError(
                 f"Kafka: {error.args[0].str()}; `calltide replay resume {self.plan.name}` goes on where it stopped"
@@ -85,40 +96,42 @@ class Feed:
         finally:
             consumer.close()
 
-    def _assign(self, consumer: Consumer) -> dict[Place, int]:
-        """Go on where the last run stopped; returns (topic, partition) → offset behind the last, of what is left."""
-        ranges = {
-            (topic, number): found for topic, source in self.plan.sources.items() for number, found in source.items()
-        }
-        held = consumer.committed([TopicPartition(*place) for place in ranges], ANSWER_S) if ranges else []
-        starts = {(at.topic, at.partition): max(at.offset, ranges[at.topic, at.partition][0]) for at in held}
-        left = {place: end for place, (_, end) in ranges.items() if starts[place] < end}
-        self._read = {place: deque() for place in left}
-        self._position = {place: starts[place] for place in left}
-        self._committed = dict(self._position)
-        consumer.assign([TopicPartition(*place, starts[place]) for place in left])
-        return left
+    def _assign(self, consumer: Consumer) -> None:
+        """Go on where the last run stopped."""
+        places = [TopicPartition(*place) for place in self._sources]
+        for held in consumer.committed(places, ANSWER_S) if places else []:
+            place = held.topic, held.partition
+            self._position[place] = self._committed[place] = max(held.offset, self._sources[place].first)
+            self._read[place] = deque()
+        consumer.assign([TopicPartition(*place, offset) for place, offset in self._position.items()])
 
-    def _fetch(self, consumer: Consumer, left: dict[Place, int]) -> None:
-        """Read on, and forget the partitions of which nothing is left to read."""
+    def _left(self) -> set[Place]:
+        """Where there is more to read: to where the calls likely end, and on until the end of each of them was seen.
+
+        What a run before this one has seen is not known here: then it reads to where all must have ended.
+        """
+        return {
+            place
+            for place, source in self._sources.items()
+            if self._position[place] < source.likely
+            or (self._position[place] < source.end and self._open.get(place[1]))
+        }
+
+    def _fetch(self, consumer: Consumer, left: set[Place]) -> None:
+        """Read on."""
         for message in consumer.consume(MOST, 0.02 if any(self._read.values()) else 0.1):
             error, offset = message.error(), message.offset()
             place = message.topic() or "", kafka.partition_of(message)
             if place not in left or offset is None:
                 continue
             if error is None:
-                if offset < left[place]:
-                    if self._wanted(message):
-                        self._read[place].append(message)
-                    self._position[place] = offset + 1
-                elif offset >= left[place]:
-                    self._position[place] = left[place]
+                if offset < self._sources[place].end and self._wanted(message, place[1]):
+                    self._read[place].append(message)
+                self._position[place] = offset + 1
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._position[place] = max(self._position[place], offset)
             elif error.fatal() or not error.retriable():
                 raise KafkaException(error)
-            if self._position[place] >= left[place]:
-                del left[place]
 
     def _copy_due(self, consumer: Consumer, producer: Producer, stop: threading.Event) -> None:
         """Copy what is due, with the offsets behind it."""
@@ -144,12 +157,16 @@ class Feed:
         begun, first_ms = self._paced
         return begun + (at_ms - first_ms) / 1_000 / (self.plan.speed or 1.0) - time.monotonic()
 
-    def _wanted(self, message: Message) -> bool:
-        if message.key() not in self._calls:
+    def _wanted(self, message: Message, partition: int) -> bool:
+        key = message.key()
+        if key not in self._calls:
             return False
-        if any(name == REDRIVEN for name, _ in kafka.headers_of(message)):
+        headers = dict(kafka.headers_of(message))
+        if REDRIVEN in headers:
             self.skipped += 1
             return False
+        if headers.get("kind") == b"call_ended":
+            self._open[partition].discard(key)
         return True
 
     def _copy(self, consumer: Consumer, producer: Producer, messages: list[Message], offsets: dict[Place, int]) -> None:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
@@ -33,6 +33,17 @@ NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(NamedTuple):
+    """A stretch of a partition."""
+
+    first: int
+    """No record of the calls lies before it."""
+    likely: int
+    """None lies behind it if times rise in the partition, which they do but for clocks and bulk work."""
+    end: int
+    """None lies behind it: the end of the partition when the plan was made."""
 
 
 class Call(_Frozen):
@@ -63,8 +74,8 @@ class Plan(_Frozen):
     """Whether its topics stay when it is done."""
     created_at: datetime
     calls: tuple[Call, ...]
-    sources: dict[str, dict[int, tuple[int, int]]]
-    """Topic → partition → (first offset, offset behind the last)."""
+    sources: dict[str, dict[int, "Source"]]
+    """Topic → partition → where its calls lie."""
 
     @property
     def namespace(self) -> str:
@@ -137,7 +148,7 @@ class Survey:
     calls: list[Call] = field(default_factory=list)
     running: list[str] = field(default_factory=list)
     """Calls that have not ended."""
-    sources: dict[str, dict[int, tuple[int, int]]] = field(default_factory=dict)
+    sources: dict[str, dict[int, Source]] = field(default_factory=dict)
     beheaded: list[str] = field(default_factory=list)
     """Calls of which Kafka has deleted the beginning."""
 
@@ -228,9 +239,9 @@ def _calls(
 
 def _source(
     admin: AdminClient, topic: str, ranges: Mapping[int, tuple[int, int]], calls: Sequence[Call]
-) -> dict[int, tuple[int, int]]:
+) -> dict[int, Source]:
     """Where the calls' records lie, partition by partition: from the first call's start to the last one's end."""
-    source: dict[int, tuple[int, int]] = {}
+    source: dict[int, Source] = {}
     for number, (low, high) in ranges.items():
         here = [call for call in calls if call.partition == number]
         if not here:
@@ -240,12 +251,12 @@ def _source(
         first = history.offsets_at(admin, topic, [number], from_ms)[number]
         behind = history.offsets_at(admin, topic, [number], to_ms)[number]
         if first is not None:
-            source[number] = (max(first, low), high if behind is None else max(behind, low))
+            source[number] = Source(max(first, low), high if behind is None else max(behind, low), high)
     return source
 
 
 def _beheaded(
-    settings: Settings, admin: AdminClient, sources: Mapping[str, Mapping[int, tuple[int, int]]], calls: Sequence[Call]
+    settings: Settings, admin: AdminClient, sources: Mapping[str, Mapping[int, Source]], calls: Sequence[Call]
 ) -> set[str]:
     """Calls of which the beginning is in none of the topics any more."""
     doubtful: dict[int, dict[str, int]] = {}
@@ -264,7 +275,7 @@ def _beheaded(
         return set()
     missing = {name for names in doubtful.values() for name in names}
     for topic, source in sources.items():
-        where = {number: source[number] for number in doubtful if number in source}
+        where = {number: (source[number].first, source[number].end) for number in doubtful if number in source}
         for message in history.read(settings, topic, where):
             if dict(kafka.headers_of(message)).get("kind") == b"call_started":
                 missing.discard((message.key() or b"").decode(errors="replace"))
