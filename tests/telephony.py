@@ -3,17 +3,21 @@
 import base64
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
 import soundfile
+from http_message_signatures import HTTPMessageSigner, MappingKeyResolver, algorithms
 from numpy.typing import NDArray
 
 from processors.audio import encode
 from processors.base import Record
 from schemas.events import Role, Score
 from streams.analyze import Analysis, Analyzer
+from streams.ingestion.signatures import SIGNED
 from streams.settings import load
 
 SECONDS: Final = 20
@@ -112,6 +116,30 @@ class Genesys:
             "open",
             {"organizationId": self.organization, "conversationId": conversation, "participant": who, "media": media},
         )
+
+
+def signed(
+    url: str,
+    headers: dict[str, str],
+    keyid: str,
+    secret: bytes,
+    components: Sequence[str] = SIGNED,
+    age: timedelta = timedelta(),
+) -> dict[str, str]:
+    """The headers of a handshake, signed as Genesys does, so long ago."""
+    headers = dict(headers)
+    signer = HTTPMessageSigner(
+        signature_algorithm=algorithms.HMAC_SHA256,
+        key_resolver=MappingKeyResolver(public_keys={}, private_keys={keyid: secret}),
+    )
+    signer.sign(
+        SimpleNamespace(method="GET", url=url, headers=headers),
+        key_id=keyid,
+        created=datetime.now(UTC) - age,
+        nonce="n",
+        covered_component_ids=tuple(components),
+    )
+    return headers
 
 
 def interleaved(channels: Sequence[bytes]) -> bytes:
