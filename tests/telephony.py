@@ -18,7 +18,6 @@ from processors.base import Record
 from schemas.events import Role, Score
 from streams.analyze import Analysis, Analyzer
 from streams.ingestion.signatures import SIGNED
-from streams.settings import load
 
 SECONDS: Final = 20
 RATE: Final = 8_000
@@ -27,7 +26,8 @@ RATE: Final = 8_000
 class Recording:
     """The beginning of a made call, two channels, 8 kHz mu-law: the file, its bytes and what `analyze` hears in it."""
 
-    def __init__(self, test_data: Path, folder: Path, roles: tuple[Role, ...], name: str = "made-02-stereo") -> None:
+    def __init__(self, analyzer: Analyzer, test_data: Path, folder: Path, roles: tuple[Role, ...]) -> None:
+        name = "made-02-stereo"
         sound, rate = soundfile.read(
             test_data / "calls" / "made" / f"{name}.wav", SECONDS * RATE, dtype="float32", always_2d=True
         )
@@ -37,7 +37,7 @@ class Recording:
         self.channels: list[NDArray[np.uint8]] = [
             np.frombuffer(encode(np.ascontiguousarray(one), "mulaw"), np.uint8) for one in sound.T
         ]
-        self.analyzer = Analyzer(load())
+        self.analyzer = analyzer
         analysis, damage = self.analyzer.hear(self.path, roles=roles)
         assert damage is None
         self.expected = utterances(analysis)

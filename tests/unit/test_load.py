@@ -220,8 +220,8 @@ def test_frames_that_are_late_are_sent_and_counted(recording: Path) -> None:
 
     tally = run(test)
     assert (tally.frames, tally.disconnected) == (50, 0)
-    assert 12 <= tally.late < 50
-    assert 0.25 < tally.worst_s < 1
+    assert tally.late >= 12
+    assert tally.worst_s > 0.25
 
 
 def test_calls_that_are_cut_off_are_counted_and_why(recording: Path) -> None:
