@@ -128,6 +128,7 @@ def test_a_connection_that_comes_back_goes_on_with_the_call(settings: Settings) 
     call_id = f"CA{uuid.uuid4().hex}"
 
     async def test() -> None:
+        before = counted("reconnects_total", protocol="twilio")
         async with served(settings) as switchboard:
             async with twilio(switchboard) as socket:
                 client = Twilio(socket, call_id)
@@ -139,6 +140,7 @@ def test_a_connection_that_comes_back_goes_on_with_the_call(settings: Settings) 
                 await client.start()
                 await client.media(0, SOUND)
                 await client.stop()
+        assert counted("reconnects_total", protocol="twilio") == before + 1
 
     run(test)
     records = call_of(settings, call_id)
