@@ -1,4 +1,6 @@
-"""`calltide serve` with real sockets and the real broker: what arrives is in Kafka, what is wrong ends alone."""
+"""`calltide serve` with real sockets and the real broker: what arrives is in Kafka. What is wrong is for
+test_serve_bad_input.
+"""
 
 import asyncio
 import base64
@@ -211,95 +213,6 @@ def test_stopping_ends_the_calls_properly(settings: Settings) -> None:
     records = call_of(settings, call_id)
     assert ending(records).reason == "interrupted"
     assert SOUND.startswith(sound(records))
-
-
-@pytest.mark.parametrize(
-    ("message", "code", "fault"),
-    [
-        ("{", 1007, "not_json"),
-        ("[" * 50_000, 1007, "not_json"),
-        (b"\x00" * 160, 1003, "binary"),
-        (json.dumps({"event": "media", "media": {}}), 1008, "early"),
-        ("x" * 70_000, 1009, None),
-    ],
-)
-def test_what_is_wrong_ends_one_connection_and_no_other(
-    settings: Settings, message: str | bytes, code: int, fault: str | None
-) -> None:
-    call_id = f"CA{uuid.uuid4().hex}"
-
-    async def test() -> None:
-        async with served(settings) as switchboard, twilio(switchboard) as good, twilio(switchboard) as bad:
-            client = Twilio(good, call_id)
-            await client.start()
-            await client.media(0, SOUND[:4_000])
-            before = counted("faults_total", protocol="twilio", fault=str(fault))
-            await bad.send(message)
-            await bad.wait_closed()
-            assert bad.close_code == code
-            if fault:
-                assert counted("faults_total", protocol="twilio", fault=fault) == before + 1
-            await client.media(500, SOUND[4_000:])
-            await client.stop()
-
-    run(test)
-    records = call_of(settings, call_id)
-    assert sound(records) == SOUND
-    assert ending(records).reason == "hangup"
-
-
-def test_a_length_that_would_be_gigabytes_is_refused_by_its_header(settings: Settings) -> None:
-    async def test() -> None:
-        async with served(settings) as switchboard:
-            socket = await twilio(switchboard)
-            # A masked text frame of 2 GiB, of which nothing comes.
-            socket.transport.write(b"\x81\xff" + struct.pack(">Q", 2**31) + b"\0\0\0\0")
-            await socket.wait_closed()
-            assert socket.close_code == 1009
-            reader, writer = await asyncio.open_connection("127.0.0.1", switchboard.audiosocket_port)
-            writer.write(b"\x77\xff\xff")
-            assert await reader.read() == b""
-            writer.close()
-
-    run(test)
-
-
-def test_who_says_nothing_is_sent_away(settings: Settings) -> None:
-    async def test() -> None:
-        async with served(settings, handshake_s=0.3) as switchboard:
-            before = counted("faults_total", protocol="twilio", fault="handshake")
-            silent = await twilio(switchboard)
-            reader, writer = await asyncio.open_connection("127.0.0.1", switchboard.audiosocket_port)
-            # Not even a handshake.
-            nothing, other = await asyncio.open_connection("127.0.0.1", switchboard.port)
-            await silent.wait_closed()
-            assert silent.close_code == 1008
-            assert await reader.read() == b""
-            assert b"408" in await nothing.read() or nothing.at_eof()
-            assert counted("faults_total", protocol="twilio", fault="handshake") == before + 1
-            writer.close()
-            other.close()
-
-    run(test)
-
-
-def test_a_call_that_falls_silent_ends_as_idle(settings: Settings) -> None:
-    call_id = f"CA{uuid.uuid4().hex}"
-
-    async def test() -> None:
-        async with served(settings, idle_s=0.3) as switchboard, twilio(switchboard) as socket:
-            client = Twilio(socket, call_id)
-            await client.start()
-            await client.media(0, SOUND)
-            await socket.wait_closed()
-            assert socket.close_code == 1008
-            while len(switchboard.calls):
-                await asyncio.sleep(0.02)
-
-    run(test)
-    records = call_of(settings, call_id)
-    assert sound(records) == SOUND
-    assert ending(records).reason == "idle"
 
 
 def test_no_more_calls_than_may_be(settings: Settings) -> None:
