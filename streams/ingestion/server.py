@@ -527,7 +527,8 @@ class Switchboard:
                 process_request=self._admit,
                 process_response=_granted,
                 select_subprotocol=_subprotocol,
-                create_connection=partial(Socket, self),
+                # It may be anything that makes one; it is typed as a class.
+                create_connection=cast("type[Socket]", partial(Socket, self)),
                 compression=None,
                 max_size=serving.message_kb * 1_024,
                 open_timeout=serving.handshake_s,
