@@ -124,6 +124,11 @@ def free_port(row: int = 1) -> int:
             return first
 
 
+def keep_free(port: int) -> None:
+    """`free_port` is not to give this port to anybody: something else is meant to have it."""
+    _given.add(port)
+
+
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         try:

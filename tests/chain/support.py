@@ -23,7 +23,7 @@ from streams.settings import load
 from streams.supervisor import PORTS
 
 ROOT = Path(__file__).parent.parent.parent
-METRICS = 16
+METRICS = 11
 """Ports for the metrics of `calltide up` and of all that it starts."""
 
 
@@ -150,14 +150,14 @@ def get(port: int, path: str) -> tuple[int, Any]:
     return status, json.loads(body) if body.startswith("{") else body
 
 
-def start(home: Path) -> Stack:
-    """`calltide up` in a home of its own on free ports; returns at once."""
+def start(home: Path, metrics: int = 0) -> Stack:
+    """`calltide up` in a home of its own on free ports, `metrics` the first of those for metrics; returns at once."""
     (home / "kafka").mkdir(parents=True, exist_ok=True)
     jars = load().directory / "kafka" / "jars"
     jars.mkdir(parents=True, exist_ok=True)
     if not (home / "kafka" / "jars").exists():
         (home / "kafka" / "jars").symlink_to(jars)
-    ports = {name: free_port() for name in PORTS} | {"CALLTIDE_METRICS__PORT": free_port(METRICS)}
+    ports = {name: free_port() for name in PORTS} | {"CALLTIDE_METRICS__PORT": metrics}
     # A slow machine must not make ASR hear with less effort: the tests compare to the last digit.
     own = {"CALLTIDE_HOME": str(home), "CALLTIDE_RUNTIME__REDUCE_AT_LAG_S": "0", "PYTHONUNBUFFERED": "1"}
     env = os.environ | own | {name: str(port) for name, port in ports.items()}

@@ -1,5 +1,6 @@
 """Ctrl-C at any moment: nothing is left behind, nothing is lost, and the next start goes on."""
 
+import re
 import signal
 import time
 from pathlib import Path
@@ -8,7 +9,7 @@ import psutil
 import pytest
 
 from streams import samples
-from tests.chain.support import Stack, get, start, until, wait_until_up
+from tests.chain.support import METRICS, Stack, get, start, until, wait_until_up
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -45,13 +46,17 @@ def test_ctrl_c_in_the_middle_of_work_ends_everything_and_the_next_start_goes_on
     port = int(stack.env["CALLTIDE_METRICS__PORT"])
     (line,) = (line for line in stack.printed if line.startswith("metrics: all processes"))
     ports = [int(part.split()[-1]) for part in line.removeprefix("metrics: all processes ").split(", ")]
-    assert ports == list(range(port, port + 11))
+    assert ports == list(range(port, port + METRICS))
     for one in ports:
         assert (get(one, "/healthz")[0], get(one, "/readyz")[0]) == (200, 200), one
         assert "process_cpu_seconds_total" in get(one, "/metrics")[1]
     assert get(stack.ports["CALLTIDE_SERVE__PORT"], "/healthz") == (200, "ok\n"), "it takes calls"
     told = stack.calltide("load", "--protocol", "audiosocket", "--calls", "2", "--minutes", "0.05").stdout
-    assert "2 begun, 2 ended, 0 refused" in told
+    assert re.fullmatch(
+        r"calls +2 begun, 2 ended, 0 refused\nframes +300 sent, 0\.1 minutes of call\n"
+        r"late frames +\d+ by more than 20 ms; the latest by \d+ ms\ndisconnects +0\n",
+        told,
+    )
     stack.calltide("ingest", samples.packaged(), "--call-id", "stopped-in-the-middle", "--speed", "max")
     children = psutil.Process(stack.process.pid).children(recursive=True)
     began = time.monotonic()
