@@ -32,8 +32,12 @@ demo: install ## real calls through the whole chain, live; CALLS=path takes your
 up: install ## broker, stages, gateway, sink and page, until Ctrl-C
 	@exec $(BIN)/calltide up
 
+# First what only computes, two tests at a time; what starts brokers and watches the clock has the machine for itself.
+COMPUTING := tests/unit tests/topology
+
 test: lint ## linters, types and all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(COMPUTING)
+	$(BIN)/python -m pytest $(COMPUTING:%=--ignore=%)
 
 lint: install-dev ## linters and types
 	$(BIN)/ruff check .

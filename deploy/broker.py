@@ -364,7 +364,13 @@ class Broker:
         if not (data / "meta.properties").exists():
             command = [*java, "kafka.tools.StorageTool", "format", "-t", cluster_id(), "-c", self._properties]
             formatting = spawn(command, output=self._output, cwd=self.directory)
-            if formatting.wait() != 0:
+            try:
+                status = formatting.wait()
+            except BaseException:
+                # Ctrl-C: nobody else knows of it.
+                stop(formatting, 5.0)
+                raise
+            if status != 0:
                 raise CalltideError(f"cannot format the broker's storage at {data}: {self.failure()}")
         self._process = spawn([*java, "kafka.Kafka", self._properties], output=self._output, cwd=self.directory)
         self._pid_file.write_text(f"{self._process.pid}\n")

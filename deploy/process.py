@@ -12,7 +12,6 @@ A changer must know: PR_SET_PDEATHSIG fires when the *thread* that forked ends, 
 has a thread of its own here that starts it and waits for it.
 """
 
-import contextlib
 import os
 import secrets
 import socket
@@ -109,20 +108,34 @@ def end_orphan(pid_file: Path, mark: str, grace: float) -> None:
         return
 
 
-def free_port() -> int:
-    """A port on loopback that nobody listens on now, and that this process was not given before.
+def free_port(row: int = 1) -> int:
+    """A port on loopback that nobody listens on now, and that this process was not given before; with `row`, the first
+    of so many that lie one after the other.
 
     Below those that the kernel gives to outgoing connections (from 32768 on Linux, 49152 elsewhere). A broker that was
     killed comes back to its port, and a client that keeps trying to reach it meanwhile might be given that port as its
     own: it would be connected to itself, and the broker could not start.
     """
     while True:
-        port = 20_000 + secrets.randbelow(12_768)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            if port not in _given:
-                probe.bind(("127.0.0.1", port))
-                _given.add(port)
-                return port
+        first = 20_000 + secrets.randbelow(12_768 - row + 1)
+        ports = range(first, first + row)
+        if _given.isdisjoint(ports) and all(map(_is_free, ports)):
+            _given.update(ports)
+            return first
+
+
+def keep_free(port: int) -> None:
+    """`free_port` is not to give this port to anybody: something else is meant to have it."""
+    _given.add(port)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def holder_of_port(port: int) -> str:

@@ -31,6 +31,8 @@ FENCED: Final = (KafkaError._FENCED, KafkaError._FATAL, KafkaError.FENCED_INSTAN
 """Another took the transactional id or the group member. A consumer says no more than that it is a fatal error, in a
 message whose `fatal()` is false."""
 
+ANSWER_S: Final = 5.0
+"""Judgement: no broker takes so long to say that it is there."""
 NEWS_EVERY_S: Final = 10.0
 """librdkafka tries a broker that is away 40 times a second, and says so each time."""
 _told: dict[int, float] = {}
@@ -93,11 +95,11 @@ def consumer(settings: Settings, **more: Any) -> dict[str, Any]:
     return client(settings, **(common | more))
 
 
-def check(settings: Settings, timeout_s: float = 5.0) -> None:
+def check(settings: Settings) -> None:
     """Raise CalltideError if no broker answers."""
     quiet = {"error_cb": lambda _error: None, "log_level": 0}
     try:
-        AdminClient(client(settings) | quiet).list_topics(timeout=timeout_s)
+        AdminClient(client(settings) | quiet).list_topics(timeout=ANSWER_S)
     except KafkaException as error:
         raise CalltideError(
             f"no Kafka at {settings.bootstrap_servers} ({error.args[0].str()}); start it with `calltide up`, "

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from prometheus_client import Counter, Gauge
 
 from deploy.broker import START_SECONDS, Broker
-from deploy.process import holder_of_port, last_lines, spawn
+from deploy.process import holder_of_port, keep_free, last_lines, spawn
 from deploy.topics import Topics
 from schemas.errors import CalltideError
 from schemas.topics import STAGES
@@ -303,6 +303,8 @@ class Supervisor:
                     raise CalltideError(
                         f"port {port} is taken{holder_of_port(port)}; stop that program or set {variable}"
                     ) from None
+            # The broker chooses one for itself before the others are there.
+            keep_free(port)
 
     @contextlib.contextmanager
     def _timed(self, what: str) -> Iterator[None]:

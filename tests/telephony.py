@@ -3,18 +3,21 @@
 import base64
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
 import soundfile
+from http_message_signatures import HTTPMessageSigner, MappingKeyResolver, algorithms
 from numpy.typing import NDArray
 
 from processors.audio import encode
 from processors.base import Record
 from schemas.events import Role, Score
 from streams.analyze import Analysis, Analyzer
-from streams.settings import load
+from streams.ingestion.signatures import SIGNED
 
 SECONDS: Final = 20
 RATE: Final = 8_000
@@ -23,7 +26,8 @@ RATE: Final = 8_000
 class Recording:
     """The beginning of a made call, two channels, 8 kHz mu-law: the file, its bytes and what `analyze` hears in it."""
 
-    def __init__(self, test_data: Path, folder: Path, roles: tuple[Role, ...], name: str = "made-02-stereo") -> None:
+    def __init__(self, analyzer: Analyzer, test_data: Path, folder: Path, roles: tuple[Role, ...]) -> None:
+        name = "made-02-stereo"
         sound, rate = soundfile.read(
             test_data / "calls" / "made" / f"{name}.wav", SECONDS * RATE, dtype="float32", always_2d=True
         )
@@ -33,7 +37,7 @@ class Recording:
         self.channels: list[NDArray[np.uint8]] = [
             np.frombuffer(encode(np.ascontiguousarray(one), "mulaw"), np.uint8) for one in sound.T
         ]
-        self.analyzer = Analyzer(load())
+        self.analyzer = analyzer
         analysis, damage = self.analyzer.hear(self.path, roles=roles)
         assert damage is None
         self.expected = utterances(analysis)
@@ -112,6 +116,30 @@ class Genesys:
             "open",
             {"organizationId": self.organization, "conversationId": conversation, "participant": who, "media": media},
         )
+
+
+def signed(
+    url: str,
+    headers: dict[str, str],
+    keyid: str,
+    secret: bytes,
+    components: Sequence[str] = SIGNED,
+    age: timedelta = timedelta(),
+) -> dict[str, str]:
+    """The headers of a handshake, signed as Genesys does, so long ago."""
+    headers = dict(headers)
+    signer = HTTPMessageSigner(
+        signature_algorithm=algorithms.HMAC_SHA256,
+        key_resolver=MappingKeyResolver(public_keys={}, private_keys={keyid: secret}),
+    )
+    signer.sign(
+        SimpleNamespace(method="GET", url=url, headers=headers),
+        key_id=keyid,
+        created=datetime.now(UTC) - age,
+        nonce="n",
+        covered_component_ids=tuple(components),
+    )
+    return headers
 
 
 def interleaved(channels: Sequence[bytes]) -> bytes:

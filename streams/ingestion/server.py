@@ -12,8 +12,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from http import HTTPStatus
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import uvloop
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -230,6 +231,21 @@ class Socket(ServerConnection):
     _text = False
     _held: deque[Frame] | None = None
     """What had arrived already when the client was made to wait: one read of the socket at most."""
+    _refused_as = "handshake"
+    """Why the connection ends, if it ends before its handshake is answered."""
+
+    def __init__(self, switchboard: "Switchboard", *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._switchboard = switchboard
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Somebody is there, who may never say what for: of those there are no more than so many."""
+        super().connection_made(transport)
+        if self._switchboard.has_room_for_strangers:
+            self._switchboard.strangers.add(self)
+        else:
+            self._refused_as = "full"
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Any piece of the stream; before the handshake is answered it is the library's."""
@@ -264,8 +280,9 @@ class Socket(ServerConnection):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Not even a handshake came, or what came was none."""
+        self._switchboard.strangers.discard(self)
         if self.response is None:
-            metrics.REFUSED.labels("none", "handshake").inc()
+            metrics.REFUSED.labels("none", self._refused_as).inc()
         super().connection_lost(exc)
 
     def send_data(self) -> None:
@@ -424,8 +441,12 @@ class Switchboard:
         self._sessions: set[Session] = set()
         self._sockets: set[Socket] = set()
         """Of protocols whose clients can be made to wait."""
+        self.strangers: set[Socket] = set()
+        """Connections whose handshake has not come yet."""
         self._languages = settings.asr.languages
         self._draining = False
+        self._most = 2 * serving.calls + 100
+        """Connections that there may be. Judgement: two for each call, and some that have not begun theirs."""
         self.recordings = settings.directory / "recordings"
         self.audiosocket_role = serving.audiosocket_role
 
@@ -433,11 +454,16 @@ class Switchboard:
         """A word for why no connection of this kind is let in now; empty: it is."""
         if self._draining:
             return "stopping"
-        if self.calls.full or len(self._sessions) >= 2 * self._serve.calls + 100:
+        if self.calls.full or len(self._sessions) >= self._most:
             return "full"
         if route is AUDIOSOCKET and peer not in self._networks:
             return "network"
         return ""
+
+    @property
+    def has_room_for_strangers(self) -> bool:
+        """Whether one more connection may take its time to say what it is."""
+        return len(self.strangers) < self._most
 
     def add(self, session: Session) -> None:
         """A connection is there."""
@@ -501,7 +527,8 @@ class Switchboard:
                 process_request=self._admit,
                 process_response=_granted,
                 select_subprotocol=_subprotocol,
-                create_connection=Socket,
+                # It may be anything that makes one; it is typed as a class.
+                create_connection=cast("type[Socket]", partial(Socket, self)),
                 compression=None,
                 max_size=serving.message_kb * 1_024,
                 open_timeout=serving.handshake_s,
@@ -546,6 +573,7 @@ class Switchboard:
     def _admit(self, connection: ServerConnection, handshake: Handshake) -> Response | None:
         """The opening handshake: the path, the key, room for one more, and what the query asks for."""
         assert isinstance(connection, Socket)
+        self.strangers.discard(connection)
         path, _, query = handshake.path.partition("?")
         if path == "/healthz":
             return connection.respond(HTTPStatus.OK, "ok\n")

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from deploy.process import free_port
 from schemas.errors import CalltideError
 from schemas.events import CallInfo, Correction, GranularEmotion, Score
 from streams.settings import Settings
 from streams.web import create_app, gateway_address, serve_until
-from tests.browser.conftest import free_port, serving_page
+from tests.browser.conftest import serving_page
 from tests.scripted import Writer, call, ended, new_topic, score, serving, settings_for, started
 
 pytestmark = [pytest.mark.browser, pytest.mark.kafka]

@@ -1,26 +1,20 @@
 """Everything running, once for all tests of this directory."""
 
-import signal
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 
+from deploy.process import free_port
 from tests.browser.conftest import chromium  # noqa: F401 - the fixture
-from tests.chain.support import Stack, start, wait_until_up
+from tests.chain.support import METRICS, Stack, start, wait_until_up
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """Everything running, one for all tests; each test uses calls of its own."""
-    running = start(tmp_path_factory.mktemp("stack"))
+    """Everything running, until the last test of this directory; each test uses calls of its own."""
+    running = start(tmp_path_factory.mktemp("stack"), free_port(METRICS))
     try:
         wait_until_up(running)
         yield running
     finally:
-        running.process.send_signal(signal.SIGINT)
-        try:
-            running.process.wait(30)
-        except subprocess.TimeoutExpired:
-            running.process.kill()
-            raise
+        running.stop()

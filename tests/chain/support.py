@@ -8,20 +8,23 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import urlencode
+from urllib.request import urlopen
 
 import psutil
 from websockets.sync.client import connect
 
-from deploy.broker import free_port
+from deploy.process import free_port
 from streams.settings import load
 from streams.supervisor import PORTS
 
 ROOT = Path(__file__).parent.parent.parent
-READY_S = 120
+METRICS = 11
+"""Ports for the metrics of `calltide up` and of all that it starts."""
 
 
 def popen(env: dict[str, str], *arguments: str | Path, stderr: int | None = subprocess.PIPE) -> subprocess.Popen[str]:
@@ -44,6 +47,8 @@ class Stack:
     env: dict[str, str]
     process: subprocess.Popen[str]
     ports: dict[str, int]
+    printed: list[str] = field(default_factory=list)
+    """What it has printed until everything ran."""
 
     @property
     def scores_url(self) -> str:
@@ -68,6 +73,18 @@ class Stack:
             if "streams" in line and line[line.index("streams") + 1 :][: len(command)] == list(command):
                 return child.pid
         return None
+
+    def stop(self) -> None:
+        """Ctrl-C; returns when it has ended in the right way."""
+        self.process.send_signal(signal.SIGINT)
+        try:
+            assert self.process.wait(30) == 130
+        finally:
+            self.process.kill()
+
+    def start_again(self) -> None:
+        """In the same home, at the same ports; returns at once."""
+        self.process = popen(self.env, "up", stderr=None)
 
     def kill(self, *command: str) -> None:
         """kill -9 of the process that runs a subcommand."""
@@ -123,26 +140,36 @@ def until(condition: Callable[[], object], what: str, seconds: float = 120) -> N
         time.sleep(0.1)
 
 
-def start(home: Path, **more: str) -> Stack:
-    """`calltide up` in a home of its own on free ports; returns at once."""
+def get(port: int, path: str) -> tuple[int, Any]:
+    """Status and body, as JSON where it is."""
+    try:
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            status, body = answer.status, answer.read().decode()
+    except HTTPError as answer:
+        status, body = answer.code, answer.read().decode()
+    return status, json.loads(body) if body.startswith("{") else body
+
+
+def start(home: Path, metrics: int = 0) -> Stack:
+    """`calltide up` in a home of its own on free ports, `metrics` the first of those for metrics; returns at once."""
     (home / "kafka").mkdir(parents=True, exist_ok=True)
     jars = load().directory / "kafka" / "jars"
     jars.mkdir(parents=True, exist_ok=True)
     if not (home / "kafka" / "jars").exists():
         (home / "kafka" / "jars").symlink_to(jars)
-    ports = {name: free_port() for name in PORTS}
+    ports = {name: free_port() for name in PORTS} | {"CALLTIDE_METRICS__PORT": metrics}
     # A slow machine must not make ASR hear with less effort: the tests compare to the last digit.
     own = {"CALLTIDE_HOME": str(home), "CALLTIDE_RUNTIME__REDUCE_AT_LAG_S": "0", "PYTHONUNBUFFERED": "1"}
-    env = os.environ | own | more | {name: str(port) for name, port in ports.items()}
+    env = os.environ | own | {name: str(port) for name, port in ports.items()}
     return Stack(home, env, popen(env, "up", stderr=None), ports)
 
 
-def wait_until_up(stack: Stack) -> list[str]:
-    """What `calltide up` printed until it said that everything runs."""
-    printed: list[str] = []
+def wait_until_up(stack: Stack) -> None:
+    """Returns when `calltide up` has said that everything runs."""
+    stack.printed = []
     assert stack.process.stdout is not None
     for line in stack.process.stdout:
-        printed.append(line)
+        stack.printed.append(line)
         if "Ctrl-C stops everything" in line:
-            return printed
-    raise AssertionError(f"calltide up ended with {stack.process.wait()}: {''.join(printed)}")
+            return
+    raise AssertionError(f"calltide up ended with {stack.process.wait()}: {''.join(stack.printed)}")

@@ -158,21 +158,30 @@ def assert_the_same_everywhere(
     assert in_clickhouse(stack, call_id) == expected
 
 
-@pytest.mark.parametrize(
-    ("call_id", "options"),
-    [("two-channels", ["--roles", "agent,customer"]), ("mono mix", [])],
-)
-def test_scores_everywhere_are_those_of_analyze(stack: Stack, tmp_path: Path, call_id: str, options: list[str]) -> None:
-    path = samples.packaged() if call_id == "mono mix" else samples.two_channel(tmp_path)
-    expected = heard_by_analyze(stack, path, *options)
-    pushed = hear(stack, path, call_id, *options)
-    assert_the_same_everywhere(stack, call_id, pushed, expected)
+@pytest.fixture(scope="module")
+def two_channels(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """A recording, and what `calltide analyze` hears in it."""
+    path = samples.two_channel(tmp_path_factory.mktemp("two-channels"))
+    return path, heard_by_analyze(stack, path, "--roles", "agent,customer")
+
+
+def test_scores_everywhere_are_those_of_analyze(stack: Stack, two_channels: tuple[Path, list[dict[str, Any]]]) -> None:
+    path, expected = two_channels
+    pushed = hear(stack, path, "two-channels", "--roles", "agent,customer")
+    assert_the_same_everywhere(stack, "two-channels", pushed, expected)
+
+
+def test_scores_of_both_parties_on_one_channel_are_those_of_analyze(stack: Stack) -> None:
+    expected = heard_by_analyze(stack, samples.packaged())
+    pushed = hear(stack, samples.packaged(), "mono mix")
+    assert_the_same_everywhere(stack, "mono mix", pushed, expected)
 
 
 @pytest.mark.chaos
-def test_every_stage_killed_in_the_middle_of_a_call_changes_nothing(stack: Stack, tmp_path: Path) -> None:
-    path = samples.two_channel(tmp_path)
-    expected = heard_by_analyze(stack, path)
+def test_every_stage_killed_in_the_middle_of_a_call_changes_nothing(
+    stack: Stack, two_channels: tuple[Path, list[dict[str, Any]]]
+) -> None:
+    path, expected = two_channels
     killed: list[str] = []
 
     def kill_all() -> None:

@@ -5,7 +5,6 @@ people do to `calltide up`.
 """
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -13,9 +12,6 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import psutil
 import pytest
@@ -24,10 +20,10 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from deploy.process import free_port
 from schemas.errors import CalltideError
-from streams import samples, supervisor
+from streams import supervisor
 from streams.settings import Settings
 from streams.supervisor import Supervisor
-from tests.chain.support import ROOT, start, until, wait_until_up
+from tests.chain.support import ROOT, get, until
 from tests.conftest import JARS
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -119,16 +115,6 @@ def nothing_is_left() -> Iterator[None]:
     assert [child for child in left if child.status() != psutil.STATUS_ZOMBIE] == []
 
 
-def get(port: int, path: str) -> tuple[int, Any]:
-    """Status and body, as JSON where it is."""
-    try:
-        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-            status, body = answer.status, answer.read().decode()
-    except HTTPError as answer:
-        status, body = answer.code, answer.read().decode()
-    return status, json.loads(body) if body.startswith("{") else body
-
-
 def kill(standing: Supervisor, name: str) -> None:
     """kill -9 of a process, by its name."""
     pid = standing.pid(name)
@@ -176,7 +162,7 @@ def test_what_keeps_dying_ends_everything_with_its_last_words(settings: Settings
 
 
 def test_metrics_and_health_of_the_whole(settings: Settings, tmp_path: Path) -> None:
-    port = free_port()
+    port = free_port(3)
     own = settings_for(tmp_path, settings.kafka.bootstrap_servers, port)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "vad.let").touch()
@@ -211,22 +197,21 @@ def test_the_example_for_prometheus_reads_every_process_at_its_port() -> None:
 
 @pytest.mark.parametrize("above", [0, 2])
 def test_a_metrics_port_that_is_taken_is_named(settings: Settings, tmp_path: Path, above: int) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        own = settings_for(tmp_path, settings.kafka.bootstrap_servers, port - above)
-        with (
-            pytest.raises(CalltideError, match=rf"port {port} is taken.*set CALLTIDE_METRICS__PORT"),
-            Standing(own, vad="serves", asr="serves"),
-        ):
-            pass
+    first = free_port(3)
+    own = settings_for(tmp_path, settings.kafka.bootstrap_servers, first)
+    with (
+        socket.create_server(("127.0.0.1", first + above)),
+        pytest.raises(CalltideError, match=rf"port {first + above} is taken.*set CALLTIDE_METRICS__PORT"),
+        Standing(own, vad="serves", asr="serves"),
+    ):
+        pass
 
 
 def test_a_broker_that_dies_comes_back_and_one_that_keeps_dying_ends_everything(
-    embedded: Settings, tmp_path: Path
+    embedded: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What dies of the broker's death is not held responsible: vad's third death is, its third of its own would be."""
+    monkeypatch.setattr(supervisor, "STOP_S", 2.0)
     with Strict(embedded, vad=f"clings to {embedded.broker.port}", web="stubborn") as standing:
         producer = Producer({"bootstrap.servers": embedded.bootstrap_servers, "log_level": 0})
         producer.produce("scores", b"kept", partition=0)
@@ -255,36 +240,6 @@ def test_a_broker_that_dies_comes_back_and_one_that_keeps_dying_ends_everything(
         stubborn = psutil.Process(standing.pid("web"))
         began = time.monotonic()
     took = time.monotonic() - began
-    assert supervisor.STOP_S <= took < 15, "the stubborn one was given its time, and no more"
+    assert supervisor.STOP_S <= took < supervisor.STOP_S + 7, "the stubborn one was given its time, and no more"
     assert not stubborn.is_running()
     assert [path.name for path in (tmp_path / "run").iterdir() if path.suffix in (".pid", ".ready")] == []
-
-
-@pytest.mark.models
-def test_ctrl_c_in_the_middle_of_work_ends_everything_and_the_next_start_goes_on(tmp_path: Path) -> None:
-    port = free_port()
-    running = start(tmp_path / "home", CALLTIDE_METRICS__PORT=str(port))
-    printed = wait_until_up(running)
-    (line,) = (line for line in printed if line.startswith("metrics: all processes"))
-    ports = [int(part.split()[-1]) for part in line.removeprefix("metrics: all processes ").split(", ")]
-    assert ports == list(range(port, port + 11))
-    for one in ports:
-        assert (get(one, "/healthz")[0], get(one, "/readyz")[0]) == (200, 200), one
-        assert "process_cpu_seconds_total" in get(one, "/metrics")[1]
-    assert get(running.ports["CALLTIDE_SERVE__PORT"], "/healthz") == (200, "ok\n"), "it takes calls"
-    told = running.calltide("load", "--protocol", "audiosocket", "--calls", "2", "--minutes", "0.05").stdout
-    assert "2 begun, 2 ended, 0 refused" in told
-    running.calltide("ingest", samples.packaged(), "--call-id", "stopped", "--speed", "max")
-    children = psutil.Process(running.process.pid).children(recursive=True)
-    began = time.monotonic()
-    running.process.send_signal(signal.SIGINT)
-    assert running.process.wait(30) == 130
-    assert time.monotonic() - began < 15
-    assert [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
-    again = start(tmp_path / "home")
-    wait_until_up(again)
-    sql = "SELECT duration_ms FROM calls FINAL WHERE call_id = 'stopped' AND ended_at IS NOT NULL"
-    until(lambda: again.rows(sql), "the call is heard to its end")
-    assert again.rows("SELECT count() >= 3 AS heard FROM utterances FINAL WHERE call_id = 'stopped'") == [{"heard": 1}]
-    again.process.send_signal(signal.SIGINT)
-    assert again.process.wait(30) == 130

@@ -15,6 +15,6 @@ ROOT = Path(__file__).parent.parent.parent
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_whatever_is_killed_nothing_is_lost_and_nothing_doubled() -> None:
-    command = [sys.executable, "-m", "tests.chaos", "--minutes", "1"]
+    command = [sys.executable, "-m", "tests.chaos", "--minutes", "1", "--calls", "24"]
     result = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=840, check=False)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -6,8 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import uuid
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -16,7 +18,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from deploy import broker as module
 from deploy.broker import Broker, cluster_id, fetch_jars
-from deploy.process import holder_of_port
+from deploy.process import holder_of_port, spawn
 from schemas.errors import CalltideError
 from tests.conftest import JARS
 
@@ -118,6 +120,26 @@ def test_an_id_of_a_cluster_never_looks_like_an_option() -> None:
     ids = [cluster_id() for _ in range(500)]
     assert len({*ids}) == 500
     assert [one for one in ids if one.startswith("-") or len(one) != 22] == []
+
+
+def test_ctrl_c_while_the_storage_is_made_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def interrupted(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(spawn(*arguments, **options))
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return started[-1]
+
+    monkeypatch.setattr(module, "spawn", interrupted)
+    # Who is started in the background inherits to ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            Broker(tmp_path, port=0, jars=JARS).start()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    (making,) = started
+    assert making.poll() is not None
 
 
 def test_records_survive_a_stop_and_a_kill(tmp_path: Path) -> None:

@@ -416,7 +416,8 @@ def test_no_topic_is_one_line(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> 
     assert absent.err == f"calltide: there is no topic {bench.name}.absent; create it with `calltide topics create`\n"
 
 
-def test_no_kafka_is_one_line(call: Callable[..., Run]) -> None:
+def test_no_kafka_is_one_line(call: Callable[..., Run], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "ANSWER_S", 1.0)
     nobody = call(settings_for("127.0.0.1:1", "t"), "redrive", "1:1")
     assert (nobody.status, nobody.out) == (1, "")
     assert nobody.err.startswith("calltide: no Kafka at 127.0.0.1:1 (")

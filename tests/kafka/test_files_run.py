@@ -207,7 +207,8 @@ def test_utterances_are_counted_when_the_calls_come_out(
     assert (rows["1.wav"]["utterances"], rows["2.wav"]["utterances"]) == ("0", "")
 
 
-def test_without_kafka_nothing_is_written(settings: Settings, tmp_path: Path) -> None:
+def test_without_kafka_nothing_is_written(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka, "ANSWER_S", 1.0)
     nowhere = settings.model_copy(
         update={"kafka": settings.kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:9"})}
     )

@@ -26,6 +26,7 @@ from deploy.topics import Topics
 from schemas.errors import CalltideError
 from schemas.events import CallInfo, Correction, Interim, Progress, encode
 from schemas.topics import SCORES
+from streams import gateway as module
 from streams.gateway import Gateway
 from streams.listen import latency_s, subscribe
 from tests.conftest import JARS
@@ -740,13 +741,16 @@ def refusal(settings: Any, topic: str) -> str:
     return str(told.value)
 
 
-def test_a_start_that_cannot_be_says_why_in_one_line(kafka_bootstrap: str, topic: str) -> None:
+def test_a_start_that_cannot_be_says_why_in_one_line(
+    kafka_bootstrap: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         said = refusal(settings_for(kafka_bootstrap, port=port), topic)
         assert f"127.0.0.1:{port}" in said
         assert "CALLTIDE_GATEWAY__PORT" in said
     assert "`calltide topics create`" in refusal(settings_for(kafka_bootstrap), "no-such-topic")
+    monkeypatch.setattr(module, "KAFKA_SECONDS", 1.0)
     assert "CALLTIDE_KAFKA__BOOTSTRAP_SERVERS" in refusal(settings_for("127.0.0.1:9"), topic)
 
 

@@ -1,4 +1,6 @@
-"""`calltide serve` with real sockets and the real broker: what arrives is in Kafka, what is wrong ends alone."""
+"""`calltide serve` with real sockets and the real broker: what arrives is in Kafka. What is wrong is for
+test_serve_bad_input.
+"""
 
 import asyncio
 import base64
@@ -27,9 +29,12 @@ from streams import kafka
 from streams.ingestion import server as module
 from streams.settings import Settings
 from tests.calling import SOUND, Twilio, call_of, counted, ending, run, served, settings_for, sound, twilio
-from tests.telephony import Genesys
+from tests.telephony import Genesys, signed
 
 pytestmark = pytest.mark.kafka
+
+NOBODY = "00000000-0000-0000-0000-000000000000"
+"""The conversation of Genesys' connection probe."""
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +130,7 @@ def test_a_connection_that_comes_back_goes_on_with_the_call(settings: Settings) 
     call_id = f"CA{uuid.uuid4().hex}"
 
     async def test() -> None:
+        before = counted("reconnects_total", protocol="twilio")
         async with served(settings) as switchboard:
             async with twilio(switchboard) as socket:
                 client = Twilio(socket, call_id)
@@ -136,6 +142,7 @@ def test_a_connection_that_comes_back_goes_on_with_the_call(settings: Settings) 
                 await client.start()
                 await client.media(0, SOUND)
                 await client.stop()
+        assert counted("reconnects_total", protocol="twilio") == before + 1
 
     run(test)
     records = call_of(settings, call_id)
@@ -208,95 +215,6 @@ def test_stopping_ends_the_calls_properly(settings: Settings) -> None:
     assert SOUND.startswith(sound(records))
 
 
-@pytest.mark.parametrize(
-    ("message", "code", "fault"),
-    [
-        ("{", 1007, "not_json"),
-        ("[" * 50_000, 1007, "not_json"),
-        (b"\x00" * 160, 1003, "binary"),
-        (json.dumps({"event": "media", "media": {}}), 1008, "early"),
-        ("x" * 70_000, 1009, None),
-    ],
-)
-def test_what_is_wrong_ends_one_connection_and_no_other(
-    settings: Settings, message: str | bytes, code: int, fault: str | None
-) -> None:
-    call_id = f"CA{uuid.uuid4().hex}"
-
-    async def test() -> None:
-        async with served(settings) as switchboard, twilio(switchboard) as good, twilio(switchboard) as bad:
-            client = Twilio(good, call_id)
-            await client.start()
-            await client.media(0, SOUND[:4_000])
-            before = counted("faults_total", protocol="twilio", fault=str(fault))
-            await bad.send(message)
-            await bad.wait_closed()
-            assert bad.close_code == code
-            if fault:
-                assert counted("faults_total", protocol="twilio", fault=fault) == before + 1
-            await client.media(500, SOUND[4_000:])
-            await client.stop()
-
-    run(test)
-    records = call_of(settings, call_id)
-    assert sound(records) == SOUND
-    assert ending(records).reason == "hangup"
-
-
-def test_a_length_that_would_be_gigabytes_is_refused_by_its_header(settings: Settings) -> None:
-    async def test() -> None:
-        async with served(settings) as switchboard:
-            socket = await twilio(switchboard)
-            # A masked text frame of 2 GiB, of which nothing comes.
-            socket.transport.write(b"\x81\xff" + struct.pack(">Q", 2**31) + b"\0\0\0\0")
-            await socket.wait_closed()
-            assert socket.close_code == 1009
-            reader, writer = await asyncio.open_connection("127.0.0.1", switchboard.audiosocket_port)
-            writer.write(b"\x77\xff\xff")
-            assert await reader.read() == b""
-            writer.close()
-
-    run(test)
-
-
-def test_who_says_nothing_is_sent_away(settings: Settings) -> None:
-    async def test() -> None:
-        async with served(settings, handshake_s=0.3) as switchboard:
-            before = counted("faults_total", protocol="twilio", fault="handshake")
-            silent = await twilio(switchboard)
-            reader, writer = await asyncio.open_connection("127.0.0.1", switchboard.audiosocket_port)
-            # Not even a handshake.
-            nothing, other = await asyncio.open_connection("127.0.0.1", switchboard.port)
-            await silent.wait_closed()
-            assert silent.close_code == 1008
-            assert await reader.read() == b""
-            assert b"408" in await nothing.read() or nothing.at_eof()
-            assert counted("faults_total", protocol="twilio", fault="handshake") == before + 1
-            writer.close()
-            other.close()
-
-    run(test)
-
-
-def test_a_call_that_falls_silent_ends_as_idle(settings: Settings) -> None:
-    call_id = f"CA{uuid.uuid4().hex}"
-
-    async def test() -> None:
-        async with served(settings, idle_s=0.3) as switchboard, twilio(switchboard) as socket:
-            client = Twilio(socket, call_id)
-            await client.start()
-            await client.media(0, SOUND)
-            await socket.wait_closed()
-            assert socket.close_code == 1008
-            while len(switchboard.calls):
-                await asyncio.sleep(0.02)
-
-    run(test)
-    records = call_of(settings, call_id)
-    assert sound(records) == SOUND
-    assert ending(records).reason == "idle"
-
-
 def test_no_more_calls_than_may_be(settings: Settings) -> None:
     async def test() -> None:
         async with served(settings, calls=1) as switchboard, twilio(switchboard) as first, twilio(switchboard) as late:
@@ -364,6 +282,42 @@ def test_a_stream_must_be_signed_where_an_auth_token_is_set(settings: Settings) 
     run(test)
 
 
+def test_a_session_of_audiohook_must_be_signed_where_its_key_has_a_secret(settings: Settings) -> None:
+    key, secret = "a-key", b"a secret of Genesys"
+    secrets = {key: base64.b64encode(secret).decode()}
+
+    async def test() -> None:
+        async with served(settings, keys={"audiohook": {"acme": key}}, audiohook_secrets=secrets) as switchboard:
+            here = f"127.0.0.1:{switchboard.port}"
+            names = ("Audiohook-Organization-Id", "Audiohook-Session-Id", "Audiohook-Correlation-Id")
+            headers = {"Host": here, **{name: str(uuid.uuid4()) for name in names}, "X-API-KEY": key}
+            good = signed(f"https://{here}/audiohook", headers, key, secret)
+            del good["Host"], headers["Host"]
+            before = counted("refused_total", protocol="audiohook", why="unsigned")
+            for wrong in (headers, good | {"Audiohook-Session-Id": str(uuid.uuid4())}):
+                with pytest.raises(InvalidStatus) as refused:
+                    await twilio(switchboard, "/audiohook", additional_headers=wrong)
+                assert refused.value.response.status_code == 401
+            assert counted("refused_total", protocol="audiohook", why="unsigned") == before + 2
+            client = Genesys(good["Audiohook-Session-Id"], good["Audiohook-Organization-Id"])
+            async with twilio(switchboard, "/audiohook", additional_headers=good) as socket:
+                await socket.send(client.open(NOBODY))
+                assert json.loads(await socket.recv())["type"] == "opened"
+                client.answers = 1
+                await socket.send(SOUND)
+                await socket.send(client.message("ping", {}, 500))
+                assert json.loads(await socket.recv())["type"] == "pong"
+                assert len(switchboard.calls) == 0, "a connection probe is no call"
+                client.answers = 2
+                await socket.send(client.message("close", {"reason": "end"}, 500))
+                assert json.loads(await socket.recv())["type"] == "closed"
+                await socket.wait_closed()
+                assert socket.close_code == 1000
+
+    run(test)
+    assert call_of(settings, NOBODY) == []
+
+
 def test_audiosocket_takes_calls_from_its_networks_only(settings: Settings) -> None:
     async def test() -> None:
         async with served(settings, audiosocket_networks=("10.0.0.0/8",)) as switchboard:
@@ -376,7 +330,34 @@ def test_audiosocket_takes_calls_from_its_networks_only(settings: Settings) -> N
     run(test)
 
 
-@pytest.mark.parametrize("protocol", ["listen", "audiohook", "twilio"])
+def test_who_never_begins_the_handshake_takes_no_room_from_those_who_call(settings: Settings) -> None:
+    call_id = f"CA{uuid.uuid4().hex}"
+
+    async def test() -> None:
+        async with served(settings, calls=1) as switchboard, twilio(switchboard) as good:
+            client = Twilio(good, call_id)
+            await client.start()
+            await client.media(0, SOUND[:4_000])
+            before = counted("refused_total", protocol="none", why="full")
+            here = ("127.0.0.1", switchboard.port)
+            silent = [await asyncio.open_connection(*here) for _ in range(102)]
+            reader, writer = await asyncio.open_connection(*here)
+            assert await reader.read() == b"", "one too many is closed at once"
+            assert counted("refused_total", protocol="none", why="full") == before + 1
+            await client.media(500, SOUND[4_000:])
+            await client.stop()
+            for _, one in (*silent, (reader, writer)):
+                one.close()
+            while switchboard.strangers:
+                await asyncio.sleep(0.01)
+            async with twilio(switchboard):
+                pass
+
+    run(test)
+    assert sound(call_of(settings, call_id)) == SOUND
+
+
+@pytest.mark.parametrize("protocol", ["listen", "audiohook", "twilio", "microphone"])
 def test_a_client_that_never_reads_is_cut_off(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, protocol: str
 ) -> None:
@@ -385,8 +366,8 @@ def test_a_client_that_never_reads_is_cut_off(
     path = "/v1/listen?encoding=linear16&sample_rate=8000" if protocol == "listen" else f"/{protocol}"
 
     async def ask(socket: ClientConnection) -> None:
-        """What is answered; of Twilio's messages none is, so it is the websocket's own ping."""
-        if protocol == "twilio":
+        """What is answered; of Twilio's and a microphone's messages none is, so it is the websocket's own ping."""
+        if protocol in ("twilio", "microphone"):
             socket.transport.write(Frame(Opcode.PING, b"?" * 120).serialize(mask=True))
         else:
             await socket.send(json.dumps({"type": "Configure"}) if protocol == "listen" else client.message("ping", {}))

@@ -212,6 +212,7 @@ def everywhere(protocol: str) -> Iterator[Case]:
     idle = 1011 if protocol == "listen" else 1008
     yield Case(protocol, "nothing", lambda _caller: [], idle, "handshake", begun=False)
     yield Case(protocol, "nothing any more", lambda _caller: [], idle, "idle", reason="idle")
+    yield Case(protocol, "a frame that never ends", text(HALF), idle, "idle", reason="idle")
 
 
 CASES = [
@@ -277,6 +278,19 @@ CASES = [
         lambda caller: [caller.message("ping", position="P1D")],
         1008,
         "position",
+    ),
+    Case(
+        "audiohook",
+        "silence for hours",
+        lambda caller: [
+            caller.message("discarded", {"start": "PT0.5S", "discarded": "PT10799.5S"}),
+            SOUND[:160],
+            caller.message("close", {"reason": "end"}, 3 * 3_600_000 + 20),
+        ],
+        1000,
+        "",
+        reason="hangup",
+        more=b"\xff" * 80 * 5 + SOUND[:160],
     ),
     Case("audiohook", "a second open", lambda caller: [caller.message("open")], 1008, "twice"),
     Case("audiohook", "another session", lambda caller: [caller.message("ping", id="x")], 1008, "other_session"),

@@ -1,6 +1,6 @@
 """A real recording through the socket of a phone system, or as a file, gives what `calltide analyze` hears in it.
 
-What comes back over the connection is for test_serve_audiohook and test_serve_listen, which are tests of the same.
+What comes back over the connection is for test_serve_results, whose tests are of the same.
 """
 
 import asyncio
@@ -29,11 +29,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.models, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def settings(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return settings_for(kafka_bootstrap, tmp_path_factory.mktemp("home"))
-
-
-@pytest.fixture(scope="module")
-def recording(test_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Recording:
-    return Recording(test_data, tmp_path_factory.mktemp("recording"), ("customer", "agent"))
 
 
 def records_of(settings: Settings, call_id: str) -> list[Record]:

@@ -1,5 +1,7 @@
 """Who may bring calls: no protocol is open to other machines unless that was said."""
 
+import hmac
+
 import pytest
 
 from schemas.errors import CalltideError
@@ -51,6 +53,20 @@ def test_a_name_that_is_no_protocol_is_refused(setting: str) -> None:
     value = {"audiosocket": {"acme": "a-key"}} if setting == "keys" else ["audiosocket"]
     with pytest.raises(CalltideError, match=f"'audiosocket' in CALLTIDE_SERVE__{setting.upper()}"):
         checked(**{setting: value})
+
+
+@pytest.mark.parametrize("presented", ["first", "second", "third", "another"])
+def test_how_long_a_key_takes_tells_nothing(presented: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare_digest(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return one == other
+
+    monkeypatch.setattr(hmac, "compare_digest", compare_digest)
+    keys = Keys({"twilio": {name: name for name in ("first", "second", "third")}})
+    assert keys.tenant("twilio", [presented]) == (presented if presented != "another" else None)
+    assert compared == [(presented.encode(), key) for key in (b"first", b"second", b"third")]
 
 
 def test_nobody_has_a_key_of_a_protocol_with_no_tenants() -> None:

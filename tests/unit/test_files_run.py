@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from schemas.errors import CalltideError
+from streams.ingestion.command import ingest
 from streams.ingestion.files_run import (
     Check,
     Ledger,
@@ -131,6 +132,27 @@ def test_a_dry_run_reads_every_file_to_its_end(settings: Settings, tmp_path: Pat
     assert "no file" in four.error
     assert "the same recording as" in five.warning
     assert not (settings.directory / "ingest").exists(), "nothing was written"
+
+
+def test_the_command_prints_the_report_and_fails_for_what_is_not_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    cut = noise(tmp_path / "calls" / "cut.flac", 20, rate=16_000)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
+    noise(tmp_path / "calls" / "good.wav", channels=2)
+    (tmp_path / "calls" / "text.wav").write_text("no audio" * 100)
+    with pytest.raises(CalltideError) as refused:
+        ingest([tmp_path / "calls"], dry_run=True)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].split() == ["file", "format", "length", "channels", "Hz", "silence"]
+    rows = {Path(line.split("  ")[0]).name: line.split()[1:] for line in told[1:4]}
+    assert rows["good.wav"] == ["wav/pcm_s16le", "1.0", "s", "2", "8000", "0%", "0%", "good"]
+    assert rows["cut.flac"][0].startswith("flac/") and rows["cut.flac"][-1] == "damaged"
+    assert rows["text.wav"] == ["no", "call"]
+    assert told[4] == "3 files, 0.00 hours of audio, 2 of them not good"
+    said = str(refused.value).split("\ncalltide: ")
+    assert len(said) == 2 and "cut.flac" in said[0] and "text.wav" in said[1]
 
 
 def test_a_silent_file_is_said_to_be_silent(settings: Settings, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 import soxr
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from processors.audio import decode, encode
 from processors.base import Record
@@ -282,6 +283,40 @@ def test_no_call_tells_of_more_marks_than_a_record_holds() -> None:
     desk = Desk()
     desk.leg.take([*(Dtmf("4") for _ in range(MOST_MARKS + 9)), Ended()], NOW)
     assert len(desk.end().marks) == MOST_MARKS
+
+
+def test_what_became_of_the_audio_is_counted_by_protocol() -> None:
+    desk = Desk(began(roles=("customer", "agent")))
+    metrics = {
+        "audio_seconds_total": {},
+        "gap_seconds_total": {},
+        "late_seconds_total": {},
+        **{f"events_total {event}": {"event": event} for event in ("dtmf", "mark", "paused", "resumed")},
+        "calls_ended_total": {"reason": "hangup"},
+    }
+
+    def counted() -> dict[str, float]:
+        values = {
+            name: REGISTRY.get_sample_value(f"calltide_ingest_{name.split()[0]}", {"protocol": "test", **labels})
+            for name, labels in metrics.items()
+        }
+        return {name: value or 0.0 for name, value in values.items()}
+
+    before = counted()
+    desk.leg.take([Audio(0, ms(0, 200), 0), Audio(1, ms(0, 300), 0), Audio(1, ms(100, 200), 100)], NOW + 300)
+    desk.leg.take([Dtmf("4"), Dtmf("2"), Mark("menu"), Paused(), Resumed(), Audio(0, ms(500, 600), 500)], NOW + 600)
+    desk.leg.take([Ended()], NOW + 600)
+    rise = {name: round(value - before[name], 6) for name, value in counted().items()}
+    assert rise == {
+        "audio_seconds_total": 0.6,
+        "gap_seconds_total": 0.3,
+        "late_seconds_total": 0.1,
+        "events_total dtmf": 2,
+        "events_total mark": 1,
+        "events_total paused": 1,
+        "events_total resumed": 1,
+        "calls_ended_total": 1,
+    }
 
 
 @pytest.mark.parametrize(

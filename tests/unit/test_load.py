@@ -5,6 +5,7 @@ A changer must know: calls run in real time, so each is short.
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -202,6 +203,25 @@ def test_frames_come_at_the_pace_of_speech(recording: Path) -> None:
     assert np.median([later - earlier for earlier, later in itertools.pairwise(moments)]) == pytest.approx(
         0.02, abs=0.008
     )
+
+
+def test_frames_that_are_late_are_sent_and_counted(recording: Path) -> None:
+    async def test() -> Tally:
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readexactly(19 + 10 * 323)
+            # The generator waits with it: they have one thread.
+            time.sleep(0.3)
+            while await reader.read(65_536):
+                pass
+            writer.close()
+
+        async with await asyncio.start_server(accept, "127.0.0.1", 0) as running:
+            return await load(f"127.0.0.1:{running.sockets[0].getsockname()[1]}", "audiosocket", recording, 1, 1.0)
+
+    tally = run(test)
+    assert (tally.frames, tally.disconnected) == (50, 0)
+    assert tally.late >= 12
+    assert tally.worst_s > 0.25
 
 
 def test_calls_that_are_cut_off_are_counted_and_why(recording: Path) -> None:

@@ -1,16 +1,15 @@
 """Signatures of handshakes: the examples of those who sign, another implementation's, and what must not pass."""
 
-from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
+from datetime import timedelta
 from typing import Final
 
 import pytest
-from http_message_signatures import HTTPMessageSigner, MappingKeyResolver, algorithms
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.errors import CalltideError
 from streams.ingestion.signatures import SIGNED, Handshake, client_secret, signed_by_genesys, signed_by_twilio
+from tests.telephony import signed
 
 KEY: Final = "SGVsbG8sIEkgYW0gdGhlIEFQSSBrZXkh"
 SECRETS: Final = {KEY: client_secret("TXlTdXBlclNlY3JldEtleVRlbGxOby0xITJAMyM0JDU=")}
@@ -29,18 +28,11 @@ DOCUMENTED: Final = {
 TARGET: Final = "/api/v1/voicebiometrics/ws"
 
 
-def fresh(
-    components: tuple[str, ...] = SIGNED, keyid: str = KEY, age: timedelta = timedelta(), nonce: str | None = "n"
-) -> Handshake:
+def fresh(components: tuple[str, ...] = SIGNED, keyid: str = KEY, age: timedelta = timedelta()) -> Handshake:
     """A handshake signed just now."""
     headers = {name: value for name, value in DOCUMENTED.items() if not name.startswith("Signature")}
-    message = SimpleNamespace(method="GET", url=f"https://audiohook.example.com{TARGET}", headers=headers)
-    signer = HTTPMessageSigner(
-        signature_algorithm=algorithms.HMAC_SHA256,
-        key_resolver=MappingKeyResolver(public_keys={}, private_keys={keyid: SECRETS[KEY]}),
-    )
-    signer.sign(message, key_id=keyid, created=datetime.now(UTC) - age, nonce=nonce, covered_component_ids=components)
-    return Handshake(TARGET, headers)
+    url = f"https://audiohook.example.com{TARGET}"
+    return Handshake(TARGET, signed(url, headers, keyid, SECRETS[KEY], components, age))
 
 
 def test_the_documented_example() -> None:

@@ -115,6 +115,15 @@ def test_what_comes_twice_or_late_keeps_its_place_in_time() -> None:
     assert [event.at_ms for event in events if isinstance(event, Audio)] == [40, 0, 40]
 
 
+@pytest.mark.parametrize("numbers", [("3", "3", "2"), ("9", "1", "5"), (None, 7, "x"), ([], {}, -1.5)])
+def test_the_numbers_of_messages_are_not_looked_at(numbers: tuple[Any, ...]) -> None:
+    """A websocket loses and reorders nothing; where sound belongs its timestamp says."""
+    sent = [media(b"\x01", timestamp=str(20 * at), sequenceNumber=number) for at, number in enumerate(numbers)]
+    events, fault = read([RECORDED[1], *sent, RECORDED[-1]])
+    assert fault is None
+    assert events[1:] == [*(Audio(0, b"\x01", at_ms) for at_ms in (0, 20, 40)), Ended()]
+
+
 def test_a_message_without_sound_is_no_audio() -> None:
     events, fault = read([RECORDED[1], media(b"")])
     assert fault is None

@@ -1,4 +1,6 @@
-"""`/v1/listen` and the microphone of the real server, before real stages on the real broker."""
+"""What comes back while a call goes on: `/v1/listen`, the microphone and Genesys' AudioHook of the real server, before
+real stages on the real broker.
+"""
 
 import asyncio
 import contextlib
@@ -18,33 +20,30 @@ from deepgram import AsyncDeepgramClient, DeepgramClientEnvironment
 from deepgram.core.api_error import ApiError
 from deepgram.core.events import EventType
 from deepgram.listen.v1.types import ListenV1Metadata, ListenV1Results, ListenV1SpeechStarted
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
 from deploy.topics import Topics
-from schemas.events import CallEvent, CallInfo, Interim, RunningScore, Score, encode
-from schemas.topics import SCORES, STAGES, TOPICS, TRANSCRIPTS_INTERIM
+from schemas.events import CallEnded, CallEvent, CallInfo, Interim, RunningScore, Score, decode, encode
+from schemas.topics import DEFAULT_PARTITIONS, SCORES, STAGES, TOPICS, TRANSCRIPTS_INTERIM
 from streams import kafka
 from streams.analyze import Analyzer
 from streams.runtime import StageWorker
 from streams.settings import Settings, load
 from tests import calling
+from tests.telephony import Genesys, Recording, interleaved, said
 from tests.unit.stage_records import call, interim, utterance
+from tests.workers import Reader
 
 pytestmark = [pytest.mark.kafka, pytest.mark.models, pytest.mark.slow]
 
 KEY = "a-key-of-the-test"
-
-
-@pytest.fixture(scope="module")
-def analyzer() -> Analyzer:
-    """The chain in this process, whose models the stages use, too."""
-    return Analyzer(load())
+KEYS = {"listen": {"acme": KEY}, "audiohook": {"acme": KEY}}
 
 
 @pytest.fixture(scope="module")
 def settings(kafka_bootstrap: str, analyzer: Analyzer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Topics, and all stages running: one worker each, in threads of this process."""
+    """Topics, and all stages running, with the analyzer's models: one worker each, in threads of this process."""
     Topics(kafka_bootstrap).create([*TOPICS])
     base = load()
     own = {"kafka": base.kafka.model_copy(update={"bootstrap_servers": kafka_bootstrap})}
@@ -64,7 +63,7 @@ def settings(kafka_bootstrap: str, analyzer: Analyzer, tmp_path_factory: pytest.
 @asynccontextmanager
 async def served(settings: Settings, **fields: object) -> AsyncIterator[str]:
     """A running server on a free port; gives its address."""
-    async with calling.served(settings, **{"keys": {"listen": {"acme": KEY}}, **fields}) as switchboard:
+    async with calling.served(settings, **{"keys": KEYS, **fields}) as switchboard:
         yield f"ws://127.0.0.1:{switchboard.port}"
 
 
@@ -329,3 +328,70 @@ def test_a_wrong_key_or_parameter_is_refused_in_deepgrams_way(settings: Settings
             assert b'"err_code": "Bad Request"' in (response.body or b"")
 
     asyncio.run(test())
+
+
+def test_genesys_gets_the_words_of_a_recording_and_the_chain_hears_what_analyze_hears(
+    settings: Settings, recording: Recording
+) -> None:
+    conversation = str(uuid.uuid4())
+    client = Genesys(str(uuid.uuid4()), str(uuid.uuid4()))
+    headers = {
+        "Audiohook-Organization-Id": client.organization,
+        "Audiohook-Session-Id": client.session,
+        "Audiohook-Correlation-Id": str(uuid.uuid4()),
+        "X-API-KEY": KEY,
+    }
+    # The last words of all are known when the call is over, and then there is nobody to tell.
+    told_of = [one for one in recording.expected if one["cut"] != "end" and one["text"]]
+    assert told_of
+    told: list[dict[str, Any]] = []
+
+    async def answer(socket: ClientConnection) -> dict[str, Any]:
+        message = json.loads(await asyncio.wait_for(socket.recv(), 60))
+        client.answers = message["seq"]
+        if message["type"] == "event":
+            told.append(message["parameters"]["entities"][0]["data"])
+        return dict(message)
+
+    async def stream() -> None:
+        async with (
+            served(settings) as address,
+            connect(f"{address}/audiohook", additional_headers=headers) as socket,
+        ):
+            await socket.send(client.open(conversation))
+            opened = await answer(socket)
+            assert opened["type"] == "opened"
+            assert opened["parameters"]["media"][0]["channels"] == ["external", "internal"]
+            end_ms = 0
+            for at_ms, channels in recording.blocks(200):
+                await socket.send(interleaved(channels))
+                end_ms = at_ms + len(channels[0]) // 8
+            await socket.send(client.message("ping", {}, end_ms))
+            types = []
+            while len(told) < len(told_of):
+                types.append((await answer(socket))["type"])
+            assert set(types) == {"pong", "event"}
+            await socket.send(client.message("close", {"reason": "end"}, end_ms))
+            while (await answer(socket))["type"] != "closed":
+                pass
+            await asyncio.wait_for(socket.wait_closed(), 30)
+
+    asyncio.run(stream())
+    assert sorted(
+        (one["channelId"], one["offset"], one["alternatives"][0]["interpretations"][0]["transcript"]) for one in told
+    ) == sorted((one["channel"], f"PT{one['start_ms'] / 1_000:.3f}S", one["text"]) for one in told_of)
+
+    scores: list[Score] = []
+    ended: list[CallEnded] = []
+    reader = Reader(settings.bootstrap_servers, SCORES, DEFAULT_PARTITIONS)
+
+    def over() -> bool:
+        events = [decode(one.headers, one.value or b"") for one in reader.found if one.key == conversation]
+        scores[:] = [event for event in events if isinstance(event, Score)]
+        ended[:] = [event for event in events if isinstance(event, CallEnded)]
+        return bool(ended)
+
+    reader.until(over, "the end of the call")
+    reader.close()
+    assert [said(one) for one in sorted(scores, key=lambda one: (one.start_ms, one.channel))] == recording.expected
+    assert (ended[0].reason, ended[0].missing_ms, ended[0].call.tenant) == ("hangup", 0, "acme")
