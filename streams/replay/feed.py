@@ -79,9 +79,14 @@ class Feed:
         try:
             producer.init_transactions(ANSWER_S)
             self._assign(consumer)
+            paused: set[Place] = set()
             while (left := self._left()) or any(self._read.values()):
                 if stop.is_set():
                     return
+                if done := {*self._position} - left - paused:
+                    # The rest of a partition is no business of ours, and may be long.
+                    consumer.pause([TopicPartition(*place) for place in done])
+                    paused |= done
                 if wait():
                     stop.wait(0.1)
                     continue
