@@ -268,10 +268,9 @@ def show(console: "Console", found: Comparison) -> None:
         table = Table(title="largest differences", box=SIMPLE_HEAD, title_justify="left")
         for name in ("call", "at", "role", found.a, found.b):
             table.add_column(name, overflow="fold")
-        for _, one, other in found.largest:
-            at = f"{one.start_ms // 60_000}:{one.start_ms % 60_000 / 1_000:04.1f}"
-            texts = (f"{side.score:+.2f} {side.text}" for side in (one, other))
-            table.add_row(one.call_id, at, one.role, *texts)
+        for _, a, b in found.largest:
+            at = f"{a.start_ms // 60_000}:{a.start_ms % 60_000 / 1_000:04.1f}"
+            table.add_row(a.call_id, at, a.role, *(f"{side.score:+.2f} {side.text}" for side in (a, b)))
         console.print(table)
 
 

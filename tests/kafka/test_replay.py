@@ -62,7 +62,7 @@ class History:
             events.append((seconds * 1_000, Output.of(end)))
         for topic in (frames, SCORES):
             for at, output in events:
-                headers = [*output.headers]
+                headers: list[tuple[str, str | bytes | None]] = [*output.headers]
                 self.producer.produce(topic, output.value, info.call_id, headers=headers, timestamp=begun_ms + at)
         assert self.producer.flush(30) == 0
         return info.call_id
@@ -86,7 +86,7 @@ class History:
             "calls": tuple(found.calls),
             "sources": found.sources,
         }
-        return Plan(**(fields | more))  # type: ignore[arg-type]
+        return Plan.model_validate(fields | more)
 
 
 @pytest.fixture
