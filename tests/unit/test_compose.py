@@ -16,6 +16,7 @@ import pytest
 import typer
 import yaml
 
+from dashboards.files import committed, queries
 from schemas.topics import INTERIM_RETENTION_MS, STAGES, topics
 from streams.cli import app
 from streams.ingestion.auth import Networks
@@ -24,7 +25,6 @@ from streams.settings import PREFIX, Settings, names
 from streams.web import gateway_address
 
 ROOT = Path(__file__).resolve().parents[2]
-DASHBOARDS = sorted((ROOT / "dashboards").glob("*.json"))
 METRICS_PORT = "9100"
 
 
@@ -202,11 +202,10 @@ def test_grafana_knows_both_sources_where_they_are(monkeypatch: pytest.MonkeyPat
     )
     assert sources["prometheus"]["url"] == f"http://prometheus:{min(published(SERVICES['prometheus']))}"
     provider = read_yaml("deploy/grafana/provisioning/dashboards/calltide.yml")["providers"][0]
-    assert f"./dashboards:{provider['options']['path']}:ro" in SERVICES["grafana"]["volumes"]
+    assert f"./dashboards/json:{provider['options']['path']}:ro" in SERVICES["grafana"]["volumes"]
 
 
-@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
-def test_dashboards_ask_for_metrics_that_exist(path: Path) -> None:
+def test_dashboards_ask_for_metrics_that_exist() -> None:
     for module in ("gateway", "ingestion.metrics", "runtime", "sink"):
         importlib.import_module(f"streams.{module}")
     known = {
@@ -214,18 +213,21 @@ def test_dashboards_ask_for_metrics_that_exist(path: Path) -> None:
         for metric in prometheus_client.REGISTRY.collect()
         for suffix in {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(metric.type, [""])
     }
-    dashboard = json.loads(path.read_text())
     asked = {
-        name
-        for panel in dashboard["panels"]
-        for target in panel["targets"]
-        for name in re.findall(r"calltide_\w+", target.get("expr", ""))
+        name for query in queries() if query.source == "prometheus" for name in re.findall(r"calltide_\w+", query.text)
     }
     assert asked <= known
-    sources = {
-        source["uid"] for source in read_yaml("deploy/grafana/provisioning/datasources/calltide.yml")["datasources"]
+
+
+def test_dashboards_have_the_data_sources_that_are_provisioned() -> None:
+    provisioned = {
+        source["uid"]: source["type"]
+        for source in read_yaml("deploy/grafana/provisioning/datasources/calltide.yml")["datasources"]
     }
-    assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} <= sources
+    for dashboard in committed().values():
+        for variable in dashboard["templating"]["list"]:
+            if variable["type"] == "datasource":
+                assert provisioned[variable["current"]["value"]] == variable["query"]
 
 
 def test_the_topics_in_the_docs_are_the_table() -> None:
