@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.errors import CalltideError
+from streams.dashboards import dashboards_app
 from streams.evaluation.command import evaluate
 from streams.ingestion import command as ingestion
 
@@ -38,6 +39,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(samples_app, name="samples")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(train_app, name="train")
+app.add_typer(dashboards_app, name="dashboards")
 app.command("eval")(evaluate)
 app.command()(ingestion.ingest)
 app.command()(ingestion.load)

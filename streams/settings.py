@@ -145,6 +145,20 @@ class Metrics(_Section):
     port: int = Field(0, ge=0, le=65_535, description="port for /metrics of a process; 0: none")
 
 
+class Grafana(_Section):
+    """Where dashboards are pushed to (docs/grafana.md)."""
+
+    url: str = Field("http://127.0.0.1:3000", description="Grafana's address")
+    token: str = Field("", description="token of a service account with the role Admin; or a user and a password")
+    user: str = Field("", description="user, where there is no token")
+    password: str = Field("", description="the user's password")
+    clickhouse_url: str | None = Field(
+        None,
+        description="http(s)://user:password@host:port of ClickHouse for Grafana; none: as this machine reaches it",
+    )
+    prometheus_url: str = Field("http://127.0.0.1:9090", description="address of Prometheus for Grafana")
+
+
 class Settings(BaseSettings):
     """Every setting of Calltide. Frozen: a process reads it once at its start."""
 
@@ -176,6 +190,7 @@ class Settings(BaseSettings):
     serve: Serve = Serve()
     runtime: Runtime = Runtime()
     metrics: Metrics = Metrics()
+    grafana: Grafana = Grafana()
 
     @classmethod
     def settings_customise_sources(
