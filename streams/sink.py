@@ -51,6 +51,7 @@ SKIPPED = Counter("calltide_sink_unreadable_total", "records of scores that are 
 INSERT = Histogram("calltide_sink_insert_seconds", "time of an insert of all its tables")
 WAITING = Gauge("calltide_sink_waiting", "1 while ClickHouse does not answer")
 LAG = Gauge("calltide_sink_lag_records", "records of scores that are not in ClickHouse yet")
+LAG_SECONDS = Gauge("calltide_sink_lag_seconds", "age of the oldest record that waits for its insert; 0: none waits")
 
 
 class Unreachable(CalltideError):
@@ -208,10 +209,11 @@ def correction_row(event: Correction, version: str, topic: str, partition: int, 
 
 @dataclass(slots=True)
 class _Part:
-    """The rows of one partition by table, and the first and the last offset they were made from."""
+    """The rows of one partition by table, the first and the last offset they were made from, and the first's time."""
 
     first: int
     last: int
+    since_ms: int
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {table: [] for table in TABLES})
 
 
@@ -270,6 +272,8 @@ class Sink:
         what only a restart mends.
         """
         self.health = health or self.health
+        for table in TABLES:
+            ROWS.labels(table)
         try:
             if self._insist(lambda: migrate(self.settings), stop):
                 self.consumer.subscribe([self.topic], on_assign=self._assign, on_revoke=self._revoke)
@@ -352,10 +356,13 @@ class Sink:
         except KafkaException:
             return  # the broker is away: the last figure stands
         LAG.set(lag)
+        now_ms = time.time() * 1_000
+        waited_ms = now_ms - min((part.since_ms for part in self.batch.parts.values()), default=now_ms)
+        LAG_SECONDS.set(max(waited_ms, 0.0) / 1_000)
 
     def _add(self, message: Message) -> None:
         partition, offset = kafka.partition_of(message), message.offset() or 0
-        part = self.batch.parts.setdefault(partition, _Part(offset, offset))
+        part = self.batch.parts.setdefault(partition, _Part(offset, offset, message.timestamp()[1]))
         part.last = offset
         headers = {name: value for name, value in kafka.headers_of(message) if value is not None}
         try:

@@ -491,6 +491,7 @@ def test_a_sink_that_waits_keeps_its_partitions_and_says_so(
             began = time.monotonic()
             until(lambda: time.monotonic() - began > 5, "longer than max.poll.interval.ms")
             assert waiting.assignments == 1, "it was thrown out of the group"
+            assert sink.LAG_SECONDS._value.get() > 3
             assert waiting.health.alive()[0]
             other = Consumer(kafka.consumer(settings, **{"group.id": f"{settings.kafka.group_prefix}.sink"}))
             other.subscribe([topic])
@@ -502,6 +503,7 @@ def test_a_sink_that_waits_keeps_its_partitions_and_says_so(
             until(lambda: count(settings, "utterances") == 40, "what came while ClickHouse was away")
             assert waiting.health.serving.wait(10)
             assert waiting.health.readiness() == (True, {"ready": True, "partitions": [0, 1, 2]})
+            until(lambda: sink.LAG_SECONDS._value.get() == 0, "nothing waits for its insert")
         assert count(settings, "utterances", final=False) == 40
     finally:
         server.stop()
