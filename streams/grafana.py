@@ -29,11 +29,15 @@ from streams.settings import ClickHouse, Settings
 FOLDER: Final = "calltide"
 """uid of the folder of dashboards and alert rules."""
 FOLDER_TITLE: Final = "Calltide"
+"""Also in the provisioning files of docker-compose.yml."""
 CLICKHOUSE: Final = "calltide-clickhouse"
 """uid of the data source of scores."""
 PROMETHEUS: Final = "calltide-prometheus"
 """uid of the data source of metrics."""
 PLUGIN: Final = "grafana-clickhouse-datasource"
+
+READER: Final = "grafana"
+"""User of ClickHouse where its address names none. The embedded one lets everybody but its own user only read."""
 
 SCRAPE_INTERVAL: Final = "10s"
 """Grafana takes rates over at least four of these; deploy/prometheus/*.yml have it too."""
@@ -122,32 +126,6 @@ def as_file(content: Any) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def alerting_file(groups: list[Json]) -> Json:
-    """Rule groups in the form of Grafana's file provisioning (deploy/grafana/provisioning/alerting/)."""
-    return {
-        "apiVersion": 1,
-        "groups": [
-            {
-                "orgId": 1,
-                "name": group["title"],
-                "folder": FOLDER_TITLE,
-                "interval": f"{group['interval']}s",
-                "rules": [_with_panel(rule) for rule in group["rules"]],
-            }
-            for group in groups
-        ],
-    }
-
-
-def _with_panel(rule: Json) -> Json:
-    """The API takes the dashboard and panel of a rule as annotations; a file must have them as fields as well."""
-    annotations = rule.get("annotations", {})
-    if "__dashboardUid__" not in annotations:
-        return rule
-    panel = {"dashboardUid": annotations["__dashboardUid__"], "panelId": int(annotations["__panelId__"])}
-    return rule | panel
-
-
 def clickhouse_source(url: str, chosen: ClickHouse) -> Json:
     """The data source of scores for a ClickHouse at `url`, as Grafana's API takes it."""
     parts = urlsplit(url)
@@ -163,12 +141,14 @@ def clickhouse_source(url: str, chosen: ClickHouse) -> Json:
             "protocol": "http",
             "secure": secure,
             "path": parts.path.strip("/"),
-            "username": unquote(parts.username or ""),
+            "username": unquote(parts.username or READER),
             "defaultDatabase": chosen.database,
         },
     }
-    if parts.password:
-        source["secureJsonData"] = {"password": unquote(parts.password)}
+    # The embedded one has one password for all.
+    password = unquote(parts.password or "") or (chosen.password if chosen.url is None else "")
+    if password:
+        source["secureJsonData"] = {"password": password}
     return source
 
 
@@ -259,6 +239,12 @@ class Push:
                 "nobody to push as; set CALLTIDE_GRAFANA__TOKEN to a service account's token, or "
                 "CALLTIDE_GRAFANA__USER and CALLTIDE_GRAFANA__PASSWORD (docs/grafana.md says how)"
             )
+        if settings.clickhouse.url and not chosen.clickhouse_url:
+            # Not by the user that we write as: through Grafana, whoever sees a dashboard can send any statement.
+            raise CalltideError(
+                "Grafana needs a user of ClickHouse that only reads; make one as docs/grafana.md says and set "
+                "CALLTIDE_GRAFANA__CLICKHOUSE_URL to http://USER:PASSWORD@HOST:PORT"
+            )
         # The path as the client wants it: it puts `api` right behind.
         base = urlunsplit((parts.scheme, host, f"{parts.path.rstrip('/')}/", parts.query, ""))
         self._api = GrafanaApi.from_url(base, credential, timeout=TIMEOUT_S)
@@ -346,10 +332,10 @@ class Push:
     def run(self) -> Iterator[Change]:
         """Everything, in the order in which Grafana needs it. Call `about` first."""
         yield self._folder()
-        given = self._settings.grafana
-        clickhouse = given.clickhouse_url or self._settings.clickhouse_url
-        yield self._data_source(clickhouse_source(clickhouse, self._settings.clickhouse))
-        yield self._data_source(prometheus_source(given.prometheus_url))
+        chosen = self._settings
+        clickhouse = chosen.grafana.clickhouse_url or chosen.clickhouse_url
+        yield self._data_source(clickhouse_source(clickhouse, chosen.clickhouse))
+        yield self._data_source(prometheus_source(chosen.grafana.prometheus_url))
         for dashboard in self._bundle.dashboards.values():
             yield self._dashboard(dashboard)
         for group in self._bundle.alerts:

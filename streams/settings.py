@@ -58,6 +58,8 @@ class ClickHouse(_Section):
 
     url: str | None = Field(None, description="http(s)://user:password@host:port of a server; none: the embedded chDB")
     port: int = Field(8123, ge=1, le=65_535, description="port of the embedded one on loopback")
+    user: str = Field("calltide", min_length=1, description="who may write to the embedded one; all others only read")
+    password: str = Field("", description="of the embedded one: if set, who reads and who writes must bring it")
     database: str = Field("calltide", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="database")
 
 

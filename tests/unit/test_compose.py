@@ -10,14 +10,16 @@ import tomllib
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
 import prometheus_client
 import pytest
 import typer
 import yaml
 
-from dashboards.files import committed, queries
+from dashboards import files, provisioning
 from schemas.topics import INTERIM_RETENTION_MS, STAGES, topics
+from streams import grafana
 from streams.cli import app
 from streams.ingestion.auth import Networks
 from streams.ingestion.routes import check_open
@@ -187,25 +189,42 @@ def test_prometheus_reads_every_process_that_has_metrics(monkeypatch: pytest.Mon
         assert (metrics.host, str(metrics.port)) == ("0.0.0.0", METRICS_PORT)
 
 
-def test_grafana_knows_both_sources_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_grafana_has_the_sources_that_a_push_makes(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = with_environment(monkeypatch, {})
-    config = read_yaml("deploy/grafana/provisioning/datasources/calltide.yml")
-    sources = {source["type"]: source for source in config["datasources"]}
-    clickhouse = sources["grafana-clickhouse-datasource"]["jsonData"]
-    assert clickhouse["host"] in SERVICES
-    assert clickhouse["port"] == settings.clickhouse.port
-    assert clickhouse["defaultDatabase"] == settings.clickhouse.database
-    assert clickhouse["username"] == SERVICES["clickhouse"]["environment"]["CLICKHOUSE_USER"]
-    assert (
-        sources["grafana-clickhouse-datasource"]["type"]
-        == SERVICES["grafana"]["environment"]["GF_PLUGINS_PREINSTALL_SYNC"]
-    )
-    assert sources["prometheus"]["url"] == f"http://prometheus:{min(published(SERVICES['prometheus']))}"
-    provider = read_yaml("deploy/grafana/provisioning/dashboards/calltide.yml")["providers"][0]
-    assert f"./dashboards/json:{provider['options']['path']}:ro" in SERVICES["grafana"]["volumes"]
+    clickhouse = f"http://grafana:$GRAFANA_CLICKHOUSE_PASSWORD@clickhouse:{settings.clickhouse.port}"
+    prometheus = f"http://prometheus:{min(published(SERVICES['prometheus']))}"
+    assert {"clickhouse", "prometheus"} <= SERVICES.keys()
+    assert read_yaml("deploy/grafana/provisioning/datasources/calltide.yml")["datasources"] == [
+        grafana.clickhouse_source(clickhouse, settings.clickhouse) | {"isDefault": True},
+        grafana.prometheus_source(prometheus),
+    ]
+    assert SERVICES["grafana"]["environment"]["GF_PLUGINS_PREINSTALL_SYNC"] == grafana.PLUGIN
+    for name in ("prometheus", "up"):
+        assert read_yaml(f"deploy/prometheus/{name}.yml")["global"]["scrape_interval"] == grafana.SCRAPE_INTERVAL
 
 
-def test_dashboards_ask_for_metrics_that_exist() -> None:
+def test_grafanas_user_of_clickhouse_only_reads() -> None:
+    user = ElementTree.parse(ROOT / "deploy" / "clickhouse" / "grafana-user.xml").getroot()
+    (password,) = user.iter("password")
+    for service in ("clickhouse", "grafana"):
+        assert password.attrib["from_env"] in SERVICES[service]["environment"]
+    assert user.findtext("profiles/grafana/readonly") == "2"
+    assert user.findtext("users/grafana/profile") == "grafana"
+    database = SERVICES["clickhouse"]["environment"]["CLICKHOUSE_DB"]
+    assert [query.text for query in user.iter("query")] == [f"GRANT SELECT ON {database}.*"]
+
+
+def test_grafana_has_the_dashboards_and_alert_rules_that_a_push_makes() -> None:
+    (provider,) = read_yaml("deploy/grafana/provisioning/dashboards/calltide.yml")["providers"]
+    mounted = f"./{files.JSON.relative_to(ROOT)}:{provider['options']['path']}:ro"
+    assert mounted in SERVICES["grafana"]["volumes"]
+    assert "./deploy/grafana/provisioning:/etc/grafana/provisioning:ro" in SERVICES["grafana"]["volumes"]
+    assert (provider["folder"], provider["folderUid"]) == (grafana.FOLDER_TITLE, grafana.FOLDER)
+    assert provisioning.FOLDER == grafana.FOLDER_TITLE
+    assert provisioning.FILE.read_text(encoding="utf-8") == provisioning.text(), "`python -m dashboards` writes it"
+
+
+def test_dashboards_and_alert_rules_ask_for_metrics_that_exist() -> None:
     for module in ("gateway", "ingestion.metrics", "runtime", "sink"):
         importlib.import_module(f"streams.{module}")
     known = {
@@ -213,21 +232,16 @@ def test_dashboards_ask_for_metrics_that_exist() -> None:
         for metric in prometheus_client.REGISTRY.collect()
         for suffix in {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(metric.type, [""])
     }
-    asked = {
-        name for query in queries() if query.source == "prometheus" for name in re.findall(r"calltide_\w+", query.text)
-    }
-    assert asked <= known
-
-
-def test_dashboards_have_the_data_sources_that_are_provisioned() -> None:
-    provisioned = {
-        source["uid"]: source["type"]
-        for source in read_yaml("deploy/grafana/provisioning/datasources/calltide.yml")["datasources"]
-    }
-    for dashboard in committed().values():
-        for variable in dashboard["templating"]["list"]:
-            if variable["type"] == "datasource":
-                assert provisioned[variable["current"]["value"]] == variable["query"]
+    expressions = [query.text for query in files.queries() if query.source == "prometheus"]
+    expressions += [
+        query["model"]["expr"]
+        for group in grafana.committed().alerts
+        for rule in group["rules"]
+        for query in rule["data"]
+        if query["datasourceUid"] == grafana.PROMETHEUS
+    ]
+    assert expressions
+    assert {name for expression in expressions for name in re.findall(r"calltide_\w+", expression)} <= known
 
 
 def test_the_topics_in_the_docs_are_the_table() -> None:
