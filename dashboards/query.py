@@ -63,6 +63,11 @@ class ClickHouse(Builder[ClickHouseQuery]):
         self._internal.format = Format.TIMESERIES
         return self
 
+    def source(self, uid: str) -> Self:
+        """Ask this data source, whatever is selected: alert rules have no variables."""
+        self._internal.source = DataSourceRef(type_val=PLUGIN, uid=uid)
+        return self
+
     def ref_id(self, ref_id: str) -> Self:
         """The query's letter in its panel: A if there is no other."""
         self._internal.ref_id = ref_id
