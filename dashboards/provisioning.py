@@ -48,9 +48,3 @@ def _rule(rule: dict[str, Any]) -> dict[str, Any]:
 def text() -> str:
     """The file for the committed rules, as it is committed."""
     return json.dumps(alerting(json.loads(ALERTS.read_text(encoding="utf-8"))), indent=2, ensure_ascii=False) + "\n"
-
-
-def write() -> None:
-    """Write the file."""
-    FILE.parent.mkdir(exist_ok=True)
-    FILE.write_text(text(), encoding="utf-8")

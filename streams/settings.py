@@ -156,9 +156,9 @@ class Grafana(_Section):
     password: str = Field("", description="the user's password")
     clickhouse_url: str | None = Field(
         None,
-        description="http(s)://user:password@host:port of ClickHouse for Grafana; none: as this machine reaches it",
+        description="http(s)://user:password@host:port of ClickHouse as Grafana reaches it; none: the embedded",
     )
-    prometheus_url: str = Field("http://127.0.0.1:9090", description="address of Prometheus for Grafana")
+    prometheus_url: str = Field("http://127.0.0.1:9090", description="address of Prometheus as Grafana reaches it")
 
 
 class Settings(BaseSettings):
