@@ -189,6 +189,23 @@ def test_prometheus_reads_every_process_that_has_metrics(monkeypatch: pytest.Mon
         assert (metrics.host, str(metrics.port)) == ("0.0.0.0", METRICS_PORT)
 
 
+def test_prometheus_finds_its_rules() -> None:
+    for name in ("prometheus", "up"):
+        assert read_yaml(f"deploy/prometheus/{name}.yml")["rule_files"] == ["rules.yml"]
+    for name in ("prometheus", "rules"):
+        mounted = f"./deploy/prometheus/{name}.yml:/etc/prometheus/{name}.yml:ro"
+        assert mounted in SERVICES["prometheus"]["volumes"]
+
+
+def test_processes_have_the_same_names_for_prometheus_wherever_they_run() -> None:
+    """The dashboard Operations names them by the label `process`."""
+    (job,) = read_yaml("deploy/prometheus/prometheus.yml")["scrape_configs"]
+    (rule,) = job["relabel_configs"]
+    targets = [target for group in job["static_configs"] for target in group["targets"]]
+    assert {re.fullmatch(rule["regex"], target)[1] for target in targets} == set(WORKERS)  # type: ignore[index]
+    assert rule["target_label"] == "process"
+
+
 def test_grafana_has_the_sources_that_a_push_makes(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = with_environment(monkeypatch, {})
     clickhouse = f"http://grafana:$GRAFANA_CLICKHOUSE_PASSWORD@clickhouse:{settings.clickhouse.port}"
@@ -225,7 +242,7 @@ def test_grafana_has_the_dashboards_and_alert_rules_that_a_push_makes() -> None:
 
 
 def test_dashboards_and_alert_rules_ask_for_metrics_that_exist() -> None:
-    for module in ("gateway", "ingestion.metrics", "runtime", "sink"):
+    for module in ("gateway", "ingestion.metrics", "runtime", "sink", "supervisor"):
         importlib.import_module(f"streams.{module}")
     known = {
         metric.name + suffix
@@ -241,7 +258,12 @@ def test_dashboards_and_alert_rules_ask_for_metrics_that_exist() -> None:
         if query["datasourceUid"] == grafana.PROMETHEUS
     ]
     assert expressions
-    assert {name for expression in expressions for name in re.findall(r"calltide_\w+", expression)} <= known
+    expressions += [
+        rule["expr"] for group in read_yaml("deploy/prometheus/rules.yml")["groups"] for rule in group["rules"]
+    ]
+    assert {
+        name for expression in expressions for name in re.findall(r"(?<![\w:])calltide_\w+\b(?!:)", expression)
+    } <= known
 
 
 def test_the_topics_in_the_docs_are_the_table() -> None:
