@@ -43,6 +43,7 @@ from grafana_foundation_sdk.models.common import (
     LegendPlacement,
     SortOrder,
     StackingMode,
+    TableAutoCellOptions,
     TableBarGaugeCellOptions,
     TableCellBackgroundDisplayMode,
     TableColoredBackgroundCellOptions,
@@ -372,13 +373,14 @@ def dial(low: float, high: float) -> gauge.Panel:
     )
 
 
-def columns(x: str, *, share: bool = False, horizontal: bool = False) -> barchart.Panel:
-    """Bars over a column of names; several number columns stand on each other."""
+def columns(x: str, *, share: bool = False, beside: bool = False, horizontal: bool = False) -> barchart.Panel:
+    """Bars over a column of names. Several number columns stand on each other, as `share` of the whole, or `beside`."""
+    mode = StackingMode.NONE if beside else StackingMode.PERCENT if share else StackingMode.NORMAL
     return (
         barchart.Panel()
         .x_field(x)
         .orientation(VizOrientation.HORIZONTAL if horizontal else VizOrientation.VERTICAL)
-        .stacking(StackingMode.PERCENT if share else StackingMode.NORMAL)
+        .stacking(mode)
         .show_value(VisibilityMode.NEVER)
         .fill_opacity(80)
         .line_width(0)
@@ -429,12 +431,13 @@ def column(
     high: float | None = None,
     mapping: dict[str, str] | None = None,
     links: Iterable[dict[str, str]] = (),
+    wrap: bool = False,
     hidden: bool = False,
 ) -> Any:
     """How a table shows one column.
 
     steps: thresholds of its own. cell: `text` or `background` coloured by them, or `gauge` (from low to high). mapping:
-    value → colour. hidden: there for links only.
+    value → colour. wrap: long text in several lines. hidden: there for links only.
     """
     properties: dict[str, object] = {}
     if title is not None:
@@ -463,6 +466,8 @@ def column(
                 mode=BarGaugeDisplayMode.BASIC, value_display_mode=BarGaugeValueMode.TEXT
             ),
         }[cell]
+    if wrap:
+        properties["custom.cellOptions"] = TableAutoCellOptions(wrap_text=True)
     if link_list := list(links):
         properties["links"] = link_list
     if hidden:
@@ -478,6 +483,14 @@ def call_row(built: Any, version: str = "${version:queryparam}") -> Any:
     for name in ("from_ms", "to_ms"):
         built = column(built, name, hidden=True)
     return column(built, "tenant", title="Tenant", width=110)
+
+
+def alert_table() -> Any:
+    """A table of alerts: At, Severity, Rule, Why, and the call."""
+    built = call_row(rows())
+    built = column(built, "At", unit="dateTimeAsLocal", width=170)
+    built = column(built, "Severity", cell="background", mapping=SEVERITY_COLOURS, width=100)
+    return column(built, "Rule", width=190)
 
 
 def board(

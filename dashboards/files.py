@@ -35,7 +35,7 @@ class Query:
     """Type of its data source: `grafana-clickhouse-datasource` or `prometheus`."""
     text: str
     """SQL or PromQL"""
-    format: Literal["timeseries", "table", ""]
+    format: str
     """`timeseries`: a column `time`, ascending; text columns name the series. Empty for PromQL."""
     interval: str
     """The smallest `$__interval` that the panel allows, such as 1m; empty: none said."""
