@@ -265,7 +265,12 @@ def clickhouse(ready: Ready = None) -> None:
 
     settings = load()
     path, port = settings.directory / "clickhouse", settings.clickhouse.port
-    service.run(settings, ready, lambda stop, health: servers.serve(path, port, stop, health.ready))
+    user, password = settings.clickhouse.user, settings.clickhouse.password
+    service.run(
+        settings,
+        ready,
+        lambda stop, health: servers.serve(path, port, stop, health.ready, user=user, password=password),
+    )
 
 
 @app.command()

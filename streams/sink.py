@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
@@ -68,8 +68,8 @@ def connect(settings: Settings, *, create: bool = False, answer_s: int = 300) ->
         "host": parts.hostname or "127.0.0.1",
         "port": parts.port or (8443 if parts.scheme == "https" else 8123),
         "secure": parts.scheme == "https",
-        "username": parts.username or "default",
-        "password": parts.password or "",
+        "username": unquote(parts.username or ("default" if settings.clickhouse.url else settings.clickhouse.user)),
+        "password": unquote(parts.password or ("" if settings.clickhouse.url else settings.clickhouse.password)),
         "compress": False,
         "send_receive_timeout": answer_s,
         "autogenerate_session_id": False,

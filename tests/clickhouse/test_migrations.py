@@ -23,9 +23,11 @@ SECOND = "ALTER TABLE a ADD COLUMN IF NOT EXISTS y Int8;\nCREATE TABLE IF NOT EX
 def client(clickhouse_url: str) -> Iterator[Client]:
     parts = urlsplit(clickhouse_url)
     name = f"m{uuid.uuid4().hex}"
-    with clickhouse_connect.get_client(host=parts.hostname, port=parts.port) as admin:
+    with clickhouse_connect.get_client(host=parts.hostname, port=parts.port, username=parts.username) as admin:
         admin.command(f"CREATE DATABASE {name}")
-    with clickhouse_connect.get_client(host=parts.hostname, port=parts.port, database=name) as client:
+    with clickhouse_connect.get_client(
+        host=parts.hostname, port=parts.port, username=parts.username, database=name
+    ) as client:
         yield client
 
 

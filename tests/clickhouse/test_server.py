@@ -19,7 +19,8 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError
 from clickhouse_connect.driver.summary import QuerySummary
 
-from deploy.clickhouse import _INSERT, ClickHouse, QueryError
+from deploy.clickhouse import ClickHouse
+from deploy.clickhouse_engine import _INSERT, QueryError
 from schemas.errors import CalltideError
 
 TABLE = """
@@ -31,6 +32,7 @@ ENGINE = MergeTree ORDER BY (call, start_ms) SETTINGS non_replicated_deduplicati
 
 def connect(url: str, database: str | None = None, **options: Any) -> Client:
     parts = urlsplit(url)
+    options = {"username": parts.username, "password": parts.password or ""} | options
     return clickhouse_connect.get_client(host=parts.hostname, port=parts.port, database=database, **options)
 
 
@@ -57,9 +59,11 @@ def client(clickhouse_url: str, database: str) -> Iterator[Client]:
 def ask(
     url: str, method: str = "GET", body: bytes = b"", headers: dict[str, str] | None = None, **parameters: str
 ) -> tuple[int, dict[str, str], bytes]:
-    """One bare HTTP request → status, headers in lower case, body."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
-    connection.request(method, f"/?{urlencode(parameters)}", body, headers or {})
+    """One bare HTTP request as the user of `url` → status, headers in lower case, body."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+    named = {"X-ClickHouse-User": parts.username} if parts.username else {}
+    connection.request(method, f"/?{urlencode(parameters)}", body, named | (headers or {}))
     answer = connection.getresponse()
     result = answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()
     connection.close()
