@@ -8,13 +8,16 @@ from typing import Any, Final
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from dashboards import alerts, call, floor, operations, provisioning, sentiment
+from dashboards import alerts, call, emotions, floor, models, operations, provisioning, sentiment, words
 from dashboards.files import ALERTS, JSON
 
 BOARDS: Final = {
     "floor": floor.build,
     "sentiment": sentiment.build,
     "call": call.build,
+    "emotions": emotions.build,
+    "words": words.build,
+    "models": models.build,
     "operations": operations.build,
 }
 """Name of the file → what builds the dashboard."""
