@@ -433,11 +433,13 @@ def column(
     links: Iterable[dict[str, str]] = (),
     wrap: bool = False,
     hidden: bool = False,
+    pattern: bool = False,
 ) -> Any:
-    """How a table shows one column.
+    """How a table or a panel of figures shows one column.
 
-    steps: thresholds of its own. cell: `text` or `background` coloured by them, or `gauge` (from low to high). mapping:
-    value → colour. wrap: long text in several lines. hidden: there for links only.
+    pattern: all columns whose whole name matches the regular expression. steps: thresholds of its own. cell:
+    `text` or `background` coloured by them, or `gauge` (from low to high). mapping: value → colour. wrap: long text in
+    several lines. hidden: there for links only.
     """
     properties: dict[str, object] = {}
     if title is not None:
@@ -474,7 +476,7 @@ def column(
         properties["custom.hidden"] = True  # Grafana before 12.2
         properties["custom.hideFrom.viz"] = True
     values = [model.DynamicConfigValue(id_val=id_val, value=value) for id_val, value in properties.items()]
-    return built.override_by_name(name, values)
+    return built.override_by_regexp(name, values) if pattern else built.override_by_name(name, values)
 
 
 def call_row(built: Any, version: str = "${version:queryparam}") -> Any:

@@ -284,9 +284,7 @@ ORDER BY bin"""
         f"""sumIf(total, hour_of_day = {hour}) / nullIf(sumIf(n, hour_of_day = {hour}), 0) AS "{hour:02}\""""
         for hour in range(24)
     )
-    heat = c.rows()
-    for hour in range(24):
-        heat = c.column(heat, f"{hour:02}", decimals=2, cell="background", steps=c.SENTIMENT, width=52)
+    heat = c.column(c.rows(), r"\d\d", pattern=True, decimals=2, cell="background", steps=c.SENTIMENT, width=52)
     names = ", ".join(f"'{name}'" for name in _WEEKDAYS)
     week = c.panel(
         c.column(heat, "Weekday", width=110),

@@ -47,12 +47,13 @@ class Variable:
 
 @dataclass(frozen=True)
 class View:
-    """A dashboard as somebody looks at it: the range of time, the panel's interval, the variables."""
+    """A dashboard as somebody looks at it: the range of time, the panel's interval, the variables, the time zone."""
 
     start: datetime
     end: datetime
     variables: Mapping[str, Variable] = field(default_factory=dict)
     interval: timedelta = timedelta(minutes=1)
+    timezone: str = "utc"
 
 
 def expand(sql: str, view: View) -> str:
@@ -107,6 +108,8 @@ def interpolate(sql: str, view: View) -> str:
         name, form = found[1] or found[2] or found[4], found[3] or found[5] or ""
         if name in ("__from", "__to"):
             return _format((view.start if name == "__from" else view.end), form or "ms", name)
+        if name == "__timezone":
+            return _format(view.timezone, form or "raw", name)
         if name == "__interval":
             return _duration(view.interval)
         if name == "__interval_ms":
