@@ -61,6 +61,9 @@ class ClickHouse(_Section):
     user: str = Field("calltide", min_length=1, description="who may write to the embedded one; all others only read")
     password: str = Field("", description="of the embedded one: if set, who reads and who writes must bring it")
     database: str = Field("calltide", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="database")
+    retention_days: int = Field(
+        0, ge=0, le=36_500, description="rows of calls that began earlier are deleted; 0: never"
+    )
 
 
 class Sink(_Section):

@@ -199,12 +199,12 @@ WITH
         WHERE (tenant, pipeline_version, call_started_at, call_id) IN
             (SELECT tenant, pipeline_version, started_at, call_id FROM ended)
     ),
-    -- Where nobody is known to be the customer, everybody counts who is not known to be the agent.
+    -- Where nobody is known to be the customer, everybody counts who is not known to be the agent, or just everybody.
     moods AS
     (
         SELECT
             tenant, pipeline_version, started_at, call_id,
-            ifNull(avgOrNullIf(score, role = 'customer'), avgOrNullIf(score, role != 'agent')) AS mood
+            coalesce(avgOrNullIf(score, role = 'customer'), avgOrNullIf(score, role != 'agent'), avg(score)) AS mood
         FROM said
         GROUP BY tenant, pipeline_version, started_at, call_id
         HAVING mood IS NOT NULL

@@ -135,6 +135,9 @@ def test_rows_of_before_stay_valid_and_are_corrected(client: Client, tmp_path: P
     row = json.loads(client.raw_query("SELECT * FROM utterances LIMIT 1", fmt="JSONEachRow"))
     new = {name: value for name, value in row.items() if name not in columns}
     assert new == {
+        "call_started_at": row["spoken_at"],
+        "scored_at": "1970-01-01 00:00:00.000",
+        "latency_ms": None,
         "role_confidence": None,
         "overlap_ms": 0,
         "emotion_uncertain": False,

@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from deploy.broker import Broker
 from deploy.clickhouse import ClickHouse
+from deploy.migrations import COUNTED, rebuild
 from schemas.errors import CalltideError
 from schemas.events import (
     Acoustics,
@@ -97,7 +98,7 @@ def sinking(running: Sink) -> Iterator[threading.Thread]:
 def rows(settings: Settings, sql: str) -> list[dict[str, Any]]:
     """The rows of a query as JSON has them; none while the tables are not there yet."""
     with connect(settings, create=True) as client:
-        if not client.command("EXISTS TABLE utterances"):
+        if not client.command("EXISTS TABLE call_terms_feed"):  # what the migrations make last
             return []
         return [json.loads(line) for line in client.raw_query(sql, fmt="JSONEachRow").splitlines()]
 
@@ -318,6 +319,9 @@ def test_a_call_is_one_row_that_its_end_completes(settings: Settings, topic: str
     assert (row["duration_ms"], row["end_reason"], row["missing_ms"], row["dropped_packets"]) == (65_000, "idle", 20, 3)
 
 
+EVERYTHING_COUNTED = " UNION ALL ".join(f"SELECT toJSONString(tuple(*)) AS row FROM {table} FINAL" for table in COUNTED)
+
+
 class Forgetful(Sink):
     """Dies between each insert and its commit, as far as Kafka can tell."""
 
@@ -333,38 +337,84 @@ EVENTS: list[CallEvent] = [
 ]
 
 
-def forget(settings: Settings, topic: str, batch_rows: int) -> None:
+class Unaware(Forgetful):
+    """Does not look what is there already."""
+
+    def _leave_out(self, *_: object) -> None:
+        pass
+
+
+class Persistent(Unaware):
+    """Hears nothing of its first insert, and tries once more."""
+
+    def _insert(self) -> None:
+        super()._insert()
+        super()._insert()
+
+
+def forget(settings: Settings, topic: str, batch_rows: int, kind: type[Forgetful] = Forgetful) -> None:
     """Insert all of EVENTS in batches of so many rows and commit nothing."""
     limits = settings.sink.model_copy(update={"batch_rows": batch_rows, "batch_ms": 1_000})
-    running = Forgetful(settings.model_copy(update={"sink": limits}), topic=topic)
+    running = kind(settings.model_copy(update={"sink": limits}), topic=topic)
     with sinking(running):
         until(lambda: getattr(running, "inserted", 0) == len(EVENTS), "all rows inserted")
 
 
-def test_the_same_batches_again_add_nothing_even_without_final(settings: Settings, topic: str, writer: Writer) -> None:
+def counted(settings: Settings) -> list[int]:
+    """How many utterances the counts by minute and by hour hold, how many parties and how many calls."""
+    (found,) = rows(
+        settings,
+        """SELECT (SELECT sum(utterances) FROM utterance_minutes) AS minutes,
+            (SELECT sum(utterances) FROM utterance_hours) AS hours, (SELECT count() FROM call_metrics FINAL) AS parties,
+            (SELECT sum(negative_calls + neutral_calls + positive_calls) FROM call_terms WHERE term = '') AS calls""",
+    )
+    return [int(number) for number in found.values()]
+
+
+def test_a_batch_that_is_inserted_again_adds_nothing(settings: Settings, topic: str, writer: Writer) -> None:
     writer.write(*EVENTS, partition=0)
-    for _ in range(2):
-        forget(settings, topic, batch_rows=4)
-        assert count(settings, "utterances", final=False) == 20
-        assert count(settings, "calls", final=False) == 2, "the start and the end"
-        assert count(settings, "corrections", final=False) == 1
+    forget(settings, topic, 4, Persistent)
+    assert count(settings, "utterances", final=False) == 20
+    assert count(settings, "calls", final=False) == 2, "the start and the end"
+    assert count(settings, "corrections", final=False) == 1
+    assert counted(settings) == [20, 20, 1, 1]
     assert committed(settings, topic) == {}
 
 
-def test_other_batches_after_a_crash_double_nothing_with_final(settings: Settings, topic: str, writer: Writer) -> None:
+def test_other_batches_after_a_crash_double_nothing(settings: Settings, topic: str, writer: Writer) -> None:
     writer.write(*EVENTS, partition=0)
     for batch_rows in (3, 5, 1_000):
         forget(settings, topic, batch_rows)
-    assert count(settings, "utterances", final=False) > 20, "otherwise this test shows nothing"
+        assert count(settings, "utterances", final=False) == 20
+        assert counted(settings) == [20, 20, 1, 1]
     found = rows(settings, "SELECT start_ms, text, speaker, role, role_confidence FROM utterances ORDER BY start_ms")
     who = {"speaker": "speaker-1", "role": "agent", "role_confidence": 0.75}
     assert found == [{"start_ms": 1_000 * at, "text": f"utterance {at}", **who} for at in range(20)]
     assert count(settings, "corrections") == 1
-    (row,) = rows(settings, "SELECT revision FROM calls FINAL")
-    assert row["revision"] == 2
+    (row,) = rows(settings, "SELECT revision, languages FROM calls FINAL")
+    assert row == {"revision": 2, "languages": ["en"]}
     with sinking(Sink(settings, topic=topic)):
         until_committed(settings, topic, 0, len(EVENTS))
     assert count(settings, "utterances") == 20
+    assert counted(settings) == [20, 20, 1, 1]
+
+
+def test_what_was_counted_twice_is_counted_anew(settings: Settings, topic: str, writer: Writer) -> None:
+    """Two sinks with the same partition at one time, or a replay of the topic by other means."""
+    writer.write(*EVENTS, partition=0)
+    forget(settings, topic, 3, Unaware)
+    once = rows(settings, f"SELECT row FROM ({EVERYTHING_COUNTED}) ORDER BY row")
+    forget(settings, topic, 5, Unaware)
+    assert count(settings, "utterances") == 20
+    assert counted(settings) != [20, 20, 1, 1], "otherwise this test shows nothing"
+    with connect(settings) as client:
+        assert set(rebuild(client)) == set(COUNTED)
+    assert counted(settings) == [20, 20, 1, 1]
+    assert rows(settings, f"SELECT row FROM ({EVERYTHING_COUNTED}) ORDER BY row") == once
+    writer.write(score(call("d")), partition=0)
+    with sinking(Sink(settings, topic=topic)):
+        until_committed(settings, topic, 0, len(EVENTS) + 1)
+    assert counted(settings) == [21, 21, 1, 1], "the new tables are fed, too"
 
 
 def test_a_restart_goes_on_where_the_last_one_was(settings: Settings, topic: str, writer: Writer) -> None:
@@ -565,7 +615,7 @@ def test_an_unreadable_record_is_counted_named_and_passed_over(
 
 
 def test_migrations_are_applied_once(settings: Settings) -> None:
-    assert migrate(settings) == sorted(path.name for path in sink.MIGRATIONS.glob("*.sql"))
+    assert migrate(settings) == [f"applied {path.name}" for path in sorted(sink.MIGRATIONS.glob("*.sql"))]
     assert migrate(settings) == []
 
 
