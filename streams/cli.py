@@ -306,13 +306,17 @@ def query(
 
 
 @app.command()
-def migrate() -> None:
-    """Bring ClickHouse's schema up to date."""
+def migrate(
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="count again what is counted as it comes; stop the sink meanwhile")
+    ] = False,
+) -> None:
+    """Bring ClickHouse's schema up to date, and how long it keeps rows."""
     from streams import sink as sinks
     from streams.settings import load
 
-    applied = sinks.migrate(load())
-    typer.echo(f"applied {', '.join(applied)}" if applied else "the schema is up to date")
+    done = sinks.migrate(load()) or ["the schema is up to date"]
+    typer.echo("\n".join(done + (sinks.count_again(load()) if rebuild else [])))
 
 
 @app.command()
