@@ -14,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from typer.testing import CliRunner
 
 from schemas.errors import CalltideError
@@ -293,8 +296,7 @@ def test_a_directory_without_dashboards_is_named(tmp_path: Path) -> None:
         pushing.read(tmp_path)
 
 
-# Grafana's published models
-
+# Grafana's published models: of a dashboard's JSON, and of its HTTP API
 
 OPERATIONS = {
     ("GET", "/health"): ("", "HealthResponse"),
@@ -323,6 +325,20 @@ def operation(request: Request) -> tuple[str, str]:
         if method == request.method and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", path), request.path):
             return method, path
     return request.method, request.path
+
+
+def through_the_schema(dashboard: dict[str, Any]) -> Any:
+    """A dashboard as Grafana's schema has it, by the types that are made from it: what it does not know is lost."""
+    register_default_plugins()
+    return json.loads(JSONEncoder().encode(Dashboard.from_json(dashboard)))
+
+
+@pytest.mark.parametrize("name", committed().dashboards)
+def test_a_dashboard_has_no_field_that_grafanas_schema_lacks(name: str) -> None:
+    dashboard = copy(committed()).dashboards[name]
+    assert pushing.contains(through_the_schema(dashboard), dashboard)
+    dashboard["panels"][0]["fieldConfig" if "fieldConfig" in dashboard["panels"][0] else "gridPos"]["colour"] = "red"
+    assert not pushing.contains(through_the_schema(dashboard), dashboard), "this test cannot fail"
 
 
 @pytest.fixture(scope="module")
