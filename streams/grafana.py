@@ -312,7 +312,7 @@ class Push:
 
     def about(self) -> tuple[str, str]:
         """(what is being pushed to, a warning or nothing). Raises CalltideError if nothing can be pushed to it."""
-        health = self._ask("look at it", self._api.health.check)
+        health = self._find("look at it", self._api.health.check)
         if not isinstance(health, dict) or "database" not in health:
             raise CalltideError(f"what answers at {self._url} is not Grafana; set CALLTIDE_GRAFANA__URL to its address")
         self._organisation = self._ask("read its organisation", self._api.organization.get_current_organization)
