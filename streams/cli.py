@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.errors import CalltideError
+from streams.analytics import command as analytics
 from streams.dashboards import dashboards_app
 from streams.evaluation.command import evaluate
 from streams.ingestion import command as ingestion
@@ -43,6 +44,7 @@ app.add_typer(dashboards_app, name="dashboards")
 app.command("eval")(evaluate)
 app.command()(ingestion.ingest)
 app.command()(ingestion.load)
+app.command()(analytics.generate)
 
 INTERRUPTED = 130
 """What typer makes of Ctrl-C, as shells do."""
