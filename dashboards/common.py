@@ -126,6 +126,23 @@ def selection(*variables: str, table: str = "") -> str:
     return " AND ".join(conditions)
 
 
+def per_queue(table: str, time: str, where: str) -> str:
+    """SQL: mean fused score by `time` and Queue, a column of a table of aggregates, as points of series.
+
+    Queues of two tenants may be called the same: they are written `tenant / queue` as soon as there are several.
+    """
+    return f"""SELECT time, score,
+    if(min(tenant) OVER () = max(tenant) OVER (), name, concat(tenant, ' / ', name)) AS Queue
+FROM (
+    SELECT $__timeInterval({time}) AS time, tenant, if(queue = '', '{NONE}', queue) AS name,
+        sum(score_sum) / sum(score_n) AS score
+    FROM {table}
+    WHERE {where} AND $__timeFilter({time})
+    GROUP BY time, tenant, name HAVING sum(score_n) > 0
+)
+ORDER BY time, Queue"""
+
+
 # --- variables --------------------------------------------------------------------------------------------------------
 
 

@@ -138,11 +138,7 @@ FROM alerts FINAL WHERE {c.selection("tenant", "queue", "version")} AND $__timeF
         "Sentiment per minute, by queue",
         "Mean sentiment of the chosen parties, from −1 to 1; dashed: where negative and positive begin.",
         ClickHouse(
-            f"""SELECT $__timeInterval(minute) AS time, if(queue = '', '{c.NONE}', queue) AS Queue,
-    sum(score_sum) / sum(score_n) AS score
-FROM utterance_minutes
-WHERE {c.selection("tenant", "queue", "role", "version")} AND $__timeFilter(minute)
-GROUP BY time, Queue HAVING sum(score_n) > 0 ORDER BY time, Queue"""
+            c.per_queue("utterance_minutes", "minute", c.selection("tenant", "queue", "role", "version"))
         ).timeseries(),
         unit="none",
         thresholds_at=c.SENTIMENT,
@@ -241,5 +237,8 @@ def _call_table() -> object:
     built = c.column(built, "Negative", unit="percentunit", decimals=0, width=100)
     built = c.column(built, "Voice", cell="text", mapping=c.EMOTION_COLOURS, width=110)
     return c.column(
-        built, "Queue", width=140, links=[c.row_link("calltide-floor", "This queue only", "tenant", queue="Queue")]
+        built,
+        "Queue",
+        width=140,
+        links=[c.row_link("calltide-floor", "This queue only", "version", tenant="tenant", queue="Queue")],
     )

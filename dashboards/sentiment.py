@@ -34,7 +34,7 @@ _WEEKDAYS: Final = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Sat
 _ZONE: Final = "if('${__timezone:percentencode}' = 'utc', 'UTC', decodeURLComponent('${__timezone:percentencode}'))"
 """SQL: the time zone that the dashboard is looked at in. Grafana writes utc small, ClickHouse does not know it so."""
 
-_T: Final = "(1.959964 + 2.372271 / df + 2.822499 / pow(df, 2) + 2.555850 / pow(df, 3) + 1.589534 / pow(df, 4))"
+T_SQL: Final = "(1.959964 + 2.372271 / df + 2.822499 / pow(df, 2) + 2.555850 / pow(df, 3) + 1.589534 / pow(df, 4))"
 """SQL: the 97.5 % quantile of Student's t with `df` degrees of freedom, Abramowitz and Stegun 26.7.5 at z = 1.959964.
 
 Off by less than 0.00002 from 9 degrees of freedom on.
@@ -44,31 +44,32 @@ Off by less than 0.00002 from 9 degrees of freedom on.
 def _compared(by: str, title: str, links: list[dict[str, str]]) -> tuple[object, ClickHouse]:
     """The table of a comparison of queues or agents, and its query."""
     sql = f"""SELECT
-    name AS {title}, calls AS Calls, round(mean, 3) AS Sentiment,
+    tenant AS Tenant, name AS {title}, calls AS Calls, round(mean, 3) AS Sentiment,
     round(mean - half, 3) AS "From", round(mean + half, 3) AS "To",
     multiIf(mean - half > everybody, 'better', mean + half < everybody, 'worse', 'not shown to differ')
         AS "Against all",
     negative AS Negative, change AS Change
 FROM (
     SELECT
-        if(call_{by} = '', '{c.NONE}', call_{by}) AS name,
+        tenant, if(call_{by} = '', '{c.NONE}', call_{by}) AS name,
         count() AS calls, sum(said) AS utterances, avg(call_score) AS mean,
-        calls - 1 AS df, {_T} * stddevSamp(call_score) / sqrt(calls) AS half,
+        calls - 1 AS df, {T_SQL} * stddevSamp(call_score) / sqrt(calls) AS half,
         sum(sum(call_score)) OVER () / sum(count()) OVER () AS everybody,
         sum(said_negative) / sum(said) AS negative, avg(call_change) AS change
     FROM (
     {_CALLS}
     )
-    GROUP BY name
+    GROUP BY tenant, name
 )
 WHERE calls >= {FEWEST_CALLS} AND utterances >= {c.number("minimum")}
-ORDER BY mean, name"""
-    table = c.column(c.rows(), title, width=160, links=links)
-    table = c.column(table, "Calls", width=80)
+ORDER BY mean, tenant, name"""
+    table = c.column(c.rows(), "Tenant", width=100)
+    table = c.column(table, title, width=120, links=links)
+    table = c.column(table, "Calls", width=70)
     for name in ("Sentiment", "From", "To"):
-        table = c.column(table, name, decimals=2, cell="text", steps=c.SENTIMENT, width=100)
+        table = c.column(table, name, decimals=2, cell="text", steps=c.SENTIMENT, width=85)
     verdicts = {"better": c.POSITIVE, "worse": c.NEGATIVE, "not shown to differ": c.NEUTRAL}
-    table = c.column(table, "Against all", cell="text", mapping=verdicts, width=150)
+    table = c.column(table, "Against all", cell="text", mapping=verdicts, width=135)
     table = c.column(table, "Negative", unit="percentunit", decimals=0, width=100)
     table = c.column(table, "Change", title="Start → end", decimals=2, cell="text", steps=c.QUARTERS, width=110)
     return table, ClickHouse(sql)
@@ -108,7 +109,7 @@ def _call_table() -> object:
 def build() -> model.Dashboard:
     """The dashboard."""
     onward = (c.EMOTIONS, c.WORDS, c.FLOOR)
-    kept = ("tenant", "version", "role", "minimum")
+    kept = ("version", "role", "minimum")
     nothing = "Nobody was scored in this time"
 
     tiles = c.column(c.figure(), "Sentiment of calls", decimals=2, steps=c.SENTIMENT)
@@ -197,12 +198,7 @@ GROUP BY time ORDER BY time"""
         c.sentiment_lines().interval("1h").display_name("${__field.labels.Queue}"),
         "Sentiment over time, by queue",
         "Mean sentiment of the chosen parties, a line a queue, from −1 to 1.",
-        ClickHouse(
-            f"""SELECT $__timeInterval(hour) AS time, if(queue = '', '{c.NONE}', queue) AS Queue,
-    sum(score_sum) / sum(score_n) AS score
-{_HOURS}
-GROUP BY time, Queue HAVING sum(score_n) > 0 ORDER BY time, Queue"""
-        ).timeseries(),
+        ClickHouse(c.per_queue("utterance_hours", "hour", _ALL)).timeseries(),
         unit="none",
         thresholds_at=c.SENTIMENT,
         no_data=nothing,
@@ -311,14 +307,16 @@ GROUP BY weekday ORDER BY weekday"""
 
     interval = "the mean of its calls, and from where to where it lies with 95 % confidence (Student's t over calls)"
     queue_table, queue_query = _compared(
-        "queue", "Queue", [c.row_link("calltide-sentiment", "This queue only", *kept, "agent", queue="Queue")]
+        "queue",
+        "Queue",
+        [c.row_link("calltide-sentiment", "This queue only", *kept, "agent", tenant="Tenant", queue="Queue")],
     )
     agent_table, agent_query = _compared(
         "agent",
         "Agent",
         [
-            c.row_link("calltide-sentiment", "This agent only", *kept, "queue", agent="Agent"),
-            c.row_link("calltide-emotions", "Emotions with this agent", *kept, "queue", agent="Agent"),
+            c.row_link("calltide-sentiment", "This agent only", *kept, "queue", tenant="Tenant", agent="Agent"),
+            c.row_link("calltide-emotions", "Emotions with this agent", *kept, "queue", tenant="Tenant", agent="Agent"),
         ],
     )
     too_few = f"Nobody has {FEWEST_CALLS} calls and the minimum of utterances in this time"

@@ -7,8 +7,9 @@ import re
 from typing import Any
 
 import pytest
+from scipy.stats import t
 
-from dashboards import build, common
+from dashboards import build, common, sentiment
 from dashboards.files import committed, panels, queries
 from dashboards.query import PLUGIN
 
@@ -102,3 +103,12 @@ def test_a_panel_that_lacks_something_is_refused() -> None:
         common.panel(
             common.rows(), "Calls", "", unit="none", thresholds_at=common.NO_THRESHOLDS, no_data="", links=(), width=4
         )
+
+
+@pytest.mark.parametrize("df", [9, 10, 15, 30, 100, 5000])
+def test_the_interval_of_an_agent_is_of_students_t(df: int) -> None:
+    assert eval(sentiment.T_SQL, {"df": df, "pow": pow}) == pytest.approx(t.ppf(0.975, df), abs=2e-5)
+
+
+def test_who_is_compared_has_calls_enough_for_it() -> None:
+    assert sentiment.FEWEST_CALLS - 1 >= 9
