@@ -1,4 +1,4 @@
-"""What is chosen on a dashboard is data in its SQL, whatever it is called: ClickHouse runs what Grafana would send it."""
+"""What is chosen on a dashboard is data in its SQL, however it is called: ClickHouse runs what Grafana would send."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
