@@ -27,75 +27,91 @@ PROMETHEUS: Final = "calltide-prometheus"
 EVERY_S: Final = 60
 
 USUAL_DAYS: Final = 7
-"""What a queue is compared with: its own last week, so that every hour of the day and day of the week is in it."""
-USUAL_UTTERANCES: Final = 300
-"""Judgement: some dozen calls. A queue that had fewer in a week has no usual mood yet."""
-PIECE_MIN: Final = 15
-"""Minutes that make one point. Points with too few utterances are left out, not guessed."""
-FEWEST: Final = 10
-"""Scored utterances of a point. Judgement: their mean is within ±0.15 of the truth for the usual spread of 0.25."""
-MOOD_DROP: Final = -0.25
-"""On the scale of −1 to 1, mean of an hour. Judgement: more than twice what a queue's hours differ by on their own."""
-ANGRY: Final = 5
-"""Angry utterances of a point, below which it is counted as none: one caller who shouts is no surge."""
-ANGER_RISE: Final = 3.0
-"""Times the usual share. Judgement."""
+"""What a queue is compared with: its own last week, so that every day of the week and hour of the day is in it."""
+USUAL_CALLS: Final = 20
+"""Judgement. A queue that had fewer in a week has no usual mood yet."""
+CERTAIN: Final = 3
+"""Standard deviations that hours of this many calls differ by on their own once in 700 times. The unit is the call: its
+utterances are of one mood, and to count them singly would take a bad call for a bad hour."""
+FEWEST_CALLS: Final = 3
+FEWEST: Final = 4
+"""Utterances of a call, below which it says nothing yet (judgement)."""
+LONGEST_CALL: Final = "INTERVAL 4 HOUR"
+"""Judgement. Keeps the rows to look at few."""
+MOOD_DROP: Final = -0.2
+"""On the scale of -1 to 1, below which a drop is a drop, however certain. Judgement: from neutral to negative."""
+ANGRY_SHARE: Final = 0.2
+"""Of what a customer says: more makes an angry call. Judgement."""
 NO_AUDIO_S: Final = 1.0
 """Seconds of audio within ten minutes, below which a source is silent."""
 BUSY: Final = 6
 """Seconds of audio a second, three calls with two parties each: a source that had so much at this time a week ago is
 missed. With fewer calls ten minutes without any are nothing special (at three, one in ten thousand)."""
 
-Reducer = Literal["mean", "last"]
 Boards = Mapping[str, Mapping[str, Any]]
 
 
-def _usual(columns: str) -> str:
-    """SQL: figures of each queue over USUAL_DAYS up to the hour that is looked at. Agents' moods are left out."""
-    return f"""SELECT tenant, queue, pipeline_version, {columns}
-    FROM utterance_hours
-    WHERE hour >= $__fromTime - INTERVAL {USUAL_DAYS} DAY AND hour < toStartOfHour($__fromTime) AND role != 'agent'
-    GROUP BY tenant, queue, pipeline_version"""
+_LATELY: Final = f"""call_started_at > $__fromTime - {LONGEST_CALL} AND $__timeFilter(spoken_at) AND role != 'agent'"""
+_BEFORE: Final = (
+    f"""started_at >= $__fromTime - INTERVAL {USUAL_DAYS} DAY AND started_at < $__fromTime AND role != 'agent'"""
+)
+
+
+def _against_the_usual(call_usually: str, usually: str, call: str, spoken: str, lately: str, value: str) -> str:
+    """SQL: a point for each queue in which at least FEWEST_CALLS customers spoke in the range.
+
+    `call_usually`: condition on call_metrics; `usually`: its figures of the last week, over calls. `call`: figures of a
+    call in the range, over its utterances that are `spoken`; `lately`: of these, over calls. `value`: of all of them.
+    """
+    return f"""WITH
+    usual AS (
+        SELECT tenant, queue, pipeline_version, {usually}
+        FROM call_metrics FINAL
+        WHERE {_BEFORE} AND {call_usually}
+        GROUP BY tenant, queue, pipeline_version
+        HAVING count() >= {USUAL_CALLS}
+    ),
+    calls_lately AS (
+        SELECT tenant, queue, pipeline_version, call_id, {call}
+        FROM utterances
+        WHERE {_LATELY} AND {spoken}
+        GROUP BY tenant, queue, pipeline_version, call_id
+        HAVING count() >= {FEWEST}
+    ),
+    lately AS (
+        SELECT tenant, queue, pipeline_version, count() AS calls, {lately}
+        FROM calls_lately
+        GROUP BY tenant, queue, pipeline_version
+        HAVING calls >= {FEWEST_CALLS}
+    )
+SELECT $__toTime AS time, tenant, queue, pipeline_version AS version, {value} AS Value
+FROM lately
+INNER JOIN usual USING (tenant, queue, pipeline_version)
+ORDER BY time"""
 
 
 def _mood() -> str:
-    """SQL: by how much the customers of a queue sound worse than in its last week. Below 0: worse."""
-    return f"""WITH usual AS (
-    {_usual("sum(score_sum) / sum(score_n) AS usually")}
-    HAVING sum(score_n) >= {USUAL_UTTERANCES}
-)
-SELECT
-    toStartOfInterval(minute, INTERVAL {PIECE_MIN} MINUTE) AS time,
-    tenant, queue, pipeline_version AS version,
-    sum(score_sum) / sum(score_n) - any(usually) AS Value
-FROM utterance_minutes
-INNER JOIN usual USING (tenant, queue, pipeline_version)
-WHERE $__timeFilter(minute) AND role != 'agent'
-GROUP BY time, tenant, queue, version
-HAVING sum(score_n) >= {FEWEST}
-ORDER BY time"""
+    """SQL: by how much the customers of a queue sound worse than in its last week, below 0; 0 where that is chance."""
+    return _against_the_usual(
+        "score IS NOT NULL",
+        "avg(score) AS usual_score, stddevSamp(score) AS spread",
+        "avg(score) AS call_score",
+        "score IS NOT NULL",
+        "avg(call_score) AS late_score",
+        f"if(late_score - usual_score < -{CERTAIN} * spread / sqrt(calls), late_score - usual_score, 0)",
+    )
 
 
 def _anger() -> str:
-    """SQL: how many times the usual share of a queue's customers sound angry."""
-    return f"""WITH usual AS (
-    {_usual("(sum(emotions['anger']) + 1) / (sum(arraySum(mapValues(emotions))) + 1) AS usually")}
-    HAVING sum(arraySum(mapValues(emotions))) >= {USUAL_UTTERANCES}
-)
-SELECT
-    toStartOfInterval(minute, INTERVAL {PIECE_MIN} MINUTE) AS time,
-    tenant, queue, pipeline_version AS version,
-    if(
-        sum(emotions['anger']) < {ANGRY},
-        0,
-        sum(emotions['anger']) / sum(arraySum(mapValues(emotions))) / any(usually)
-    ) AS Value
-FROM utterance_minutes
-INNER JOIN usual USING (tenant, queue, pipeline_version)
-WHERE $__timeFilter(minute) AND role != 'agent'
-GROUP BY time, tenant, queue, version
-HAVING sum(arraySum(mapValues(emotions))) >= {FEWEST}
-ORDER BY time"""
+    """SQL: how many customers of a queue are angry; 0 where the usual share of angry calls explains it."""
+    return _against_the_usual(
+        "length(emotion_ms) > 0",
+        f"avg(emotion_ms['anger'] > {ANGRY_SHARE} * arraySum(mapValues(emotion_ms))) AS share",
+        f"sumIf(end_ms - start_ms, emotion = 'anger') > {ANGRY_SHARE} * sum(end_ms - start_ms) AS is_angry",
+        "emotion != ''",
+        "countIf(is_angry) AS angry",
+        f"if(angry > calls * share + {CERTAIN} * sqrt(calls * share * (1 - share)), angry, 0)",
+    )
 
 
 AUDIO: Final = "calltide_ingest_audio_seconds_total"
@@ -134,7 +150,6 @@ def _rule(
     source: str,
     *,
     minutes: int,
-    reducer: Reducer,
     fires: tuple[Literal["gt", "lt"], float],
     pending: str,
     no_data: Literal["OK", "NoData"],
@@ -150,7 +165,7 @@ def _rule(
     panel: uid and panel's id of what to look at.
     """
     by_expression = DataSourceRef(type_val="__expr__", uid="__expr__")
-    reduce = expr.TypeReduce().ref_id("B").datasource(by_expression).expression("A").reducer(reducer)
+    reduce = expr.TypeReduce().ref_id("B").datasource(by_expression).expression("A").reducer("last")
     # A histogram without observations gives NaN, which is no number to be held against anything.
     reduce = reduce.settings(expr.ExprTypeReduceSettings().mode("dropNN"))
     kind, limit = fires
@@ -195,14 +210,13 @@ def _moods(boards: Boards) -> list[alerting.Rule]:
             _clickhouse(_mood()),
             CLICKHOUSE,
             minutes=60,
-            reducer="mean",
             fires=("lt", MOOD_DROP),
             pending="5m",
             no_data="OK",  # at night nobody calls
             severity="warning",
             summary=f"The mood of queue {queue} has dropped",
-            description='Its customers stand at {{ printf "%.2f" $values.B.Value }} against its last week, over the last '
-            "hour and on a scale of -1 to 1 (version {{ $labels.version }}). Words shows what they talk about.",
+            description='Over the last hour its customers stood at {{ printf "%.2f" $values.B.Value }} against its '
+            "last week, from -1 to 1 (version {{ $labels.version }}). Words shows what they talk about.",
             panel=_panel(boards, "floor", "Sentiment per minute, by queue"),
         ),
         _rule(
@@ -211,14 +225,13 @@ def _moods(boards: Boards) -> list[alerting.Rule]:
             _clickhouse(_anger()),
             CLICKHOUSE,
             minutes=30,
-            reducer="mean",
-            fires=("gt", ANGER_RISE),
+            fires=("gt", FEWEST_CALLS - 1),
             pending="0s",  # half an hour is looked at already
             no_data="OK",
             severity="critical",
             summary=f"Many angry customers in queue {queue}",
-            description='Over the last half hour {{ printf "%.1f" $values.B.Value }} times as many utterances sounded '
-            "angry as in its last week (version {{ $labels.version }}). Floor, live shows the calls.",
+            description='{{ printf "%.0f" $values.B.Value }} of its customers sounded angry in the last half hour, '
+            "more than chance makes of the usual (version {{ $labels.version }}). Floor, live shows the calls.",
             panel=_panel(boards, "floor", "Emotions per minute"),
         ),
     ]
@@ -232,7 +245,6 @@ def _operations(boards: Boards) -> list[alerting.Rule]:
             _prometheus('max by (stage) (calltide_lag_seconds{lane="live"})'),
             PROMETHEUS,
             minutes=5,
-            reducer="last",
             fires=("gt", LAG_TARGET_S),
             pending="2m",  # a worker that was restarted catches up in seconds
             no_data="NoData",  # no stage tells anything: none runs, or Prometheus does not reach them
@@ -248,7 +260,6 @@ def _operations(boards: Boards) -> list[alerting.Rule]:
             _prometheus("sum by (stage) (increase(calltide_dead_letters_total[10m]))"),
             PROMETHEUS,
             minutes=5,
-            reducer="last",
             fires=("gt", 0),
             pending="0s",  # one is enough
             no_data="OK",  # the rule about lag tells that
@@ -264,7 +275,6 @@ def _operations(boards: Boards) -> list[alerting.Rule]:
             _prometheus(NO_AUDIO),
             PROMETHEUS,
             minutes=5,
-            reducer="last",
             fires=("lt", NO_AUDIO_S),
             pending="1m",
             no_data="OK",  # no source is expected to bring any now

@@ -152,8 +152,8 @@ def _lag_and_latency() -> list[Any]:
         ),
         _panel(
             "Lag by stage, recorded calls",
-            "The same in the bulk lane, which waits for as long as live calls have work.",
-            _each("max", 'calltide_lag_seconds{lane="bulk"}', "stage"),
+            "The same in the batch lane, which waits for as long as live calls have work.",
+            _each("max", 'calltide_lag_seconds{lane="batch"}', "stage"),
             unit="s",
             no_data=behind,
         ),
@@ -183,9 +183,9 @@ def _lag_and_latency() -> list[Any]:
         ),
         _panel(
             "Less effort, and waiting",
-            "Steps by which ASR hears with less effort because of lag, and 1 while bulk work waits for live calls.",
+            "Steps by which ASR hears with less effort because of lag; 1 while the batch lane waits for live calls.",
             _each("max", f"calltide_effort{LIVE}", "stage", legend="effort of {{stage}}"),
-            _each("max", 'calltide_lane_paused{lane="bulk"}', "stage", legend="bulk waits in {{stage}}"),
+            _each("max", 'calltide_lane_paused{lane="batch"}', "stage", legend="batch lane waits in {{stage}}"),
             unit="short",
             thresholds_at=NEVER,
             no_data="No stage answers",

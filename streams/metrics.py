@@ -70,3 +70,4 @@ def begin_interim(stage: str, outcomes: Iterable[str]) -> None:
     for what in outcomes:
         INTERIM.labels(stage, what)
     INTERIM_FAILURES.labels(stage)
+    INTERIM_DELAY.labels(stage)

@@ -26,6 +26,8 @@ pytestmark = [pytest.mark.kafka, pytest.mark.models, pytest.mark.slow]
 
 DEPLOY = ROOT / "deploy" / "prometheus"
 WITHIN = {"$__rate_interval": "1m", "$__range": "5m"}
+MAY_BE_NONE = {"From the last sample to interim words"}
+"""A machine that is busy with other things skips interim results: then there is a series without a number."""
 
 
 def program(name: str) -> str:
@@ -77,14 +79,14 @@ class Prometheus:
         except (URLError, OSError):
             return False
 
-    def series(self, target: dict[str, Any]) -> list[dict[str, str]]:
-        """The labels of the series that a panel's query gives, of those that have a number."""
+    def series(self, target: dict[str, Any], none_too: bool = False) -> list[dict[str, str]]:
+        """The labels of the series that a panel's query gives, of those that have a number, or of all."""
         expr = target["expr"]
         for variable, value in WITHIN.items():
             expr = expr.replace(variable, value)
         assert "$" not in expr
         found = self.get("query", query=expr)["result"]
-        return [one["metric"] for one in found if not math.isnan(float(one["value"][1]))]
+        return [one["metric"] for one in found if none_too or not math.isnan(float(one["value"][1]))]
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +131,7 @@ def test_every_panel_shows_something_of_a_running_chain(stack: Stack, prometheus
 
     def answered() -> bool:
         nonlocal left
-        left = [(title, target) for title, target in left if not prometheus.series(target)]
+        left = [(title, target) for title, target in left if not prometheus.series(target, title in MAY_BE_NONE)]
         return not left
 
     try:
