@@ -3,7 +3,7 @@
 Offsets are committed after the insert is acknowledged. An insert carries a deduplication token made of the offsets it
 holds and of its rows, so that a retry of the same batch adds nothing, not to the counts that materialized views make of
 it either. What is read again after a crash would add rows of the same identity, which the ReplacingMergeTree tables
-make one, but which would be counted twice: so whoever is given a partition leaves out what ClickHouse already has of it.
+make one, but which would be counted twice: so whoever is given a partition leaves out what ClickHouse has of it already.
 
 A changer must know: the end of a call is inserted after its utterances and corrections, because its metrics are made
 from them by a materialized view on `calls`. While ClickHouse is away the sink waits with the batch in its hands, its
