@@ -22,8 +22,6 @@ from dashboards import files
 from deploy.process import free_port
 from tests.chain.support import ROOT, Stack, until
 
-pytestmark = [pytest.mark.kafka, pytest.mark.models, pytest.mark.slow]
-
 DEPLOY = ROOT / "deploy" / "prometheus"
 WITHIN = {"$__rate_interval": "1m", "$__range": "5m"}
 MAY_BE_NONE = {"From the last sample to interim words"}
@@ -116,6 +114,9 @@ def prometheus(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             running.wait(30)
 
 
+@pytest.mark.kafka
+@pytest.mark.models
+@pytest.mark.slow
 def test_every_panel_shows_something_of_a_running_chain(stack: Stack, prometheus: Prometheus) -> None:
     processes = yaml.safe_load((DEPLOY / "up.yml").read_text())["scrape_configs"][0]["static_configs"]
     until(lambda: len(prometheus.series({"expr": "up == 1"})) == len(processes), "all targets are read")
@@ -143,6 +144,9 @@ def test_every_panel_shows_something_of_a_running_chain(stack: Stack, prometheus
         assert all(named <= series.keys() for series in prometheus.series(target)), title
 
 
+@pytest.mark.kafka
+@pytest.mark.models
+@pytest.mark.slow
 def test_the_rules_run_and_nothing_is_wrong_with_a_chain_that_works(prometheus: Prometheus) -> None:
     def rules() -> list[dict[str, Any]]:
         return [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
