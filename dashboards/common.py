@@ -533,6 +533,7 @@ def board(
         .timezone("browser")
         .tooltip(model.DashboardCursorSync.CROSSHAIR)
         .variables(list(variables))
+        .annotations([])
         .link(
             DashboardLink("Calltide")
             .type(model.DashboardLinkType.DASHBOARDS)
