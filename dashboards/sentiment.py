@@ -148,7 +148,7 @@ HAVING count() > 0"""
     sumIf(score_sum, role = 'agent') / nullIf(sumIf(score_n, role = 'agent'), 0) AS agent,
     sumIf(score_sum, role = 'unknown') / nullIf(sumIf(score_n, role = 'unknown'), 0) AS unknown
 FROM utterance_hours
-WHERE {c.selection("tenant", "queue", "agent", "version")} AND $__timeFilter(hour)
+WHERE {c.selection("tenant", "queue", "agent", "version", table="utterance_hours")} AND $__timeFilter(hour)
 GROUP BY time ORDER BY time"""
         ).timeseries(),
         unit="none",
