@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 import pytest
+import yaml
 
 from dashboards import alerts, build
 from dashboards.files import ALERTS, panels
@@ -69,3 +70,13 @@ def test_words_for_a_human_name_labels_that_prometheus_gives(rule: dict[str, Any
     named = set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))
     given = set(re.findall(r"sum by \((\w+)\)|max by \((\w+)\)", rule["data"][0]["model"]["expr"]).pop()) - {""}
     assert named == given
+
+
+def test_the_docs_say_what_to_do_about_each_alert() -> None:
+    root = ALERTS.parents[1]
+    page = (root / "docs" / "operations.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+?) \| .+ \| (Grafana|Prometheus), (warning|critical) \| .* \| .{20,} \|$", page, re.M)
+    ours = [(rule["title"], "Grafana", rule["labels"]["severity"]) for group in GROUPS for rule in group["rules"]]
+    groups = yaml.safe_load((root / "deploy" / "prometheus" / "rules.yml").read_text(encoding="utf-8"))["groups"]
+    rules = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    assert rows == ours + [(rule["alert"], "Prometheus", rule["labels"]["severity"]) for rule in rules]
