@@ -72,7 +72,7 @@ def _quantile(q: float, metric: str, *by: str, where: str = "", legend: str = ""
 
 def _panel(title: str, description: str, *queries: Any, unit: str, no_data: str, **more: Any) -> Any:
     """A panel of this board: lines from zero, a third of the width, unless `more` says otherwise."""
-    given = {"thresholds_at": c.NO_THRESHOLDS, "links": (c.FLOOR, c.MODELS), "width": 8} | more
+    given: dict[str, Any] = {"thresholds_at": c.NO_THRESHOLDS, "links": (c.FLOOR, c.MODELS), "width": 8} | more
     kind = given.pop("kind", None) or c.lines(low=0)
     return c.panel(kind, title, description, *queries, unit=unit, no_data=no_data, **given)
 
