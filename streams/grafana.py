@@ -51,6 +51,8 @@ TIMEOUT_S: Final = 30.0
 MESSAGE: Final = "calltide push "
 """Begins the message of each version of a dashboard that a push saves; a digest of the dashboard follows."""
 
+FROM_FILE: Final = "it comes from a file on Grafana's machine"
+
 Json = dict[str, Any]
 
 
@@ -360,7 +362,7 @@ class Push:
                 self._ask(doing, api.create_datasource, ours)
             return Change("data source", name, "created", self._health(uid))
         if theirs.get("readOnly"):
-            return Change("data source", name, "kept", "it comes from a file on Grafana's machine")
+            return Change("data source", name, "kept", FROM_FILE)
         public = {field: value for field, value in ours.items() if field != "secureJsonData"}
         diff = () if contains(theirs, public) else difference(_part(theirs, public), public)
         health = self._health(uid)
@@ -401,7 +403,7 @@ class Push:
             self._save(doing, ours, FOLDER)
             return Change("dashboard", title, "created", link)
         if found["meta"].get("provisioned"):
-            return Change("dashboard", title, "kept", "it comes from a file on Grafana's machine")
+            return Change("dashboard", title, "kept", FROM_FILE)
         theirs = _stored(found["dashboard"])
         if theirs == _stored(ours):
             return Change("dashboard", title, "unchanged", link)
@@ -448,7 +450,14 @@ class Push:
             theirs["rules"].sort(key=lambda rule: _position(ours, rule))
             if contains(theirs, ours):
                 return Change("alert rules", title, "unchanged", count)
+        known = {rule["uid"]: self._find(doing, api.get_alertrule, rule["uid"]) for rule in ours["rules"]}
+        if any(rule and rule.get("provenance") == "file" for rule in known.values()):
+            return Change("alert rules", title, "kept", FROM_FILE)
         if not self._dry_run:
+            # Grafana 11.0 and before refuse a group with a uid that they do not know.
+            for rule in ours["rules"]:
+                if known[rule["uid"]] is None:
+                    self._ask(doing, api.create_alertrule, rule)
             self._ask(doing, api.update_rule_group, FOLDER, name, ours)
         if theirs is None or not theirs.get("rules"):
             return Change("alert rules", title, "created", count)

@@ -130,12 +130,19 @@ class Grafana:
                 return self._save(body, "calltide")
             case ("GET", "v1", "provisioning", "folder", _, "rule-groups", title):
                 return self.groups.get(unquote(title)) or self._missing("rule group not found")
+            case ("GET", "v1", "provisioning", "alert-rules", uid):
+                return self._rule(uid) or self._missing("could not find alert rule")
+            case ("POST", "v1", "provisioning", "alert-rules") if body["folderUID"] in self.folders:
+                empty = {"title": body["ruleGroup"], "folderUid": body["folderUID"], "interval": 60, "rules": []}
+                group = self.groups.setdefault(body["ruleGroup"], empty)
+                group["rules"].append(self._stored(body))
+                return group["rules"][-1]
             case ("PUT", "v1", "provisioning", "folder", folder, "rule-groups", title) if folder in self.folders:
-                added = {"updated": "2026-11-22T09:00:00Z", "provenance": "api", "id": 9}
-                rules = [
-                    rule | added | {"data": [self._query(query) for query in rule["data"]]} for rule in body["rules"]
-                ]
-                self.groups[unquote(title)] = body | {"rules": rules[::-1]}
+                for rule in body["rules"]:
+                    if self._rule(rule["uid"]) is None:
+                        raise Refused(500, f"failed to update rule with UID {rule['uid']}")
+                # In another order than it came: Grafana promises none.
+                self.groups[unquote(title)] = body | {"rules": [self._stored(rule) for rule in body["rules"]][::-1]}
                 return self.groups[unquote(title)]
         raise Refused(404, "Not found")
 
@@ -150,6 +157,13 @@ class Grafana:
         stored = fields | public | {"secureJsonFields": dict.fromkeys(self.secrets[body["uid"]], True)}
         self.sources[body["uid"]] = stored
         return stored
+
+    def _rule(self, uid: str) -> Json | None:
+        return next((rule for group in self.groups.values() for rule in group["rules"] if rule["uid"] == uid), None)
+
+    def _stored(self, rule: Json) -> Json:
+        added = {"updated": "2026-11-22T09:00:00Z", "provenance": "api", "id": 9}
+        return rule | added | {"data": [self._query(query) for query in rule["data"]]}
 
     def _query(self, query: Json) -> Json:
         model = {"intervalMs": 1000, "maxDataPoints": 43200} | query["model"]

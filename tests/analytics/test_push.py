@@ -139,8 +139,15 @@ def test_what_came_from_files_is_left_to_them(grafana: Grafana) -> None:
     uid = committed().dashboards["floor"]["uid"]
     grafana.dashboards[uid]["meta"]["provisioned"] = True
     grafana.sources[CLICKHOUSE]["readOnly"] = True
+    title = committed().alerts[0]["title"]
+    grafana.groups["of files"] = grafana.groups.pop(title)
+    for rule in grafana.groups["of files"]["rules"]:
+        rule["provenance"] = "file"
+    sent = len(grafana.writes())
     kept = [change for change in push(grafana) if change.fate != "unchanged"]
-    assert [(change.kind, change.fate) for change in kept] == [("data source", "kept"), ("dashboard", "kept")]
+    kinds = ["data source", "dashboard", "alert rules"]
+    assert [(change.kind, change.fate) for change in kept] == [(kind, "kept") for kind in kinds]
+    assert len(grafana.writes()) == sent
 
 
 def test_the_data_source_is_where_grafana_finds_clickhouse(grafana: Grafana) -> None:
@@ -310,6 +317,8 @@ OPERATIONS = {
     ("GET", "/dashboards/uid/{uid}"): ("", "DashboardFullWithMeta"),
     ("GET", "/dashboards/uid/{uid}/versions"): ("", ""),
     ("POST", "/dashboards/db"): ("SaveDashboardCommand", ""),
+    ("GET", "/v1/provisioning/alert-rules/{UID}"): ("", "ProvisionedAlertRule"),
+    ("POST", "/v1/provisioning/alert-rules"): ("ProvisionedAlertRule", "ProvisionedAlertRule"),
     ("GET", "/v1/provisioning/folder/{FolderUID}/rule-groups/{Group}"): ("", "AlertRuleGroup"),
     ("PUT", "/v1/provisioning/folder/{FolderUID}/rule-groups/{Group}"): ("AlertRuleGroup", "AlertRuleGroup"),
 }

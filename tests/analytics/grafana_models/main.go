@@ -28,6 +28,7 @@ var kinds = map[string]func() model{
 	"Folder":                  func() model { return &models.Folder{} },
 	"HealthResponse":          func() model { return &models.HealthResponse{} },
 	"OrgDetailsDTO":           func() model { return &models.OrgDetailsDTO{} },
+	"ProvisionedAlertRule":    func() model { return &models.ProvisionedAlertRule{} },
 	"SaveDashboardCommand":    func() model { return &models.SaveDashboardCommand{} },
 	"UpdateDataSourceCommand": func() model { return &models.UpdateDataSourceCommand{} },
 }
