@@ -110,6 +110,8 @@ def interpolate(sql: str, view: View) -> str:
             return _format((view.start if name == "__from" else view.end), form or "ms", name)
         if name == "__timezone":
             return _format(view.timezone, form or "raw", name)
+        if name == "__timezone":
+            return _format(view.timezone, form, name)
         if name == "__interval":
             return _duration(view.interval)
         if name == "__interval_ms":
