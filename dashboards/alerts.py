@@ -27,7 +27,8 @@ PROMETHEUS: Final = "calltide-prometheus"
 EVERY_S: Final = 60
 
 USUAL_DAYS: Final = 7
-"""What a queue is compared with: its own last week, so that every day of the week and hour of the day is in it."""
+"""What a queue is compared with: its own week up to a day ago, which has every day of the week and hour of the day, and
+in which a bad day is not at once what is usual."""
 USUAL_CALLS: Final = 20
 """Judgement. A queue that had fewer in a week has no usual mood yet."""
 CERTAIN: Final = 3
@@ -52,15 +53,14 @@ Boards = Mapping[str, Mapping[str, Any]]
 
 
 _LATELY: Final = f"""call_started_at > $__fromTime - {LONGEST_CALL} AND $__timeFilter(spoken_at) AND role != 'agent'"""
-_BEFORE: Final = (
-    f"""started_at >= $__fromTime - INTERVAL {USUAL_DAYS} DAY AND started_at < $__fromTime AND role != 'agent'"""
-)
+_BEFORE: Final = f"""started_at >= $__fromTime - INTERVAL {USUAL_DAYS + 1} DAY
+            AND started_at < $__fromTime - INTERVAL 1 DAY AND role != 'agent'"""
 
 
 def _against_the_usual(call_usually: str, usually: str, call: str, spoken: str, lately: str, value: str) -> str:
     """SQL: a point for each queue in which at least FEWEST_CALLS customers spoke in the range.
 
-    `call_usually`: condition on call_metrics; `usually`: its figures of the last week, over calls. `call`: figures of a
+    `call_usually`: condition on call_metrics; `usually`: its figures of the week before, over calls. `call`: figures of a
     call in the range, over its utterances that are `spoken`; `lately`: of these, over calls. `value`: of all of them.
     """
     return f"""WITH
@@ -91,7 +91,7 @@ ORDER BY time"""
 
 
 def _mood() -> str:
-    """SQL: by how much the customers of a queue sound worse than in its last week, below 0; 0 where that is chance."""
+    """SQL: by how much the customers of a queue sound worse than in the week before, below 0; 0 where that is chance."""
     return _against_the_usual(
         "score IS NOT NULL",
         "avg(score) AS usual_score, stddevSamp(score) AS spread",
@@ -215,8 +215,8 @@ def _moods(boards: Boards) -> list[alerting.Rule]:
             no_data="OK",  # at night nobody calls
             severity="warning",
             summary=f"The mood of queue {queue} has dropped",
-            description='Over the last hour its customers stood at {{ printf "%.2f" $values.B.Value }} against its '
-            "last week, from -1 to 1 (version {{ $labels.version }}). Words shows what they talk about.",
+            description='Over the last hour its customers stood at {{ printf "%.2f" $values.B.Value }} against the '
+            "week before, from -1 to 1 (version {{ $labels.version }}). Words shows what they talk about.",
             panel=_panel(boards, "floor", "Sentiment per minute, by queue"),
         ),
         _rule(
