@@ -60,8 +60,8 @@ _BEFORE: Final = f"""started_at >= $__fromTime - INTERVAL {USUAL_DAYS + 1} DAY
 def _against_the_usual(call_usually: str, usually: str, call: str, spoken: str, lately: str, value: str) -> str:
     """SQL: a point for each queue in which at least FEWEST_CALLS customers spoke in the range.
 
-    `call_usually`: condition on call_metrics; `usually`: its figures of the week before, over calls. `call`: figures of a
-    call in the range, over its utterances that are `spoken`; `lately`: of these, over calls. `value`: of all of them.
+    `call_usually`: condition on call_metrics; `usually`: its figures of the week before, over calls. `call`: figures of
+    a call in the range, over its utterances that are `spoken`; `lately`: of these, over calls. `value`: of all of them.
     """
     return f"""WITH
     usual AS (
@@ -91,7 +91,7 @@ ORDER BY time"""
 
 
 def _mood() -> str:
-    """SQL: by how much the customers of a queue sound worse than in the week before, below 0; 0 where that is chance."""
+    """SQL: by how much the customers of a queue sound worse than the week before, below 0; 0 where that is chance."""
     return _against_the_usual(
         "score IS NOT NULL",
         "avg(score) AS usual_score, stddevSamp(score) AS spread",

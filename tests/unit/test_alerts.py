@@ -63,9 +63,7 @@ def test_a_rule_says_when_what_and_where_to_look(rule: dict[str, Any]) -> None:
     assert int(notes["__panelId__"]) in {panel["id"] for panel in panels(board)}
 
 
-@pytest.mark.parametrize(
-    "rule", [rule for rule in RULES if rule.values[0]["uid"] in ("calltide-lag", "calltide-no-audio")]
-)
+@pytest.mark.parametrize("rule", GROUPS[1]["rules"], ids=lambda rule: rule["uid"])
 def test_words_for_a_human_name_labels_that_prometheus_gives(rule: dict[str, Any]) -> None:
     named = set(re.findall(r"\$labels\.(\w+)", json.dumps(rule["annotations"])))
     given = set(re.findall(r"sum by \((\w+)\)|max by \((\w+)\)", rule["data"][0]["model"]["expr"]).pop()) - {""}
