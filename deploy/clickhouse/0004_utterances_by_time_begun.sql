@@ -1,5 +1,5 @@
--- `utterances_heard` gets another order of rows, which ClickHouse cannot give to a table that is there: 0005 makes it anew
--- and copies. Two files, because a rename can run twice only as long as nothing has the old name again.
+-- `utterances_heard` gets another order of rows, which ClickHouse cannot give to a table that is there: 0005 makes it
+-- anew and 0008 copies. Several files, because a rename can run twice only as long as nothing has the old name again.
 
 DROP VIEW IF EXISTS utterances;
 

@@ -1,5 +1,6 @@
--- Utterances in the order of the calls' starts: a stretch of time is a stretch of the table, and what comes is merged
--- with what came just before and not with a whole month. docs/analytics-schema.md has the measurements.
+-- Utterances in the order of the hours in which their calls started: a stretch of time is a stretch of the table, what
+-- comes is merged with what came just before and not with a whole month, and FINAL compares hours that two parts share
+-- and no others. docs/analytics-schema.md has the measurements.
 -- A duplicate has the same call_started_at, so it is in the same partition, and FINAL need not look across partitions.
 
 CREATE TABLE IF NOT EXISTS utterances_heard
@@ -14,7 +15,8 @@ CREATE TABLE IF NOT EXISTS utterances_heard
     end_ms               UInt32 CODEC(Delta, ZSTD),
     spoken_at            DateTime64(3, 'UTC') COMMENT 'wall clock of start_ms' CODEC(Delta, ZSTD),
     captured_at          DateTime64(3, 'UTC') COMMENT 'wall clock of end_ms' CODEC(Delta, ZSTD),
-    scored_at            DateTime64(3, 'UTC') COMMENT 'when the sink read the score; 1970: not known' CODEC(Delta, ZSTD),
+    scored_at            DateTime64(3, 'UTC')
+        COMMENT 'when the sink read the score; 1970: not known' CODEC(Delta, ZSTD),
     latency_ms           Nullable(Int64)
         ALIAS if(toUnixTimestamp64Milli(scored_at) = 0, NULL, dateDiff('millisecond', captured_at, scored_at)),
     queue                LowCardinality(String),
@@ -24,7 +26,8 @@ CREATE TABLE IF NOT EXISTS utterances_heard
     role_confidence      Nullable(Float64)
         COMMENT 'how sure a role is that was found by what was said; NULL: the channel tells' CODEC(ZSTD),
     speaker_confidence   Float64 CODEC(ZSTD),
-    overlap_ms           UInt32 COMMENT 'how much of it another speaker of the same mixed channel speaks, too' CODEC(ZSTD),
+    overlap_ms           UInt32
+        COMMENT 'how much of it another speaker of the same mixed channel speaks, too' CODEC(ZSTD),
     cut                  LowCardinality(String),
     text                 String CODEC(ZSTD),
     `words.text`         Array(String) CODEC(ZSTD),
@@ -79,7 +82,7 @@ CREATE TABLE IF NOT EXISTS utterances_heard
 )
 ENGINE = ReplacingMergeTree(offset)
 PARTITION BY toYYYYMM(call_started_at)
-ORDER BY (tenant, pipeline_version, call_started_at, call_id, channel, start_ms)
+ORDER BY (toStartOfHour(call_started_at), tenant, pipeline_version, call_started_at, call_id, channel, start_ms)
 SETTINGS non_replicated_deduplication_window = 1000;
 
 ALTER TABLE calls
@@ -150,54 +153,45 @@ ORDER BY (dlq_topic, dlq_partition, dlq_offset);
 
 CREATE VIEW IF NOT EXISTS utterances AS
 WITH
-    names AS
-    (
-        SELECT
-            tenant, call_id, pipeline_version, merged AS speaker,
-            -- As many steps as there are merges: more cannot be needed, and a ring ends.
-            arrayFold((at, step) -> if(mapContains(steps, at), steps[at], at), mapKeys(steps), merged) AS final_name
-        FROM
-        (
-            SELECT
-                tenant, call_id, pipeline_version,
-                CAST((groupArray(name), groupArray(into)), 'Map(String, String)') AS steps
-            FROM
-            (
-                SELECT
-                    tenant, call_id, pipeline_version,
-                    CAST(speaker, 'String') AS name, CAST(argMax(same_as, offset), 'String') AS into
-                FROM corrections
-                WHERE same_as != ''
-                GROUP BY tenant, call_id, pipeline_version, name
-            )
-            GROUP BY tenant, call_id, pipeline_version
-        )
-        ARRAY JOIN mapKeys(steps) AS merged
-    ),
-    roles AS
+    -- What was told of the speakers of each call, in order: (offset, speaker, same_as, role, confidence).
+    calls_told AS
     (
         SELECT
             tenant, call_id, pipeline_version,
-            CAST(if(same_as = '', speaker, same_as), 'String') AS known_as,
-            CAST(argMax(role, offset), 'String') AS found_role,
-            argMax(tuple(role_confidence), offset).1 AS found_confidence
+            arraySort(groupArray((
+                offset, CAST(speaker, 'String'), CAST(same_as, 'String'), CAST(role, 'String'), role_confidence
+            ))) AS told,
+            arrayFilter(one -> one.3 != '', told) AS merged
         FROM corrections
-        WHERE same_as = '' OR role != 'unknown'
-        GROUP BY tenant, call_id, pipeline_version, known_as
+        GROUP BY tenant, call_id, pipeline_version
     ),
-    heard AS
+    -- Every name that was told of, and who that is by now. As many steps as there are merges: more cannot be needed,
+    -- and a ring ends.
+    names AS
     (
-        -- What is not joined is '', or NULL for who has set join_use_nulls.
-        SELECT utterances_heard.*, latency_ms, ifNull(nullIf(final_name, ''), CAST(speaker, 'String')) AS known_as
-        FROM utterances_heard FINAL
-        LEFT JOIN names USING (tenant, call_id, pipeline_version, speaker)
+        SELECT
+            cityHash64(tenant, call_id, pipeline_version, name) AS key,
+            arrayFold(
+                (at, step) -> ifNull(nullIf(arrayLast(one -> one.2 = at, merged).3, ''), at),
+                arrayDistinct(merged.2), name
+            ) AS final_name,
+            arrayLast(
+                one -> if(one.3 = '', one.2, one.3) = final_name AND (one.3 = '' OR one.4 != 'unknown'), told
+            ) AS found,
+            found.4 AS found_role,
+            found.5 AS found_confidence
+        FROM calls_told
+        ARRAY JOIN arrayDistinct(arrayConcat(told.2, merged.3)) AS name
     )
 SELECT
-    heard.* EXCEPT (known_as) REPLACE
+    heard.* REPLACE
     (
-        known_as AS speaker,
+        -- What is not joined is '', or NULL for who has set join_use_nulls.
+        ifNull(nullIf(final_name, ''), CAST(heard.speaker, 'String')) AS speaker,
         ifNull(nullIf(found_role, ''), CAST(heard.role, 'String')) AS role,
         if(ifNull(found_role, '') IN ('', heard.role), heard.role_confidence, found_confidence) AS role_confidence
-    )
-FROM heard
-LEFT JOIN roles USING (tenant, call_id, pipeline_version, known_as);
+    ),
+    latency_ms
+FROM utterances_heard AS heard FINAL
+-- By one number: four texts would be compared for every utterance of calls of which nothing was told, too.
+LEFT ANY JOIN names ON cityHash64(heard.tenant, heard.call_id, heard.pipeline_version, heard.speaker) = names.key;

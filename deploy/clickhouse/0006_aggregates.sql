@@ -1,5 +1,7 @@
--- What the dashboards show most, counted as it comes: one row a minute, and one an hour and agent, of each queue and role.
--- Fed by materialized views on utterances_heard, so the role is the one that was heard: call_metrics has the corrected one.
+-- What the dashboards show most, counted as it comes: one row a minute, and one an hour and agent, of each queue and
+-- role.
+-- Fed by materialized views on utterances_heard, so the role is the one that was heard: call_metrics has the corrected
+-- one.
 -- Read them with sum() and sumMap() and GROUP BY: rows of the same key are added up when ClickHouse merges them.
 -- `calltide migrate --rebuild` counts them again from utterances_heard.
 
@@ -23,18 +25,26 @@ CREATE TABLE IF NOT EXISTS utterance_minutes
     negative         SimpleAggregateFunction(sum, UInt64) CODEC(ZSTD),
     neutral          SimpleAggregateFunction(sum, UInt64) CODEC(ZSTD),
     positive         SimpleAggregateFunction(sum, UInt64) CODEC(ZSTD),
-    disagreements    SimpleAggregateFunction(sum, UInt64) COMMENT 'words and voice say clearly different things' CODEC(ZSTD),
+    disagreements    SimpleAggregateFunction(sum, UInt64)
+        COMMENT 'words and voice say clearly different things' CODEC(ZSTD),
     emotions         SimpleAggregateFunction(sumMap, Map(String, UInt64)) COMMENT 'utterances by emotion' CODEC(ZSTD),
-    granular         SimpleAggregateFunction(sumMap, Map(String, UInt64)) COMMENT 'by finer name: an utterance has several, or none' CODEC(ZSTD),
-    complex          SimpleAggregateFunction(sumMap, Map(String, UInt64)) COMMENT 'by the name of the two strongest' CODEC(ZSTD),
-    pairs            SimpleAggregateFunction(sumMap, Map(String, UInt64)) COMMENT 'by what the words (from ±0.2 on) and the voice say: negative+anger' CODEC(ZSTD),
-    score_bins       SimpleAggregateFunction(sumMap, Map(Int8, UInt64)) COMMENT 'by tenths of score, rounded down: -10 to 9' CODEC(ZSTD),
+    granular         SimpleAggregateFunction(sumMap, Map(String, UInt64))
+        COMMENT 'by finer name: an utterance has several, or none' CODEC(ZSTD),
+    complex          SimpleAggregateFunction(sumMap, Map(String, UInt64))
+        COMMENT 'by the name of the two strongest' CODEC(ZSTD),
+    pairs            SimpleAggregateFunction(sumMap, Map(String, UInt64))
+        COMMENT 'by what the words (from ±0.2 on) and the voice say: negative+anger' CODEC(ZSTD),
+    score_bins       SimpleAggregateFunction(sumMap, Map(Int8, UInt64))
+        COMMENT 'by tenths of score, rounded down: -10 to 9' CODEC(ZSTD),
     confidence_n     SimpleAggregateFunction(sum, UInt64) COMMENT 'utterances with words' CODEC(ZSTD),
     confidence_sum   SimpleAggregateFunction(sum, Float64) COMMENT 'how sure speech recognition is of them' CODEC(ZSTD),
-    latency_n        SimpleAggregateFunction(sum, UInt64) COMMENT 'scores that came within ten minutes of the voice: the others are of no live call' CODEC(ZSTD),
+    latency_n        SimpleAggregateFunction(sum, UInt64)
+        COMMENT 'scores that came within ten minutes of the voice: the others are of no live call' CODEC(ZSTD),
     latency_sum_ms   SimpleAggregateFunction(sum, UInt64) CODEC(ZSTD),
-    latency_bins     SimpleAggregateFunction(sumMap, Map(UInt16, UInt64)) COMMENT 'by latency, at most so many tenths of a second' CODEC(ZSTD),
-    degraded         SimpleAggregateFunction(sum, UInt64) COMMENT 'heard with less effort, because the stage was behind' CODEC(ZSTD)
+    latency_bins     SimpleAggregateFunction(sumMap, Map(UInt16, UInt64))
+        COMMENT 'by latency, at most so many tenths of a second' CODEC(ZSTD),
+    degraded         SimpleAggregateFunction(sum, UInt64)
+        COMMENT 'heard with less effort, because the stage was behind' CODEC(ZSTD)
 )
 ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM(minute)
@@ -74,7 +84,16 @@ SELECT
     countIf(latency_ms BETWEEN 0 AND 600000) AS latency_n,
     sumIf(toUInt64(ifNull(latency_ms, 0)), latency_ms BETWEEN 0 AND 600000) AS latency_sum_ms,
     sumMapIf(
-        map(toUInt16(-roundDown(-intDiv(ifNull(latency_ms, 0) + 99, 100), [-65535, -6000, -3000, -1200, -600, -300, -200, -150, -100, -75, -60, -50, -40, -35, -30, -25, -20, -18, -16, -14, -12, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1, 0])), toUInt64(1)),
+        map(
+            toUInt16(-roundDown(
+                -intDiv(ifNull(latency_ms, 0) + 99, 100),
+                [
+                    -65535, -6000, -3000, -1200, -600, -300, -200, -150, -100, -75, -60, -50, -40, -35, -30, -25, -20, -18,
+                    -16, -14, -12, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1, 0
+                ]
+            )),
+            toUInt64(1)
+        ),
         latency_ms BETWEEN 0 AND 600000
     ) AS latency_bins,
     countIf(has(flags, 'reduced_beam')) AS degraded
@@ -102,18 +121,26 @@ CREATE TABLE IF NOT EXISTS utterance_hours
     negative         SimpleAggregateFunction(sum, UInt64) CODEC(ZSTD),
     neutral          SimpleAggregateFunction(sum, UInt64) CODEC(ZSTD),
     positive         SimpleAggregateFunction(sum, UInt64) CODEC(ZSTD),
-    disagreements    SimpleAggregateFunction(sum, UInt64) COMMENT 'words and voice say clearly different things' CODEC(ZSTD),
+    disagreements    SimpleAggregateFunction(sum, UInt64)
+        COMMENT 'words and voice say clearly different things' CODEC(ZSTD),
     emotions         SimpleAggregateFunction(sumMap, Map(String, UInt64)) COMMENT 'utterances by emotion' CODEC(ZSTD),
-    granular         SimpleAggregateFunction(sumMap, Map(String, UInt64)) COMMENT 'by finer name: an utterance has several, or none' CODEC(ZSTD),
-    complex          SimpleAggregateFunction(sumMap, Map(String, UInt64)) COMMENT 'by the name of the two strongest' CODEC(ZSTD),
-    pairs            SimpleAggregateFunction(sumMap, Map(String, UInt64)) COMMENT 'by what the words (from ±0.2 on) and the voice say: negative+anger' CODEC(ZSTD),
-    score_bins       SimpleAggregateFunction(sumMap, Map(Int8, UInt64)) COMMENT 'by tenths of score, rounded down: -10 to 9' CODEC(ZSTD),
+    granular         SimpleAggregateFunction(sumMap, Map(String, UInt64))
+        COMMENT 'by finer name: an utterance has several, or none' CODEC(ZSTD),
+    complex          SimpleAggregateFunction(sumMap, Map(String, UInt64))
+        COMMENT 'by the name of the two strongest' CODEC(ZSTD),
+    pairs            SimpleAggregateFunction(sumMap, Map(String, UInt64))
+        COMMENT 'by what the words (from ±0.2 on) and the voice say: negative+anger' CODEC(ZSTD),
+    score_bins       SimpleAggregateFunction(sumMap, Map(Int8, UInt64))
+        COMMENT 'by tenths of score, rounded down: -10 to 9' CODEC(ZSTD),
     confidence_n     SimpleAggregateFunction(sum, UInt64) COMMENT 'utterances with words' CODEC(ZSTD),
     confidence_sum   SimpleAggregateFunction(sum, Float64) COMMENT 'how sure speech recognition is of them' CODEC(ZSTD),
-    latency_n        SimpleAggregateFunction(sum, UInt64) COMMENT 'scores that came within ten minutes of the voice: the others are of no live call' CODEC(ZSTD),
+    latency_n        SimpleAggregateFunction(sum, UInt64)
+        COMMENT 'scores that came within ten minutes of the voice: the others are of no live call' CODEC(ZSTD),
     latency_sum_ms   SimpleAggregateFunction(sum, UInt64) CODEC(ZSTD),
-    latency_bins     SimpleAggregateFunction(sumMap, Map(UInt16, UInt64)) COMMENT 'by latency, at most so many tenths of a second' CODEC(ZSTD),
-    degraded         SimpleAggregateFunction(sum, UInt64) COMMENT 'heard with less effort, because the stage was behind' CODEC(ZSTD)
+    latency_bins     SimpleAggregateFunction(sumMap, Map(UInt16, UInt64))
+        COMMENT 'by latency, at most so many tenths of a second' CODEC(ZSTD),
+    degraded         SimpleAggregateFunction(sum, UInt64)
+        COMMENT 'heard with less effort, because the stage was behind' CODEC(ZSTD)
 )
 ENGINE = AggregatingMergeTree
 PARTITION BY toYYYYMM(hour)
@@ -153,7 +180,16 @@ SELECT
     countIf(latency_ms BETWEEN 0 AND 600000) AS latency_n,
     sumIf(toUInt64(ifNull(latency_ms, 0)), latency_ms BETWEEN 0 AND 600000) AS latency_sum_ms,
     sumMapIf(
-        map(toUInt16(-roundDown(-intDiv(ifNull(latency_ms, 0) + 99, 100), [-65535, -6000, -3000, -1200, -600, -300, -200, -150, -100, -75, -60, -50, -40, -35, -30, -25, -20, -18, -16, -14, -12, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1, 0])), toUInt64(1)),
+        map(
+            toUInt16(-roundDown(
+                -intDiv(ifNull(latency_ms, 0) + 99, 100),
+                [
+                    -65535, -6000, -3000, -1200, -600, -300, -200, -150, -100, -75, -60, -50, -40, -35, -30, -25, -20, -18,
+                    -16, -14, -12, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1, 0
+                ]
+            )),
+            toUInt64(1)
+        ),
         latency_ms BETWEEN 0 AND 600000
     ) AS latency_bins,
     countIf(has(flags, 'reduced_beam')) AS degraded

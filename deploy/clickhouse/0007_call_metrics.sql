@@ -1,10 +1,10 @@
 -- What is known of a call once it has ended: a row for each party, and the words of it for each role.
--- Made by materialized views when the end of a call is inserted into `calls`, from its utterances with the corrections that
--- are known by then: the sink inserts both before the end. `calltide migrate --rebuild` makes them again, for utterances
--- that were redriven after the end.
+-- Made by materialized views when the end of a call is inserted into `calls`, from its utterances with the corrections
+-- that are known by then: the sink inserts both before the end. `calltide migrate --rebuild` makes them again, for
+-- utterances that were redriven after the end.
 --
--- A changer must know: what feeds such a view is the leftmost table of its query, which must therefore be `calls`; it then
--- stands for the rows inserted, wherever it is named.
+-- A changer must know: what feeds such a view is the leftmost table of its query, which must therefore be `calls`; it
+-- then stands for the rows inserted, wherever it is named.
 
 CREATE TABLE IF NOT EXISTS call_metrics
 (
@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS call_metrics
     silence_ms           UInt32 COMMENT 'of these gaps' CODEC(ZSTD),
     longest_silence_ms   UInt32 COMMENT 'the longest gap, if of 5 s or more' CODEC(ZSTD),
     interruptions        Nullable(UInt32)
-        COMMENT 'how often it begins while the other party speaks, and both go on for 0.3 s; NULL: the call has not two channels' CODEC(ZSTD),
+        COMMENT 'how often it begins while the other party speaks, and both go on for 0.3 s; NULL: not two channels' CODEC(ZSTD),
     overtalk_ms          Nullable(UInt32) COMMENT 'how long both speak after it began so' CODEC(ZSTD)
 )
 ENGINE = ReplacingMergeTree
@@ -67,9 +67,9 @@ WITH
         INNER JOIN
         (
             SELECT
-                tenant, pipeline_version, call_started_at AS started_at, call_id, channel, start_ms, end_ms, role, speaker,
-                length(words.text) AS word_count, score AS fused, text_score AS by_text, voice_score AS by_voice, sentiment,
-                emotion, disagree
+                tenant, pipeline_version, call_started_at AS started_at, call_id, channel, start_ms, end_ms, role,
+                speaker, length(words.text) AS word_count, score AS fused, text_score AS by_text,
+                voice_score AS by_voice, sentiment, emotion, disagree
             FROM utterances
             WHERE (tenant, pipeline_version, call_started_at, call_id) IN
                 (SELECT tenant, pipeline_version, started_at, call_id FROM ended)
@@ -154,7 +154,8 @@ SELECT
         arrayLast(one -> one IS NOT NULL, quarters) - arrayFirst(one -> one IS NOT NULL, quarters)
     ) AS change,
     sumMapIf(map(emotion, toUInt32(talk)), emotion != '') AS emotion_ms,
-    sumMapIf(map(concat(emotion_before, '>', emotion), toUInt32(1)), emotion != '' AND emotion_before != '') AS transitions,
+    sumMapIf(map(concat(emotion_before, '>', emotion), toUInt32(1)), emotion != '' AND emotion_before != '')
+        AS transitions,
     countIf(disagree) AS disagreements,
     max(monologue) AS longest_monologue_ms,
     countIf(takes_floor) AS turns,
@@ -173,7 +174,8 @@ CREATE TABLE IF NOT EXISTS call_terms
     day              Date CODEC(Delta, ZSTD),
     queue            LowCardinality(String),
     role             LowCardinality(String),
-    term             String COMMENT 'in small letters, of three letters at least; empty: the row counts the calls' CODEC(ZSTD),
+    term             String
+        COMMENT 'in small letters, of three letters at least; empty: the row counts the calls' CODEC(ZSTD),
     negative_calls   SimpleAggregateFunction(sum, UInt64)
         COMMENT 'calls in which the role says it, whose customer is at −0.2 and below on average' CODEC(ZSTD),
     neutral_calls    SimpleAggregateFunction(sum, UInt64) CODEC(ZSTD),
@@ -214,7 +216,9 @@ WITH
         SELECT
             tenant, pipeline_version, started_at, call_id, role,
             arrayPushBack(
-                arrayDistinct(arrayFlatten(groupArray(extractAll(lowerUTF8(text), '\\p{L}[\\p{L}\\p{M}\'’]+[\\p{L}\\p{M}]')))),
+                arrayDistinct(arrayFlatten(groupArray(
+                    extractAll(lowerUTF8(text), '\\p{L}[\\p{L}\\p{M}\'’]+[\\p{L}\\p{M}]')
+                ))),
                 ''
             ) AS terms
         FROM said
