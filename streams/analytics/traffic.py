@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from processors.emotion_names import COMPLEX, DOMINANT, GRANULAR, PAIRS, SECONDARY_SHARE
 from processors.sentiment import CLEAR_VOICE, CLEAR_WORDS, HALF_LIFE_WORDS, NO_LANGUAGE, VALENCE
-from schemas.topics import DEAD_LETTERS, DEFAULT_PARTITIONS, SCORES, STAGES
+from schemas.topics import DEFAULT_PARTITIONS, STAGES
 from streams.analytics import texts
 
 Ints = NDArray[np.int64]
@@ -655,7 +655,7 @@ class _Block:
             "call_score": pa.array(np.round(running, 4)),
             "party_score": pa.array(np.round(party, 4)),
             "call_utterances": pa.array(self._count(has_text), pa.uint32()),
-            "topic": _same(SCORES, rows),
+            "topic": _same(SOURCE, rows),
             "partition": pa.array(partition, pa.uint32()),
             "offset": pa.array(self._offsets_of(version)[call] + self.position, pa.uint64()),
         }  # fmt: skip
@@ -770,7 +770,7 @@ class _Block:
                     "same_as": same_as,
                     "role": role,
                     "role_confidence": None if same_as else 0.91,
-                    "topic": SCORES,
+                    "topic": SOURCE,
                     "partition": int(self.number[at] % DEFAULT_PARTITIONS),
                     "offset": int(first + step),
                 }
@@ -808,7 +808,7 @@ class _Block:
                     "role": "customer",
                     "text": words.format(score=scored.party[spot]),
                     "utterances": [{"channel": int(not self.plan.mono[at]), "start_ms": int(self.start[spot])}],
-                    "topic": "alerts",
+                    "topic": SOURCE,
                     "partition": int(self.number[at] % DEFAULT_PARTITIONS),
                     "offset": int(self.number[at] * 1_000 + self.position[spot]),
                 }
@@ -831,7 +831,7 @@ class _Block:
                     "error": error,
                     "message": message,
                     "failed_at": min(started + 30_000, self.until),
-                    "dlq_topic": DEAD_LETTERS,
+                    "dlq_topic": SOURCE,
                     "dlq_partition": 0,
                     "dlq_offset": number // 131,
                 }
