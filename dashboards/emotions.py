@@ -219,6 +219,8 @@ ORDER BY steps DESC"""
 def _turned(where: str) -> object:
     built = c.call_row(c.rows())
     built = c.column(built, "started_at", title="Began", width=160)
+    for name, title in (("queue", "Queue"), ("agent", "Agent"), ("role", "Who")):
+        built = c.column(built, name, title=title, width=90)
     built = c.column(built, "turns", title="Turns to anger", unit="short", width=120)
     built = c.column(built, "angry", title="Angry talk", unit="percentunit", decimals=0, cell="gauge", low=0, high=1)
     built = c.column(built, "score", title="Score", decimals=2, steps=c.SENTIMENT, cell="text", width=80)

@@ -286,15 +286,20 @@ def _by_utterance() -> list[object]:
         "Labels that flip",
         "Share of the utterances that both scored for which B says something else; κ: 1 is agreement, 0 is chance.",
         ClickHouse(
-            f"""SELECT count() AS utterances, 1 - agreed / utterances AS flips,
-    countIf(sentiment_.1 = sentiment_.2) AS agreed, ({chance}) / (utterances * utterances) AS chance,
+            f"""SELECT utterances, 1 - agreed / utterances AS flips,
     (agreed / utterances - chance) / nullIf(1 - chance, 0) AS kappa,
-    countIf(emotion_.1 != emotion_.2 AND emotion_.1 != '' AND emotion_.2 != '')
-        / nullIf(countIf(emotion_.1 != '' AND emotion_.2 != ''), 0) AS emotion_flips,
-    countIf(text_.1 != text_.2) / utterances AS words
-FROM ({_pairs("sentiment", "emotion", "text")})
-WHERE sentiment_.1 != '' AND sentiment_.2 != ''
-HAVING utterances > 0"""
+    1 - agreed_emotions / nullIf(emotions, 0) AS emotion_flips, other_words / utterances AS words
+FROM
+(
+    SELECT count() AS utterances, countIf(sentiment_.1 = sentiment_.2) AS agreed,
+        ({chance}) / (utterances * utterances) AS chance,
+        countIf(emotion_.1 != '' AND emotion_.2 != '') AS emotions,
+        countIf(emotion_.1 != '' AND emotion_.1 = emotion_.2) AS agreed_emotions,
+        countIf(text_.1 != text_.2) AS other_words
+    FROM ({_pairs("sentiment", "emotion", "text")})
+    WHERE sentiment_.1 != '' AND sentiment_.2 != ''
+)
+WHERE utterances > 0"""
         ),
         unit="none",
         thresholds_at=FLIPS,

@@ -66,7 +66,8 @@ def _texts() -> object:
     built = c.call_row(c.rows())
     built = c.column(built, "spoken_at", title="When", width=160)
     built = c.column(built, "text", title="Words")
-    built = c.column(built, "role", title="Who", width=90)
+    for name, title in (("role", "Who"), ("queue", "Queue"), ("agent", "Agent")):
+        built = c.column(built, name, title=title, width=90)
     built = c.column(built, "sentiment", title="Sentiment", mapping=c.SENTIMENT_COLOURS, cell="text", width=90)
     built = c.column(built, "emotion", title="Voice", mapping=c.EMOTION_COLOURS, cell="text", width=90)
     return c.column(built, "score", title="Score", decimals=2, steps=c.SENTIMENT, cell="text", width=70)
