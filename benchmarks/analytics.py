@@ -108,7 +108,7 @@ def sizes(client: Client) -> list[Table]:
         "WHERE active AND database = currentDatabase() GROUP BY table ORDER BY bytes DESC"
     ).result_rows
     heard = next(rows for table, rows, *_ in tables if table == "utterances_heard")
-    lines = [
+    lines: list[tuple[str, ...]] = [
         (f"`{table}`", f"{rows:,}", f"{parts}", f"{size / 1e6:,.1f}", f"{size / heard:.2f}", f"{raw / size:.1f}")
         for table, rows, parts, size, raw in tables
     ]
@@ -185,7 +185,7 @@ def a_call(client: Client) -> dict[str, Any]:
     row = client.query(
         f"SELECT tenant, call_id FROM call_metrics FINAL WHERE pipeline_version = '{VERSION}' AND utterances > 100 AND "
         f"call_id IN (SELECT call_id FROM alerts) ORDER BY started_at LIMIT 1"
-    ).first_row
+    ).result_rows[0]
     return {"tenant": [row[0]], "call": row[1]}
 
 
@@ -328,8 +328,9 @@ def records(utterances: int) -> list[Message]:
     messages = []
     for offset, (at, event) in enumerate(found):
         headers, value = encode(event)
+        head: list[tuple[str, str | bytes | None]] = [*headers]
         stamp = (1, at)
-        messages.append(Message("scores", 0, offset, event.call.call_id.encode(), value, headers, None, stamp))
+        messages.append(Message("scores", 0, offset, event.call.call_id.encode(), value, head, None, stamp))
     return messages
 
 
@@ -337,7 +338,8 @@ def sink(settings: Settings, console: Console) -> Table:
     """Rows a second of one sink, by the number of records in an insert; without Kafka."""
     with console.status("records"):
         messages = records(max(BATCHES))
-    lines, data = [], []
+    lines: list[tuple[str, ...]] = []
+    data = []
     for size in BATCHES:
         section = settings.clickhouse.model_copy(update={"database": f"sink_{size}"})
         kafka = settings.kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:1"})

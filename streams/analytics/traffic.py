@@ -23,7 +23,7 @@ from schemas.topics import DEFAULT_PARTITIONS, STAGES
 from streams.analytics import texts
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 Bools = NDArray[np.bool_]
 
 SOURCE: Final = "generated"
@@ -364,6 +364,8 @@ class _Block:
         self.count = len(self.plan.started)
         self.number = np.arange(self.first, self.first + self.count)
         self.ids = pa.array([f"{SOURCE}-{traffic.seed}-{number:07}" for number in self.number])
+        self.token: Ints
+        """Words of the block's lexicon, of all utterances."""
         self.converse()
 
     def tables(self) -> Iterator[Tables]:
@@ -425,7 +427,7 @@ class _Block:
         change = (self.rng.random(len(call)) < 0.62) & (position > 0)
         turns = np.cumsum(change)
         at_start = np.maximum.accumulate(np.where(position == 0, turns, 0))
-        return (turns - at_start) % 2 == 1
+        return np.asarray((turns - at_start) % 2 == 1)
 
     def _choose_words(self, call: Ints, position: Ints, said: Ints) -> tuple[Ints, Ints]:
         """Sets `token` and `size`; returns the words of each utterance and the pool of its first phrase."""
@@ -762,7 +764,7 @@ class _Block:
                 found.insert(0, ("speaker-3", "speaker-2", "unknown"))
             first = self._offsets_of(version)[at] + 900
             rows += [
-                self._call(at)
+                self._call(int(at))
                 | {
                     "pipeline_version": version,
                     "started_at": int(self.plan.started[at]),
@@ -780,7 +782,7 @@ class _Block:
         return _rows(rows, kinds)
 
     def _call(self, at: int) -> dict[str, Any]:
-        return {"tenant": list(TENANTS)[self.plan.tenant[at]], "call_id": self.ids[int(at)].as_py()}
+        return {"tenant": list(TENANTS)[self.plan.tenant[at]], "call_id": self.ids[at].as_py()}
 
     def alerts(self, scored: "_Scored") -> pa.Table:
         """The first time a customer's mood falls, and each threat to leave or to sue."""
@@ -796,7 +798,7 @@ class _Block:
             if kind == 0 and scored.party[spot] < -0.5:
                 severity = "critical"
             rows.append(
-                self._call(at)
+                self._call(int(at))
                 | {
                     "pipeline_version": VERSION,
                     "at": int(self.plan.started[at] + self.start[spot] + self.length[spot] + 900),
@@ -822,7 +824,7 @@ class _Block:
             number, started = int(self.number[at]), int(self.plan.started[at])
             stage, topic, error, message = _FAILURES[number // 131 % len(_FAILURES)]
             rows.append(
-                self._call(at)
+                self._call(int(at))
                 | {
                     "stage": stage,
                     "topic": topic,
@@ -867,10 +869,11 @@ def _emotions(feeling: Floats, rng: np.random.Generator) -> Floats:
 _NAMES: Final = tuple(name for names in GRANULAR.values() for name in (*names.primary, *names.secondary))
 """Four names an emotion, in the order of LABELS."""
 _COMPLEX: Final = tuple(PAIRS.values())
+_NAMED: Final[Mapping[frozenset[Any], str]] = PAIRS
 _PAIR: Final = np.array(
-    [[(_COMPLEX.index(PAIRS[pair]) + 1) if (pair := frozenset((one, other))) in PAIRS else 0 for other in LABELS]
-     for one in LABELS]
-)  # fmt: skip
+    [[("", *_COMPLEX).index(_NAMED.get(frozenset((one, other)), "")) for other in LABELS] for one in LABELS]
+)
+"""0, or the place of two emotions' common name behind it."""
 
 
 def _finer(shares: Floats, there: Bools) -> dict[str, pa.Array]:
