@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from json import JSONDecodeError
 from pathlib import Path
 from typing import Any, Final, Literal
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 
 import requests
 from grafana_client import GrafanaApi
@@ -105,7 +105,18 @@ def read(directory: Path) -> Bundle:
     for path, dashboard in zip(paths, dashboards.values(), strict=True):
         if not (isinstance(dashboard.get("uid"), str) and isinstance(dashboard.get("title"), str)):
             raise CalltideError(f"{path} has no uid and title; export again, or give it both")
-    return Bundle(dashboards, parsed(directory / "alerts.json", list))
+    alerts = parsed(directory / "alerts.json", list)
+    try:
+        whole = all(isinstance(group["interval"], int) and group["title"] for group in alerts)
+        whole = whole and all(rule["uid"] and rule["title"] for group in alerts for rule in group["rules"])
+    except (KeyError, TypeError):
+        whole = False
+    if not whole:
+        raise CalltideError(
+            f"{directory / 'alerts.json'} has a group without title, interval and rules, or a rule without uid and "
+            "title; export again, or give it them"
+        )
+    return Bundle(dashboards, alerts)
 
 
 def export(directory: Path) -> list[Path]:
@@ -128,9 +139,21 @@ def as_file(content: Any) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
+def _parts(url: str, setting: str) -> SplitResult:
+    """An address in its parts. Raises CalltideError, without the address: a password may be in it."""
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        whole = False
+    if not whole:
+        raise CalltideError(f"CALLTIDE_GRAFANA__{setting} is no address; write it as http://HOST:PORT")
+    return parts
+
+
 def clickhouse_source(url: str, chosen: ClickHouse) -> Json:
     """The data source of scores for a ClickHouse at `url`, as Grafana's API takes it."""
-    parts = urlsplit(url)
+    parts = _parts(url, "CLICKHOUSE_URL")
     secure = parts.scheme == "https"
     source: Json = {
         "uid": CLICKHOUSE,
@@ -156,14 +179,27 @@ def clickhouse_source(url: str, chosen: ClickHouse) -> Json:
 
 def prometheus_source(url: str) -> Json:
     """The data source of metrics for a Prometheus at `url`, as Grafana's API takes it."""
-    return {
+    parts = _parts(url, "PROMETHEUS_URL")
+    source: Json = {
         "uid": PROMETHEUS,
         "name": "Calltide Prometheus",
         "type": "prometheus",
         "access": "proxy",
-        "url": url,
+        "url": urlunsplit((parts.scheme, _host(parts), parts.path, "", "")),
         "jsonData": {"httpMethod": "POST", "timeInterval": SCRAPE_INTERVAL},
     }
+    if parts.username:
+        source |= {
+            "basicAuth": True,
+            "basicAuthUser": unquote(parts.username),
+            "secureJsonData": {"basicAuthPassword": unquote(parts.password or "")},
+        }
+    return source
+
+
+def _host(parts: SplitResult) -> str:
+    """Host and port, without user and password."""
+    return parts.netloc.rpartition("@")[2]
 
 
 def contains(theirs: Any, ours: Any) -> bool:
@@ -226,11 +262,8 @@ class Push:
 
     def __init__(self, settings: Settings, bundle: Bundle, *, dry_run: bool = False, force: bool = False) -> None:
         chosen = settings.grafana
-        parts = urlsplit(chosen.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise CalltideError("CALLTIDE_GRAFANA__URL is no address; write it as http://127.0.0.1:3000")
-        host = parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}"
-        self._url = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+        parts = _parts(chosen.url, "URL")
+        self._url = urlunsplit((parts.scheme, _host(parts), parts.path.rstrip("/"), "", ""))
         """For people and links: without a password."""
         if chosen.token:
             credential: str | tuple[str, str] = chosen.token
@@ -248,7 +281,7 @@ class Push:
                 "CALLTIDE_GRAFANA__CLICKHOUSE_URL to http://USER:PASSWORD@HOST:PORT"
             )
         # The path as the client wants it: it puts `api` right behind.
-        base = urlunsplit((parts.scheme, host, f"{parts.path.rstrip('/')}/", parts.query, ""))
+        base = urlunsplit((parts.scheme, _host(parts), f"{parts.path.rstrip('/')}/", parts.query, ""))
         self._api = GrafanaApi.from_url(base, credential, timeout=TIMEOUT_S)
         # A redirected POST would arrive as a GET, which Grafana answers with a list.
         self._api.client.s.max_redirects = 0

@@ -49,6 +49,8 @@ class Grafana:
     plugins: list[str] = field(default_factory=lambda: ["prometheus", "grafana-clickhouse-datasource"])
     forbidden: str = ""
     """A path below /api for which the right is missing."""
+    elsewhere: str = ""
+    """Where all requests are sent on to."""
     unwell: dict[str, str] = field(default_factory=dict)
     """uid of a data source → what its health check says."""
     rewrites: bool = False
@@ -194,7 +196,9 @@ def imitation() -> Iterator[Grafana]:
                 answer, status = {"message": str(refused)}, refused.status
             grafana.requests.append(Request(self.command, path, body, answer, status))
             content = json.dumps(answer).encode()
-            self.send_response(status)
+            self.send_response(302 if grafana.elsewhere else status)
+            if grafana.elsewhere:
+                self.send_header("Location", grafana.elsewhere + self.path)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()

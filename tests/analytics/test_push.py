@@ -219,6 +219,7 @@ def test_grafana_under_a_path(grafana: Grafana) -> None:
         ({"token": "", "user": USER, "password": "wrong"}, r"check CALLTIDE_GRAFANA__USER and"),
         ({"token": ""}, r"nobody to push as; set CALLTIDE_GRAFANA__TOKEN"),
         ({"url": "grafana:3000"}, r"CALLTIDE_GRAFANA__URL is no address"),
+        ({"url": "http://me:wrong@grafana:port"}, r"CALLTIDE_GRAFANA__URL is no address"),
     ],
 )
 def test_who_asks_must_be_known(grafana: Grafana, given: dict[str, str], said: str) -> None:
@@ -252,6 +253,24 @@ def test_an_older_grafana_is_warned_of(grafana: Grafana) -> None:
     assert "need Grafana 12.1" in Push(settings(grafana), committed()).about()[1]
     grafana.version = "12.1.0"
     assert Push(settings(grafana), committed()).about()[1] == ""
+
+
+def test_who_is_sent_elsewhere_is_told(grafana: Grafana) -> None:
+    grafana.elsewhere = "https://grafana.example"
+    with pytest.raises(
+        CalltideError, match="sends us on to https://grafana.example/api/health; set CALLTIDE_GRAFANA__"
+    ):
+        push(grafana)
+
+
+def test_a_prometheus_with_a_password(grafana: Grafana) -> None:
+    using = settings(grafana, grafana={"prometheus_url": "https://reader:p%40ss@prometheus.example/prom"})
+    push(grafana, using=using)
+    stored = grafana.sources[PROMETHEUS]
+    assert stored["url"] == "https://prometheus.example/prom"
+    assert (stored["basicAuth"], stored["basicAuthUser"]) == (True, "reader")
+    assert grafana.secrets[PROMETHEUS] == {"basicAuthPassword": "p@ss"}
+    assert fates(push(grafana, using=using)) == {"unchanged"}
 
 
 def test_nobody_there(grafana: Grafana) -> None:
@@ -289,6 +308,8 @@ def test_the_command_says_what_it_did(grafana: Grafana, monkeypatch: pytest.Monk
         ("dashboards/floor.json", "[]", "floor.json is not what"),
         ("dashboards/floor.json", "{}", "floor.json has no uid and title"),
         ("alerts.json", "{}", "alerts.json is not what"),
+        ("alerts.json", '["x"]', "alerts.json has a group without"),
+        ("alerts.json", '[{"title": "x", "interval": 60, "rules": [{"uid": "x"}]}]', "a rule without uid and title"),
     ],
 )
 def test_a_file_at_fault_is_named(tmp_path: Path, file: str, content: str, said: str) -> None:
