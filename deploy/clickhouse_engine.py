@@ -51,6 +51,7 @@ _INSERT = re.compile(
 )
 """The head of an INSERT whose data follows it."""
 
+_BEGINS_INSERT = re.compile(rb"\s*+INSERT\b", re.IGNORECASE)
 _FIRST_WORD = re.compile(r"[\s(]*+(\w++)")
 _FORMAT = re.compile(r"\bFORMAT\s++(\w++)", re.IGNORECASE)
 _BEHIND_FORMAT = re.compile(r"\s*+(?:SETTINGS\b[^;]*+)?;?\s*+", re.IGNORECASE)
@@ -197,6 +198,8 @@ class Run:
         self._ended.set()
 
     def _execute(self) -> Iterator[bytes]:
+        if self._read_only and _BEGINS_INSERT.match(self._statement):
+            raise _only_reads("INSERT")  # its data need not be text
         insert = None if self._read_only else _INSERT.match(self._statement)
         text = "" if insert else _text_statement(self._statement)
         bare = sql.bare(text)
@@ -205,10 +208,7 @@ class Run:
         if self._cancelled:  # looked at after `_reads` is set, as `cancel` looks at `_reads` after it is set
             raise _CANCELLED
         if self._read_only and not self._reads:
-            raise QueryError(
-                "Code: 164. DB::Exception: Only reading is allowed here; who writes comes by POST as the user that "
-                "CALLTIDE_CLICKHOUSE__USER names. (READONLY)"
-            )
+            raise _only_reads(first)
         form = _format(bare) or self._default_format
         piecewise = (
             first in ("SELECT", "WITH", "FROM")
@@ -273,6 +273,13 @@ def _insert(connection: Any, into: str, form: str, data: bytes) -> dict[str, str
         "written_bytes": str(written.bytes_written),
         "elapsed_ns": str(int(written.elapsed * 1e9)),
     }
+
+
+def _only_reads(first: str) -> QueryError:
+    return QueryError(
+        f"Code: 164. DB::Exception: {first or 'This'} begins no statement that only reads; who writes comes by POST as "
+        "the user that CALLTIDE_CLICKHOUSE__USER names. (READONLY)"
+    )
 
 
 def _text_statement(statement: bytes) -> str:

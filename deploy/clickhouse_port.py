@@ -201,7 +201,7 @@ class Port:
             reader = self._only_reads(request)
             statement = await self._statement(request)
         except QueryError as error:
-            await self._failure(error, headers)(scope, receive, send)
+            await self._failure(error, request, headers)(scope, receive, send)
             return
         except ClientDisconnect:
             return
@@ -282,7 +282,7 @@ class Port:
             while (data := await fetch()) is not None and (most is None or len(begun) < most):
                 begun += data
         except QueryError as error:
-            await self._failure(error, headers)(request.scope, request.receive, send)
+            await self._failure(error, request, headers)(request.scope, request.receive, send)
             return
         headers |= {"X-ClickHouse-Summary": json.dumps(run.summary)}
         if parameters.get("send_progress_in_http_headers") == "1":
@@ -322,12 +322,15 @@ class Port:
                     return encoding, make()
         return None, _Plain()
 
-    def _failure(self, error: QueryError, headers: dict[str, str]) -> Response:
+    def _failure(self, error: QueryError, request: Request, headers: dict[str, str]) -> Response:
         headers = headers | {"X-ClickHouse-Exception-Code": str(error.code)}
         if error.status == 401:
             headers["WWW-Authenticate"] = 'Basic realm="ClickHouse server HTTP API"'
         version = "" if "(version " in error.text else f" (version {self._engine.version})"
-        return Response(f"{error.text}{version}\n", error.status, headers, media_type="text/plain; charset=UTF-8")
+        body = f"{error.text}{version}\n".encode()
+        if request.query_params.get("compress") == "1":  # errors too: clickhouse-go reads nothing else then
+            body = b"".join(native.frames(body))
+        return Response(body, error.status, headers, media_type="text/plain; charset=UTF-8")
 
 
 async def _cancel_when_gone(receive: Receive, run: Run) -> None:
