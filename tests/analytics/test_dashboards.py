@@ -44,6 +44,9 @@ HOSTILE = (r"\'; DROP TABLE calls; --", "'; DROP TABLE calls; --", '`"\\', "%27)
 """Names that are SQL, quotes, backslashes, a macro, a variable, and not ASCII."""
 
 
+_FILLED: dict[tuple[object, ...], dict[str, Variable]] = {}
+
+
 @dataclass(frozen=True)
 class Opened:
     """A dashboard as somebody has opened it on a database."""
@@ -64,25 +67,28 @@ class Opened:
 
     @cached_property
     def variables(self) -> dict[str, Variable]:
+        """Asked of the database once a session for the same choice."""
+        key = (id(self.client), self.uid, self.start, self.until, str(self.given))
+        if key not in _FILLED:
+            _FILLED[key] = self._fill()
+        return _FILLED[key]
+
+    def _fill(self) -> dict[str, Variable]:
         """In the dashboard's order, since a list may depend on what was chosen before."""
-        made: dict[str, Variable] = {}
+        # What a list may refer to that comes after it.
+        made = {name: Variable(value) for name, value in self.given.items()}
         listed = {query.panel: query for query in QUERIES if query.kind == "variable" and query.dashboard == self.uid}
         for each in BOARDS[self.uid]["templating"]["list"]:
             name, options = each["name"], list[str]()
             if each["type"] == "query":
-                sql = expand(listed[name].text, View(self.start, self.until, self.defaults | made))
-                options = [str(row[0]) for row in self.client.query(sql).result_rows]
+                rows = self.client.query(expand(listed[name].text, View(self.start, self.until, made))).result_rows
+                options = [str(row[0]) for row in rows]
                 # All where there is All, and else the first, or nothing where there is none.
                 value: Value = [ALL] if each["includeAll"] else (options or [""])[0]
             else:
                 value = each["current"]["value"]
             made[name] = Variable(self.given.get(name, value), options)
         return made
-
-    @property
-    def defaults(self) -> dict[str, Variable]:
-        """What a list may refer to that comes after it."""
-        return {name: Variable(value) for name, value in self.given.items()}
 
     def sql(self, query: Query) -> str:
         smallest = re.fullmatch(r"(\d+)([smhd])", query.interval)
