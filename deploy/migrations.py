@@ -92,7 +92,13 @@ def rebuild(client: Client) -> dict[str, int]:
     """
     rows = {}
     try:
-        database = client.command("SELECT currentDatabase()")
+        database, engine = client.query(
+            "SELECT database, engine FROM system.tables WHERE database = currentDatabase() AND name = 'calls'"
+        ).result_rows[0]
+        if engine.startswith("Replicated"):
+            raise CalltideError(
+                "tables are exchanged on one server only; docs/analytics-schema.md says it for a cluster"
+            )
         for table, (source, time) in COUNTED.items():
             of_feed = "SELECT as_select FROM system.tables WHERE database = currentDatabase() AND name = {name:String}"
             ((select,),) = client.query(of_feed, {"name": f"{table}_feed"}).result_rows

@@ -11,6 +11,7 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from deploy.migrations import KEPT_BY, apply_migrations, keep_for
+from deploy.replicated import replicated
 from deploy.sql import bare, statements
 from schemas.errors import CalltideError
 
@@ -205,3 +206,11 @@ def test_rows_are_kept_as_long_as_is_said(client: Client) -> None:
     assert set(keep_for(client, 30)) == set(KEPT_BY) - {"alerts"}, "what somebody wrote otherwise is theirs"
     assert set(keep_for(client, 0)) == set(KEPT_BY) - {"alerts"}
     assert keep_for(client, 0) == []
+
+
+def test_the_schema_for_a_cluster_is_that_of_the_migrations(client: Client) -> None:
+    apply_migrations(client, OWN)
+    made, committed = replicated(client), Path(__file__).parent.parent.parent / "docs" / "clickhouse-replicated.sql"
+    assert committed.read_text(encoding="utf-8").partition("\n\n")[2] == made, f"write this to {committed}:\n{made}"
+    for statement in statements(made):
+        client.query("SELECT formatQuery(%(sql)s)", {"sql": statement})

@@ -136,7 +136,7 @@ INFO = CallInfo(
     call_id="Anruf 'ü' \"\\ 呼",
     started_at=datetime(2026, 3, 1, 12, 0, 0, 123_000, tzinfo=UTC),
     roles=("agent", "customer"),
-    tenant="o'neill & søn",
+    tenant="o'neill & søn\\'); DROP TABLE calls; -- ",
     queue="billing\tqueue",
     agent='Zoë "Z"',
     source="a b/ñ.wav",
@@ -310,6 +310,7 @@ def test_a_call_is_one_row_that_its_end_completes(settings: Settings, topic: str
         (row,) = rows(settings, sql)
         assert CallInfo.model_validate({**row, "started_at": row["started_at"] + "Z"}) == INFO
         assert (row["ended_at"], row["duration_ms"], row["end_reason"], row["revision"]) == (None, None, "", 1)
+        writer.write(FULL)
         end = ended(INFO, 65_000).model_copy(update={"reason": "idle", "missing_ms": 20, "dropped_packets": 3})
         writer.write(end)
         until(lambda: rows(settings, sql)[0]["ended_at"], "the call's end")
@@ -317,6 +318,10 @@ def test_a_call_is_one_row_that_its_end_completes(settings: Settings, topic: str
     assert CallInfo.model_validate({**row, "started_at": row["started_at"] + "Z"}) == INFO
     assert datetime.fromisoformat(row["ended_at"] + "Z") == end.ended_at
     assert (row["duration_ms"], row["end_reason"], row["missing_ms"], row["dropped_packets"]) == (65_000, "idle", 20, 3)
+    assert (row["channels"], row["languages"], row["topic"]) == (2, ["en"], topic)
+    (party,) = rows(settings, "SELECT * FROM call_metrics FINAL")
+    assert (party["tenant"], party["call_id"]) == (INFO.tenant, INFO.call_id)
+    assert party["quarters"] == [None, None, None, pytest.approx(-3.2716)]
 
 
 EVERYTHING_COUNTED = " UNION ALL ".join(f"SELECT toJSONString(tuple(*)) AS row FROM {table} FINAL" for table in COUNTED)
@@ -587,7 +592,12 @@ UNREADABLE: list[tuple[list[tuple[str, bytes]], bytes | None]] = [
     ([("kind", b"score")], b'"\\ud800"'),
     ([("kind", b"score")], READABLE.replace(b'"channel":1', b'"channel":-1')),
     ([("kind", b"score")], READABLE.replace(b"2026-03-01T12:00:00Z", b"9999-12-31T23:59:59Z")),
+    # What ClickHouse would take as another number, or as another time.
+    ([("kind", b"score")], READABLE.replace(b'"channel":1', b'"channel":257')),
+    ([("kind", b"score")], READABLE.replace(b'"start_ms":2000', b'"start_ms":4294967297')),
+    ([("kind", b"score")], READABLE.replace(b"2026-03-01T12:00:00Z", b"2290-03-01T12:00:00Z")),
 ]
+assert len({value for _, value in UNREADABLE[-5:]}) == 5, "each says something else"
 
 
 def test_an_unreadable_record_is_counted_named_and_passed_over(
@@ -612,6 +622,50 @@ def test_an_unreadable_record_is_counted_named_and_passed_over(
     assert sink.SKIPPED._value.get() - before == len(UNREADABLE)
     (row,) = rows(settings, "SELECT start_ms, offset FROM utterances")
     assert row == {"start_ms": 1, "offset": len(UNREADABLE)}
+
+
+def test_dead_letters_are_rows_that_their_markers_settle(kafka_bootstrap: str, settings: Settings, topic: str) -> None:
+    letters = new_topic(kafka_bootstrap)
+    producer = Producer({"bootstrap.servers": kafka_bootstrap})
+    about = {
+        "stage": "asr",
+        "topic": "speech.turns",
+        "partition": "4",
+        "offset": "70000000000",
+        "exception.class.name": "builtins.ValueError",
+        "exception.message": "it's 'no' audio; DROP TABLE calls",
+    }
+    errors = [(f"__connect.errors.{name}", value.encode()) for name, value in about.items()]
+    at_ms = round(INFO.started_at.timestamp() * 1_000)
+    kind, value = encode(FULL)
+    producer.produce(letters, value, INFO.call_id.encode(), 1, timestamp=at_ms, headers=[*kind, *errors])
+    producer.produce(letters, b"?", b"other", 1, timestamp=at_ms, headers=[])
+    for fate, offset in (("redriven", 0), ("dropped", 7)):
+        settles = [("calltide.settled", fate.encode()), ("calltide.settles", str(offset).encode())]
+        producer.produce(letters, b"", INFO.call_id.encode(), 1, timestamp=at_ms + 60_000, headers=settles)
+    assert producer.flush(30) == 0
+    with sinking(Sink(settings, topic=topic, dead_letters=letters)):
+        until(lambda: count(settings, "dead_letters") == 3, "two letters, and a marker of one that is gone")
+    full, bare, marker = rows(settings, "SELECT * FROM dead_letters FINAL ORDER BY dlq_offset")
+    assert full == {
+        "dlq_topic": letters,
+        "dlq_partition": 1,
+        "dlq_offset": 0,
+        "failed_at": "2026-03-01 12:00:00.123",
+        "stage": "asr",
+        "topic": "speech.turns",
+        "partition": 4,
+        "offset": 70_000_000_000,
+        "tenant": INFO.tenant,
+        "call_id": INFO.call_id,
+        "kind": "score",
+        "error": "builtins.ValueError",
+        "message": "it's 'no' audio; DROP TABLE calls",
+        "settled": "redriven",
+        "settled_at": "2026-03-01 12:01:00.123",
+    }
+    assert (bare["call_id"], bare["stage"], bare["partition"], bare["settled"]) == ("other", "", None, "")
+    assert (marker["dlq_offset"], marker["settled"]) == (7, "dropped")
 
 
 def test_migrations_are_applied_once(settings: Settings) -> None:
