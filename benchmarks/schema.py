@@ -56,7 +56,15 @@ CODECS: Final = (
     Variant("no codecs (LZ4)", replace=((r" CODEC\([^\n]*?\)(?=,?\n)", ""),)),
     Variant("ZSTD(3)", replace=((r"ZSTD\(1\)", "ZSTD(3)"),)),
     Variant("Float32 for every Float64", replace=(("Float64", "Float32"),)),
-    Variant("Gorilla for scores", replace=((r"(Float64\)?) CODEC\(ZSTD\(1\)\)", r"\1 CODEC(Gorilla, ZSTD(1))"),)),
+    Variant(
+        "Gorilla for every Float64",
+        replace=(
+            (
+                r"(` (?:Nullable\(Float64\)|Float64)(?: COMMENT '.*')?) CODEC\(ZSTD\(1\)\)",
+                r"\1 CODEC(Gorilla, ZSTD(1))",
+            ),
+        ),
+    ),
     Variant("no text index", replace=((r"\n    INDEX by_words [^\n]*(?=,?\n)", ""), (r",\n\)", "\n)"))),
 )
 
@@ -70,7 +78,8 @@ QUESTIONS: Final = {
     "30 days by role": "SELECT role, avg(score) FROM {view} WHERE pipeline_version = 'v1' GROUP BY role",
     "search, 30 days": "SELECT call_id, start_ms, text FROM {view} WHERE pipeline_version = 'v1' AND "
     "hasAllTokens(text, '{term}') ORDER BY spoken_at DESC LIMIT 100",
-    "30 days by role, as heard": "SELECT role, avg(score) FROM {table} FINAL WHERE pipeline_version = 'v1' GROUP BY role",
+    "30 days by role, as heard": "SELECT role, avg(score) FROM {table} FINAL WHERE pipeline_version = 'v1' "
+    "GROUP BY role",
 }
 
 
