@@ -342,12 +342,17 @@ ORDER BY time, role"""
         "What was said so",
         "The utterances whose words and voice are furthest apart: irony, a brave face, or a model that errs.",
         ClickHouse(
-            f"""SELECT spoken_at, text, role, emotion, text_score, voice_score, tenant, call_id,
-    toString(toUnixTimestamp64Milli(spoken_at) - 30000) AS from_ms,
-    toString(toUnixTimestamp64Milli(captured_at) + 30000) AS to_ms
-FROM utterances_heard
-WHERE {where} AND $__timeFilter_ms(call_started_at) AND disagree
-ORDER BY abs(text_score - voice_score) DESC, spoken_at DESC
+            f"""SELECT * EXCEPT (channel, start_ms)
+FROM
+(
+    SELECT spoken_at, text, role, emotion, text_score, voice_score, tenant, call_id, channel, start_ms,
+        toString(toUnixTimestamp64Milli(spoken_at) - 30000) AS from_ms,
+        toString(toUnixTimestamp64Milli(captured_at) + 30000) AS to_ms
+    FROM utterances_heard
+    WHERE {where} AND $__timeFilter_ms(call_started_at) AND disagree
+    ORDER BY abs(text_score - voice_score) DESC, spoken_at DESC
+    LIMIT 200
+)
 LIMIT 1 BY tenant, call_id, channel, start_ms
 LIMIT 100"""
         ),

@@ -15,8 +15,8 @@ from dashboards.query import ClickHouse
 
 NEXT: Final = (c.SENTIMENT_BOARD, c.EMOTIONS)
 
-SAMPLE: Final = 500
-"""Calls, about 25,000 utterances of the customer: a share of 10 % of these is then known to ± 0.4 points (95 %)."""
+SAMPLE: Final = 250
+"""Calls, about 12,500 utterances of the customer: a share of 10 % of these is then known to ± 0.5 points (95 %)."""
 
 DIFFERENCE: Final[c.type_thresholds] = [
     (None, c.NEGATIVE),

@@ -35,14 +35,14 @@ def alerting(groups: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _rule(rule: dict[str, Any]) -> dict[str, Any]:
-    """The API knows the panel of a rule by two annotations, a file by two fields."""
-    annotations = dict(rule.get("annotations", {}))
-    dashboard, panel = annotations.pop("__dashboardUid__", None), annotations.pop("__panelId__", None)
+    """The API knows the panel of a rule by two annotations; a file has two fields beside them, too."""
+    annotations = rule.get("annotations", {})
+    dashboard, panel = annotations.get("__dashboardUid__"), annotations.get("__panelId__")
     shown = {} if dashboard is None or panel is None else {"dashboardUid": dashboard, "panelId": int(panel)}
     # Here, and not in queries and annotations, Grafana puts the environment's variables for $NAME; $$ is a dollar.
     title = rule["title"].replace("$", "$$")
     labels = {name: value.replace("$", "$$") for name, value in rule.get("labels", {}).items()}
-    return rule | shown | {"title": title, "labels": labels, "annotations": annotations}
+    return rule | shown | {"title": title, "labels": labels}
 
 
 def text() -> str:

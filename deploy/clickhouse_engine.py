@@ -17,7 +17,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +197,7 @@ class Run:
         self._pieces.close()
         self._ended.set()
 
-    def _execute(self) -> Iterator[bytes]:
+    def _execute(self) -> Generator[bytes, None, None]:
         if self._read_only and _BEGINS_INSERT.match(self._statement):
             raise _only_reads("INSERT")  # its data need not be text
         insert = None if self._read_only else _INSERT.match(self._statement)
@@ -241,7 +241,7 @@ class Run:
     def _limits(self, piecewise: bool) -> dict[str, str]:
         return {} if not self._read_only else READER_LIMITS if piecewise else READER_LIMITS | WHOLE_RESULT_LIMIT
 
-    def _whole(self, connection: Any, text: str, form: str | None) -> Iterator[bytes]:
+    def _whole(self, connection: Any, text: str, form: str | None) -> Generator[bytes, None, None]:
         # With a result set there is at least the line of names, without one there is nothing: so they are told apart.
         answer = connection.query(text, form or "TabSeparatedWithNames", params=self._parameters)
         self._count(answer)

@@ -258,7 +258,11 @@ class Port:
         version = parameters.get("client_protocol_version", "0")
         revision = int(version) if version.isdecimal() else 0
 
+        begun, empty = bytearray(), True
+        data: bytes | None
+
         def piece() -> bytes | None:
+            nonlocal empty
             data = run.fetch()
             if data is not None and run.format == "Native" and revision >= native.CUSTOM_SERIALIZATION:
                 try:
@@ -269,14 +273,12 @@ class Port:
                         "client of this kind; make it text with toString or toJSONString, or name its parts. "
                         "(NOT_IMPLEMENTED)"
                     ) from error
-            nonlocal empty
             empty = empty and not data
             return compressor.compress(data) if data else data
 
         async def fetch() -> bytes | None:
             return await anyio.to_thread.run_sync(piece, limiter=limiter)
 
-        begun, data, empty = bytearray(), b"", True
         most = None if parameters.get("wait_end_of_query") == "1" else _HELD_BACK
         try:
             while (data := await fetch()) is not None and (most is None or len(begun) < most):

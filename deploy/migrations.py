@@ -143,7 +143,7 @@ def keep_for(client: Client, days: int) -> list[str]:
     changed = []
     try:
         sql = "SELECT name, engine_full FROM system.tables WHERE database = currentDatabase()"
-        engines = dict(client.query(sql).result_rows)
+        engines: dict[str, str] = dict(map(tuple, client.query(sql).result_rows))
         for table, time in KEPT_BY.items():
             ttl = re.search(r" TTL (.+?)(?: SETTINGS |$)", engines[table])
             own = ttl and re.fullmatch(rf"toDateTime\({re.escape(time)}\) \+ toIntervalDay\((\d+)\)", ttl[1])

@@ -15,9 +15,9 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
+from typing import Any
 
 from clickhouse_cityhash.cityhash import CityHash128
-from clickhouse_connect.datatypes.base import ClickHouseType
 from clickhouse_connect.datatypes.registry import get_from_name
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
@@ -97,12 +97,13 @@ def _word(data: bytes, at: int) -> int:
 
 
 @cache
-def _prefix(column: ClickHouseType) -> int:
+def _prefix(column: Any) -> int:
     """Bytes before a column's data: a version for each LowCardinality in it."""
     return 8 if column.low_card else sum(_prefix(part) for part in _parts(column))
 
 
-def _parts(column: ClickHouseType) -> list[ClickHouseType]:
+def _parts(column: Any) -> list[Any]:
+    """The columns inside a ClickHouseType of clickhouse-connect."""
     match column.base_type:
         case "Array" | "SimpleAggregateFunction":
             return [column.element_type]
@@ -114,7 +115,7 @@ def _parts(column: ClickHouseType) -> list[ClickHouseType]:
             return []
 
 
-def _end(column: ClickHouseType, data: bytes, at: int, rows: int) -> int:
+def _end(column: Any, data: bytes, at: int, rows: int) -> int:
     """Where `rows` values of `column` that begin at `at` end."""
     if column.low_card:
         if not rows:
@@ -129,7 +130,7 @@ def _end(column: ClickHouseType, data: bytes, at: int, rows: int) -> int:
     return _bare_end(column, data, at, rows)
 
 
-def _bare_end(column: ClickHouseType, data: bytes, at: int, rows: int) -> int:
+def _bare_end(column: Any, data: bytes, at: int, rows: int) -> int:
     """The same without the wrappers LowCardinality and Nullable."""
     match column.base_type:
         case "String":

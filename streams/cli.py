@@ -18,6 +18,7 @@ from streams.analytics import command as analytics
 from streams.dashboards import dashboards_app
 from streams.evaluation.command import evaluate
 from streams.ingestion import command as ingestion
+from streams.report.command import report
 
 if TYPE_CHECKING:
     from streams.dead_letters import Fate, Filter
@@ -45,6 +46,7 @@ app.command("eval")(evaluate)
 app.command()(ingestion.ingest)
 app.command()(ingestion.load)
 app.command()(analytics.generate)
+app.command()(report)
 
 INTERRUPTED = 130
 """What typer makes of Ctrl-C, as shells do."""

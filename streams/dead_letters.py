@@ -136,7 +136,7 @@ class Filter:
         )
 
 
-def since(text: str, now: datetime) -> int:
+def since(text: str, now: datetime, option: str = "--since") -> int:
     """Unix milliseconds of `24h` (s, m, h, d before now) or of an ISO time, UTC if it names no zone.
 
     Raises CalltideError for anything else.
@@ -147,7 +147,7 @@ def since(text: str, now: datetime) -> int:
         moment = datetime.fromisoformat(text)
         return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000)
     except (ValueError, OverflowError):
-        raise CalltideError(f"--since {text} is no time; give 90s, 30m, 24h, 7d or 2026-01-31T14:00Z") from None
+        raise CalltideError(f"{option} {text} is no time; give 90s, 30m, 24h, 7d or 2026-01-31T14:00Z") from None
 
 
 def parse_id(text: str) -> tuple[int, int]:

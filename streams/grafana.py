@@ -444,7 +444,9 @@ class Push:
         if last.get("message") == MESSAGE + _digest(ours):
             return Change("dashboard", title, "unchanged", link)
         diff = difference(theirs, _stored(ours))
-        if not str(last.get("message", "")).startswith(MESSAGE) and not self._force:
+        # Grafana 11 gives the first version a message of its own; nobody has edited that.
+        edited = last.get("version", 0) > 1 and not str(last.get("message", "")).startswith(MESSAGE)
+        if edited and not self._force:
             who, when = last.get("createdBy") or "somebody", str(last.get("created", ""))[:16]
             note = f"edited in Grafana by {who} {when}; --force puts ours in its place (Grafana keeps the old version)"
             return Change("dashboard", title, "kept", note, diff)

@@ -3,7 +3,7 @@
 Offsets are committed after the insert is acknowledged. An insert carries a deduplication token made of the offsets it
 holds and of its rows, so that a retry of the same batch adds nothing, not to the counts that materialized views make of
 it either. What is read again after a crash would add rows of the same identity, which the ReplacingMergeTree tables
-make one, but which would be counted twice: so whoever is given a partition leaves out what ClickHouse has of it already.
+make one, but which would be counted twice: so whoever is given a partition leaves out what ClickHouse has of it.
 
 A changer must know: the end of a call is inserted after its utterances and corrections, because its metrics are made
 from them by a materialized view on `calls`. While ClickHouse is away the sink waits with the batch in its hands, its
@@ -511,7 +511,7 @@ class Sink:
                 f"SELECT partition, offset FROM {table} WHERE topic = %(topic)s" for table in IDENTITY
             )
             sql = f"SELECT partition, max(offset) FROM ({every}) GROUP BY partition"
-            self._come = dict(client.query(sql, topic).result_rows)
+            self._come = dict(map(tuple, client.query(sql, topic).result_rows))
         again = " OR ".join(
             f"(partition = {partition} AND offset BETWEEN {part.first} AND {part.last})"
             for (name, partition), part in self.batch.parts.items()

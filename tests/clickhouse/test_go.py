@@ -70,7 +70,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(clickhouse_url: str) -> Iterator[Client]:
     """A client of a database with the table `types` and an empty one like it."""
     parts, name = urlsplit(clickhouse_url), f"g{uuid.uuid4().hex}"
-    where = {"host": parts.hostname, "port": parts.port, "username": parts.username}
+    where: dict[str, Any] = {"host": parts.hostname, "port": parts.port, "username": parts.username}
     with clickhouse_connect.get_client(**where) as admin:
         admin.command(f"CREATE DATABASE {name}")
     with clickhouse_connect.get_client(**where, database=name) as client:
@@ -83,9 +83,9 @@ def client(clickhouse_url: str) -> Iterator[Client]:
 
 def seen(program: Path, client: Client, url: str, *, user: str, compression: str) -> dict[str, Any]:
     """What the program saw. The user `calltide` writes."""
-    database, parts = client.database, urlsplit(url)
+    database, parts = str(client.database), urlsplit(url)
     client.command("TRUNCATE TABLE copied")
-    command = [program, f"{parts.hostname}:{parts.port}", user, "", database, compression]
+    command: list[str | Path] = [program, f"{parts.hostname}:{parts.port}", user, "", database, compression]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert finished.returncode == 0, finished.stderr
     found: dict[str, Any] = json.loads(finished.stdout)

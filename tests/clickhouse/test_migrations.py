@@ -138,7 +138,7 @@ def interrupt_each(client: Client) -> Callable[[], bool]:
         return answer
 
     def run() -> bool:
-        client.command = once  # type: ignore[method-assign]
+        client.command = once  # type: ignore[assignment,method-assign]
         try:
             apply_migrations(client, OWN)
         except Interrupted:

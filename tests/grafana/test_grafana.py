@@ -107,7 +107,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def service_account(running: Running, role: str) -> str:
     """A token, made as docs/grafana.md says."""
     account = running.ask("POST", "/serviceaccounts", {"name": f"calltide {role}", "role": role}, status=201)
-    return str(running.ask("POST", f"/serviceaccounts/{account['id']}/tokens", {"name": "push"})["key"])
+    return str(running.ask("POST", f"/serviceaccounts/{account['id']}/tokens", {"name": f"push {role}"})["key"])
 
 
 @pytest.fixture(scope="module")
