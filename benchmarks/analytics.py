@@ -7,13 +7,13 @@ about ten minutes; --home keeps the database, and a later run with the same dire
 """
 
 import argparse
+import contextlib
 import logging
 import os
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -56,7 +56,7 @@ BATCHES: Final = (10_000, 20_000, 50_000, 100_000)
 CACHES: Final = ("MARK", "UNCOMPRESSED", "INDEX MARK", "INDEX UNCOMPRESSED", "QUERY CONDITION", "MMAP")
 
 
-@contextmanager
+@contextlib.contextmanager
 def database(home: Path, name: str) -> Iterator[tuple[ClickHouse, Settings, Client]]:
     """The embedded ClickHouse of `home` and a database in it, brought up to date."""
     with ClickHouse(home, port=0) as running:
@@ -153,14 +153,12 @@ def forget(client: Client, home: Path) -> None:
     """Empty ClickHouse's caches and take the database's files out of the page cache."""
     for cache in CACHES:
         client.command(f"SYSTEM DROP {cache} CACHE")
-    for path in (home / "clickhouse").rglob("*"):
-        if path.is_file():
-            try:
-                handle = os.open(path, os.O_RDONLY)
-            except FileNotFoundError:  # merged meanwhile
-                continue
-            os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
-            os.close(handle)
+    for folder, _, files in os.walk(home / "clickhouse"):
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):  # merged meanwhile
+                handle = os.open(Path(folder, name), os.O_RDONLY)
+                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+                os.close(handle)
 
 
 def measure(client: Client, sql: str, home: Path) -> Time:
