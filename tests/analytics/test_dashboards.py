@@ -118,7 +118,7 @@ WHERE pipeline_version = {version:String} AND silences > 0
     AND (tenant, call_id) IN (SELECT tenant, call_id FROM alerts)
 GROUP BY tenant, call_id HAVING count() >= 2 ORDER BY call_id LIMIT 1""",
         {"version": VERSION},
-    ).first_row
+    ).result_rows[0]
     return {"tenant": row[0], "call": row[1]}
 
 
@@ -251,7 +251,7 @@ def test_hostile_values_of_variables_find_nothing_and_break_nothing(month: Month
 
 def test_the_tables_are_still_there(month: Month) -> None:
     """Runs after the test above, in this file's order."""
-    held = month.client.query("SELECT count() FROM calls FINAL").first_row
+    held = month.client.query("SELECT count() FROM calls FINAL").result_rows[0]
     assert held[0] >= month.traffic.calls
 
 
