@@ -30,8 +30,10 @@ FEWEST_UTTERANCES: Final = 5
 EMOTIONS: Final = ("neutral", "happiness", "sadness", "anger", "fear", "surprise")
 WORST: Final = 10
 EXAMPLES: Final = 5
-POINTS: Final = 60
-"""At most so many points of time on a chart: more are not told apart on a page."""
+POINTS: Final = 30
+"""At most so many points of time on a chart. Judgement: with more, a point is of a few calls and jumps."""
+THIN: Final = 0.25
+"""Points with less than this share of the utterances of an average one are left out: two calls at night say nothing."""
 STEPS_H: Final = (1, 2, 3, 6, 12, 24, 48, 168, 336, 672)
 """Hours between two points."""
 
@@ -154,10 +156,10 @@ class Report:
     alerts: list[dict[str, Any]] = field(default_factory=list)
     dead_letters: list[dict[str, Any]] = field(default_factory=list)
     by_time: list[dict[str, Any]] = field(default_factory=list)
-    """tenant, queue, time, score, utterances"""
+    """tenant, name (queue), time, score, utterances_scored"""
     emotions_by_time: list[dict[str, Any]] = field(default_factory=list)
     by_week: list[dict[str, Any]] = field(default_factory=list)
-    """weekday 1 (Monday) to 7, hour, score; in UTC"""
+    """weekday 1 (Monday) to 7, of_day (hour), score, utterances_scored; in UTC"""
     quarters: dict[str, list[float | None]] = field(default_factory=dict)
     """Role → mean score in each quarter of a call, −5 to 5."""
     distribution: dict[int, int] = field(default_factory=dict)
@@ -208,7 +210,7 @@ class _Asked:
     version: str
 
     def where(self, *columns: str, version: bool = True) -> str:
-        """SQL condition: of `tenant`, `queue`, `agent` what was chosen; a table without a column is not filtered by it."""
+        """SQL condition: the version, and of `columns` (tenant, queue, agent) those of which something was chosen."""
         values = {"tenant": self.scope.tenants, "queue": self.scope.queues, "agent": self.scope.agents}
         conditions = ["pipeline_version = {version:String}"] if version else []
         conditions += [f"{name} IN {{{name}:Array(String)}}" for name in columns if values[name]]
@@ -444,8 +446,13 @@ LIMIT 20"""
 _POINT: Final = "toStartOfInterval(hour, INTERVAL {step:UInt32} HOUR, 'UTC') AS time"
 
 
+def _thick(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    average = sum(row["utterances_scored"] for row in rows) / len(rows) if rows else 0
+    return [row for row in rows if row["utterances_scored"] >= THIN * average]
+
+
 def _by_time(asked: _Asked) -> list[dict[str, Any]]:
-    return asked.rows(
+    rows = asked.rows(
         f"""SELECT tenant, if(queue = '', '{NONE}', queue) AS name, {_POINT},
     sum(score_sum) / sum(score_n) AS score, sum(score_n) AS utterances_scored
 FROM utterance_hours
@@ -455,6 +462,7 @@ ORDER BY tenant, name, time""",
         step=asked.scope.step_h,
         minimum=asked.scope.minimum,
     )
+    return _thick(rows)
 
 
 def _emotions_by_time(asked: _Asked) -> list[dict[str, Any]]:
@@ -469,14 +477,16 @@ ORDER BY time""",
 
 
 def _by_week(asked: _Asked) -> list[dict[str, Any]]:
-    return asked.rows(
-        f"""SELECT toDayOfWeek(hour) AS weekday, toHour(hour) AS of_day, sum(score_sum) / sum(score_n) AS score
+    rows = asked.rows(
+        f"""SELECT toDayOfWeek(hour) AS weekday, toHour(hour) AS of_day, sum(score_sum) / sum(score_n) AS score,
+    sum(score_n) AS utterances_scored
 FROM utterance_hours
 WHERE {asked.all} AND {_PARTIES} AND {_HOURS}
-GROUP BY weekday, of_day HAVING sum(score_n) >= greatest({{minimum:UInt32}}, 1)
+GROUP BY weekday, of_day HAVING utterances_scored >= greatest({{minimum:UInt32}}, 1)
 ORDER BY weekday, of_day""",
         minimum=asked.scope.minimum,
     )
+    return _thick(rows)
 
 
 def _quarters(asked: _Asked) -> dict[str, list[float | None]]:

@@ -14,7 +14,7 @@ from streams.report.tables import Table, heading, tables
 
 _CSS: Final = """
 :root { color-scheme: light; }
-body { margin: 0 auto; max-width: 68rem; padding: 1.5rem 1.2rem 3rem; background: #fff; color: #1d2126;
+body { margin: 0 auto; max-width: 76rem; padding: 1.5rem 1.2rem 3rem; background: #fff; color: #1d2126;
   font: 15px/1.5 system-ui, "Segoe UI", "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.6rem; margin: 0 0 .2rem; }
 h2 { font-size: 1.15rem; margin: 2.2rem 0 .2rem; border-top: 1px solid #d9dce1; padding-top: 1rem; }
@@ -26,15 +26,18 @@ img { max-width: 100%; height: auto; display: block; }
 div { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .92rem; }
 th, td { padding: .22rem .7rem; text-align: left; border-bottom: 1px solid #e6e8eb; vertical-align: top;
-  overflow-wrap: anywhere; }
-td { min-width: 3.5rem; }
-thead th { background: #f4f5f7; white-space: nowrap; }
+  white-space: nowrap; }
+thead th { background: #f4f5f7; }
 tbody th { font-weight: 500; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.number { text-align: right; font-variant-numeric: tabular-nums; }
+.long { white-space: normal; overflow-wrap: anywhere; min-width: 14rem; }
 .bad { color: #a81c37; font-weight: 600; } .good { color: #1d6b38; font-weight: 600; } .dim { color: #5f6772; }
 @media print { h2 { break-after: avoid; } figure, tr { break-inside: avoid; } nav { display: none; } }
 """
 """Contrast of every text is 4.5 : 1 or more (WCAG 2.2, AA)."""
+
+LONG: Final = 40
+"""Characters: a longer cell is broken into lines."""
 
 _POLICY: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -79,8 +82,9 @@ def _section(table: Table, drawn: list[Chart]) -> str:
     return f"""<section id="{table.name}" aria-labelledby="{table.name}-title">
 <h2 id="{table.name}-title">{escape(table.title)}</h2>
 <p>{escape(table.note)}</p>
+{body if table.name == "overview" else ""}
 {"".join(map(_figure, drawn))}
-{body}
+{body if table.name != "overview" else ""}
 </section>"""
 
 
@@ -101,11 +105,11 @@ def _table(table: Table) -> str:
     )
     rows = []
     for row in table.rows:
-        cells = [f'<th scope="row"{_class(row[0].tone)}>{escape(row[0].text)}</th>']
-        cells += [
-            f"<td{_class('number' if number else '', cell.tone)}>{escape(cell.text)}</td>"
-            for cell, number in zip(row[1:], numbers[1:], strict=True)
-        ]
+        cells = []
+        for place, (cell, number) in enumerate(zip(row, numbers, strict=True)):
+            names = _class("number" if number else "", "long" if len(cell.text) > LONG else "", cell.tone)
+            tag, scope = ("td", "") if place else ("th", ' scope="row"')
+            cells.append(f"<{tag}{scope}{names}>{escape(cell.text)}</{tag}>")
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return f"""<div role="region" aria-label="{escape(table.title)}" tabindex="0">
 <table>

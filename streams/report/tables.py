@@ -198,8 +198,8 @@ def _agents(report: Report) -> Table:
     return Table(
         "agents",
         "Agents",
-        f"How their callers sound: agents with at least {FEWEST_CALLS} calls and {report.scope.minimum} utterances, the "
-        "lowest first. Of 20 who are alike, one stands out by chance; who takes the hard queues looks worse.",
+        f"How their callers sound: agents with at least {FEWEST_CALLS} calls and {report.scope.minimum} utterances, "
+        "the lowest first. Of 20 who are alike, one stands out by chance; who takes the hard queues looks worse.",
         ("tenant", "agent", *_COMPARED),
         [_compared(one) for one in report.agents],
         "no agent has enough calls",
@@ -245,7 +245,7 @@ def _disagreements(report: Report) -> Table:
     return Table(
         "disagreements",
         "Words and voice disagree",
-        f"{spoken.disagree:,} of {spoken.voiced:,} utterances with both say clearly different things; the furthest apart:",
+        f"{spoken.disagree:,} of {spoken.voiced:,} utterances with both say clearly different things; furthest:",
         ("when", "tenant", "call", "text", "voice", ">words", ">voice score"),
         [
             [
