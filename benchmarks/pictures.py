@@ -162,11 +162,14 @@ PICTURES: Final[dict[str, Picture]] = {
             "Dead letters",
             "Restarts",
             "Lag by stage, live calls",
+            "Lag by stage, recorded calls",
+            "Records that wait",
             "From the last word to the push of its score",
             "From the last word to each stage's output, p95",
-            "Records read",
+            "Less effort, and waiting",
             "Records in a batch, p95",
             "Model time of a batch, p95",
+            "Share of the time in the models",
         )
     ),
 }
