@@ -55,7 +55,7 @@ DPI: Final = 96
 LARGEST: Final = 120_000
 """Bytes of a picture."""
 LINES: Final = ("#3274D9", "#FF780A", "#56A64B", "#B877D9", "#E02F44", "#37B7C3", "#8C6D31", "#F2CC0C")
-STYLE: Final = {
+STYLE: Final[Any] = {
     "font.size": 7.5,
     "text.parse_math": False,
     "axes.spines.top": False,
@@ -457,7 +457,7 @@ def cut(text: str, length: int) -> str:
 
 
 def draw_state_timeline(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Sequence[type_row]]) -> None:
-    names = []
+    names: list[str] = []
     for rows in answers:
         if not rows:
             continue
@@ -567,7 +567,7 @@ def of_prometheus(
         for one in answer.json()["data"]["result"]:
             name = re.sub(
                 r"\{\{\s*(\w+)\s*\}\}", lambda f, one=one: one["metric"].get(f[1], ""), target.get("legendFormat") or ""
-            )  # type: ignore[misc]
+            )
             rows += [
                 {"time": datetime.fromtimestamp(at, UTC), "name": name or query.panel, "Value": float(value)}
                 for at, value in one["values"]
@@ -586,7 +586,7 @@ WHERE tenant = {tenant:String} AND queue = {queue:String} AND pipeline_version =
     AND duration_ms BETWEEN 200000 AND 420000 AND (tenant, call_id) IN (SELECT tenant, call_id FROM alerts)
 GROUP BY tenant, call_id HAVING count() = 2 ORDER BY call_id LIMIT 1""",
         {"tenant": SOUR_TENANT, "queue": SOUR_QUEUE, "version": VERSION, "since": sour_from(UNTIL)},
-    ).first_row
+    ).result_rows[0]
     begun, ended = (moment.replace(tzinfo=UTC) for moment in row[2:4])
     margin = timedelta(seconds=10)
     return Picture(PICTURES["call"].panels, ended + margin, begun - margin, {"tenant": [row[0]], "call": row[1]})
@@ -689,7 +689,7 @@ def main() -> None:
             if name == "call":
                 picture = a_call(Opened(client, board["uid"], UNTIL, {}))
             opened = Opened(client, board["uid"], picture.until, dict(picture.given), picture.since)
-            chosen = []
+            chosen: list[tuple[dict[str, Any], list[list[type_row]]]] = []
             for panel in panels(board):
                 # Two panels may have one title: the first is meant.
                 if panel["title"] not in picture.panels or panel["title"] in {one["title"] for one, _ in chosen}:
