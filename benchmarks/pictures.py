@@ -319,16 +319,29 @@ def draw_timeseries(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Sequ
     unit = panel["fieldConfig"]["defaults"]["unit"] if stacking != "percent" else "percentunit"
     decimals = 0 if stacking == "percent" else None
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: written(round(value, 6), unit, decimals)))
-    locator = AutoDateLocator(maxticks=8)
+    locator = AutoDateLocator(minticks=3, maxticks=10)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     legend(axes, len(lines))
 
 
 def legend(axes: Axes, entries: int) -> None:
-    """Below the axes, as the dashboards have it."""
-    columns = min(max(entries, 1), 6 if axes.get_window_extent().width > 500 else 3)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=columns, columnspacing=1, handlelength=1.2)
+    """Below the axes, as the dashboards have it; of many the first."""
+    wide = axes.get_window_extent().width > 500
+    columns = min(max(entries, 1), 6 if wide else 3)
+    handles, labels = axes.get_legend_handles_labels()
+    most = 2 * columns
+    if len(labels) > most:
+        labels[most - 1] = f"… {len(labels) - most + 1} more"
+    axes.legend(
+        handles[:most],
+        [cut(label, 18) for label in labels[:most]],
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.13),
+        ncols=columns,
+        columnspacing=1,
+        handlelength=1.2,
+    )
 
 
 def draw_barchart(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Sequence[type_row]]) -> None:
@@ -473,7 +486,7 @@ def draw_state_timeline(axes: Axes, panel: Mapping[str, Any], answers: Sequence[
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    locator = AutoDateLocator(maxticks=8)
+    locator = AutoDateLocator(minticks=3, maxticks=10)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     used = dict(column(panel, names[0]).mapping.items())

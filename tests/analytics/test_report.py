@@ -71,8 +71,8 @@ def run(settings: Settings, *arguments: str) -> Result:
         load.cache_clear()
 
 
-def printed(report: Report) -> str:
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+def printed(report: Report, width: int = 200) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
     show(report, console)
     return console.export_text()
 
@@ -170,6 +170,14 @@ def test_the_terminal_shows_every_table(month: Month) -> None:
         assert title in done.output
     assert re.search(rf"{SOUR_TENANT} +{SOUR_QUEUE} .*worse", done.output)
     assert BEST_AGENT in done.output
+
+
+def test_a_narrow_terminal_leaves_columns_out_and_no_number(week: Report) -> None:
+    told = printed(week, 80)
+    assert max(map(len, told.splitlines())) <= 80
+    best = week.agents[-1]
+    assert re.search(rf"{BEST_AGENT} +{best.calls} +\{best.score:+.2f} +\S+ +\S+ +better", told)
+    assert "start → end" not in told.split("Agents", 1)[1].split("Angriest", 1)[0]
 
 
 def test_json_is_the_same_and_nothing_else(month: Month, week: Report) -> None:
