@@ -55,7 +55,7 @@ DPI: Final = 96
 LARGEST: Final = 120_000
 """Bytes of a picture."""
 LINES: Final = ("#3274D9", "#FF780A", "#56A64B", "#B877D9", "#E02F44", "#37B7C3", "#8C6D31", "#F2CC0C")
-STYLE: Final = {
+STYLE: Final[Any] = {
     "font.size": 7.5,
     "text.parse_math": False,
     "axes.spines.top": False,
@@ -162,11 +162,14 @@ PICTURES: Final[dict[str, Picture]] = {
             "Dead letters",
             "Restarts",
             "Lag by stage, live calls",
+            "Lag by stage, recorded calls",
+            "Records that wait",
             "From the last word to the push of its score",
             "From the last word to each stage's output, p95",
-            "Records read",
+            "Less effort, and waiting",
             "Records in a batch, p95",
             "Model time of a batch, p95",
+            "Share of the time in the models",
         )
     ),
 }
@@ -316,16 +319,29 @@ def draw_timeseries(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Sequ
     unit = panel["fieldConfig"]["defaults"]["unit"] if stacking != "percent" else "percentunit"
     decimals = 0 if stacking == "percent" else None
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: written(round(value, 6), unit, decimals)))
-    locator = AutoDateLocator(maxticks=8)
+    locator = AutoDateLocator(minticks=3, maxticks=10)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     legend(axes, len(lines))
 
 
 def legend(axes: Axes, entries: int) -> None:
-    """Below the axes, as the dashboards have it."""
-    columns = min(max(entries, 1), 6 if axes.get_window_extent().width > 500 else 3)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=columns, columnspacing=1, handlelength=1.2)
+    """Below the axes, as the dashboards have it; of many the first."""
+    wide = axes.get_window_extent().width > 500
+    columns = min(max(entries, 1), 6 if wide else 3)
+    handles, labels = axes.get_legend_handles_labels()
+    most = 2 * columns
+    if len(labels) > most:
+        labels[most - 1] = f"… {len(labels) - most + 1} more"
+    axes.legend(
+        handles[:most],
+        [cut(label, 18) for label in labels[:most]],
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.13),
+        ncols=columns,
+        columnspacing=1,
+        handlelength=1.2,
+    )
 
 
 def draw_barchart(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Sequence[type_row]]) -> None:
@@ -454,7 +470,7 @@ def cut(text: str, length: int) -> str:
 
 
 def draw_state_timeline(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Sequence[type_row]]) -> None:
-    names = []
+    names: list[str] = []
     for rows in answers:
         if not rows:
             continue
@@ -470,7 +486,7 @@ def draw_state_timeline(axes: Axes, panel: Mapping[str, Any], answers: Sequence[
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    locator = AutoDateLocator(maxticks=8)
+    locator = AutoDateLocator(minticks=3, maxticks=10)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     used = dict(column(panel, names[0]).mapping.items())
@@ -564,7 +580,7 @@ def of_prometheus(
         for one in answer.json()["data"]["result"]:
             name = re.sub(
                 r"\{\{\s*(\w+)\s*\}\}", lambda f, one=one: one["metric"].get(f[1], ""), target.get("legendFormat") or ""
-            )  # type: ignore[misc]
+            )
             rows += [
                 {"time": datetime.fromtimestamp(at, UTC), "name": name or query.panel, "Value": float(value)}
                 for at, value in one["values"]
@@ -583,7 +599,7 @@ WHERE tenant = {tenant:String} AND queue = {queue:String} AND pipeline_version =
     AND duration_ms BETWEEN 200000 AND 420000 AND (tenant, call_id) IN (SELECT tenant, call_id FROM alerts)
 GROUP BY tenant, call_id HAVING count() = 2 ORDER BY call_id LIMIT 1""",
         {"tenant": SOUR_TENANT, "queue": SOUR_QUEUE, "version": VERSION, "since": sour_from(UNTIL)},
-    ).first_row
+    ).result_rows[0]
     begun, ended = (moment.replace(tzinfo=UTC) for moment in row[2:4])
     margin = timedelta(seconds=10)
     return Picture(PICTURES["call"].panels, ended + margin, begun - margin, {"tenant": [row[0]], "call": row[1]})
@@ -686,7 +702,7 @@ def main() -> None:
             if name == "call":
                 picture = a_call(Opened(client, board["uid"], UNTIL, {}))
             opened = Opened(client, board["uid"], picture.until, dict(picture.given), picture.since)
-            chosen = []
+            chosen: list[tuple[dict[str, Any], list[list[type_row]]]] = []
             for panel in panels(board):
                 # Two panels may have one title: the first is meant.
                 if panel["title"] not in picture.panels or panel["title"] in {one["title"] for one, _ in chosen}:

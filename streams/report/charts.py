@@ -9,7 +9,7 @@ import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import matplotlib
@@ -43,7 +43,7 @@ MOST_LINES: Final = len(LINES)
 DIVERGING: Final = LinearSegmentedColormap.from_list("mood", [RED, "#F3D9DC", "#F4F4F4", "#D6EBDC", GREEN])
 WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
-_STYLE: Final = {
+_STYLE: Final[Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "calltide",
     "text.parse_math": False,
@@ -110,7 +110,7 @@ def charts(report: Report) -> Iterator[Chart]:
                 "a hollow point is the period before. The table has all numbers."
             )
             height = 1.1 + 0.24 * len(rows)
-            yield _chart(table, title, alt, lambda axes, rows=rows: _intervals(axes, rows, report), height=height)
+            yield _chart(table, title, alt, partial(_intervals, rows=rows, report=report), height=height)
     if report.emotions_by_time:
         judged = sum(report.spoken.emotions.values())
         told = ", ".join(f"{name} {count / judged:.0%}" for name, count in report.spoken.emotions.items())
@@ -227,7 +227,7 @@ def _intervals(axes: Axes, rows: Sequence[Compared], report: Report) -> None:
 def _emotions(axes: Axes, report: Report) -> None:
     rows = report.emotions_by_time
     totals = [sum(row["by_emotion"].values()) for row in rows]
-    times: list[datetime] = [row["time"] for row in rows]
+    times: list[Any] = [row["time"] for row in rows]
     width = report.scope.step_h / 24 * 0.92
     bottom = [0.0] * len(rows)
     for name in EMOTIONS:

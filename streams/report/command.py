@@ -4,6 +4,7 @@ A changer must know: the command line imports this module at its start, so Click
 """
 
 import json as jsons
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -57,7 +58,8 @@ def report(
             raise CalltideError(f"cannot write {html}: {error.strerror}; choose another file") from None
         typer.echo(f"wrote {html}", err=json)
     elif not json:
-        tables.show(told, Console())
+        terminal = Console()
+        tables.show(told, terminal if terminal.is_terminal or "COLUMNS" in os.environ else Console(width=tables.PIPED))
 
 
 def _moment(ms: int) -> datetime:

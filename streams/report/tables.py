@@ -15,6 +15,9 @@ from streams.report.figures import FEWEST_CALLS, NEGATIVE, POSITIVE, Compared, M
 Tone = Literal["", "bad", "good", "dim"]
 LISTED: Final = 12
 """Agents on the terminal; of more, the first and the last of them. The page has all."""
+WIDE: Final = 120
+PIPED: Final = 160
+"""Characters a line where there is no terminal."""
 TIME: Final = "%Y-%m-%d %H:%M"
 
 
@@ -38,6 +41,8 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     nothing: str
     """What is said where there are no rows."""
+    wide: Sequence[str] = ()
+    """Columns that a terminal of less than WIDE characters leaves out."""
 
 
 def shown(text: str) -> str:
@@ -125,10 +130,26 @@ def _overview(report: Report) -> Table:
             row("utterances", Cell(f"{spoken.utterances:,}")),
             row("words", Cell(f"{spoken.words:,}")),
             row("sentiment of calls", _mean(now), _mean(then)),
-            row("negative calls (−0.2 and less)", _share(now and now.negative, 0.4), _share(then and then.negative)),
-            row("positive calls (0.2 and more)", _share(now and now.positive), _share(then and then.positive)),
-            row("start to end of a call (−5 to 5)", _turn(now and now.change), _turn(then and then.change)),
-            row("calls that turned worse", _share(now and now.turned_worse, 0.4), _share(then and then.turned_worse)),
+            row(
+                "negative calls (−0.2 and less)",
+                _share(now.negative if now else None, 0.4),
+                _share(then.negative if then else None),
+            ),
+            row(
+                "positive calls (0.2 and more)",
+                _share(now.positive if now else None),
+                _share(then.positive if then else None),
+            ),
+            row(
+                "start to end of a call (−5 to 5)",
+                _turn(now.change if now else None),
+                _turn(then.change if then else None),
+            ),
+            row(
+                "calls that turned worse",
+                _share(now.turned_worse if now else None, 0.4),
+                _share(then.turned_worse if then else None),
+            ),
             row("negative utterances", _share(spoken.negative / labelled if labelled else None)),
             row("positive utterances", _share(spoken.positive / labelled if labelled else None)),
             row("words and voice disagree", _share(spoken.disagree / spoken.voiced if spoken.voiced else None, 0.1)),
@@ -191,6 +212,7 @@ def _queues(report: Report) -> Table:
         ("tenant", "queue", *_COMPARED),
         [_compared(one) for one in report.queues],
         "no queue has enough calls",
+        (">95 % from", ">to", ">negative", ">start → end"),
     )
 
 
@@ -203,6 +225,7 @@ def _agents(report: Report) -> Table:
         ("tenant", "agent", *_COMPARED),
         [_compared(one) for one in report.agents],
         "no agent has enough calls",
+        (">negative", ">start → end", ">since the time before"),
     )
 
 
@@ -260,6 +283,7 @@ def _disagreements(report: Report) -> Table:
             for row in report.disagreements
         ],
         "nowhere",
+        ("when", "tenant", "call"),
     )
 
 
@@ -280,6 +304,7 @@ def _worst(report: Report) -> Table:
             for row in report.worst
         ],
         "no call has ended",
+        ("tenant", ">negative", ">start → end"),
     )
 
 
@@ -337,18 +362,18 @@ def show(report: Report, console: Console) -> None:
     console.print(Text(heading(report), style="bold"))
     for table in tables(report):
         console.print()
-        console.print(_drawn(table))
+        console.print(_drawn(table, console.width))
 
 
-def _drawn(table: Table) -> RenderableType:
+def _drawn(table: Table, width: int) -> RenderableType:
     title = Text(table.title, style="bold")
     if not table.rows:
         return Group(title, Text(table.nothing, style="dim"))
     drawn = Drawn(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, show_header=any(table.columns))
-    for column in table.columns:
-        drawn.add_column(
-            Text(column.removeprefix(">")), justify="right" if column.startswith(">") else "left", overflow="fold"
-        )
+    kept = [place for place, name in enumerate(table.columns) if width >= WIDE or name not in table.wide]
+    for place in kept:
+        number, name = table.columns[place].startswith(">"), table.columns[place].removeprefix(">")
+        drawn.add_column(Text(name), justify="right" if number else "left", overflow="fold", no_wrap=number)
     rows = list(table.rows)
     left_out = len(rows) - LISTED if table.name == "agents" else 0
     if left_out > 0:
@@ -356,5 +381,5 @@ def _drawn(table: Table) -> RenderableType:
     for place, row in enumerate(rows):
         if left_out > 0 and place == LISTED // 2:
             drawn.add_row(Text("…"), Text(f"{left_out} more", style="dim"))
-        drawn.add_row(*(Text(cell.text, style=_STYLES[cell.tone]) for cell in row))
+        drawn.add_row(*(Text(row[column].text, style=_STYLES[row[column].tone]) for column in kept))
     return Group(title, Text(table.note, style="dim"), drawn)

@@ -10,7 +10,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
@@ -71,8 +71,8 @@ def run(settings: Settings, *arguments: str) -> Result:
         load.cache_clear()
 
 
-def printed(report: Report) -> str:
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+def printed(report: Report, width: int = 200) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
     show(report, console)
     return console.export_text()
 
@@ -98,7 +98,7 @@ def test_counts_are_those_of_the_tables(month: Month, week: Report) -> None:
         "SELECT count() FROM calls FINAL WHERE pipeline_version = {v:String} AND started_at >= {since:DateTime64(3)}"
         " AND started_at < {until:DateTime64(3)}",
         {"v": VERSION, "since": month.until - timedelta(days=7), "until": month.until},
-    ).first_row
+    ).result_rows[0]
     assert week.calls == calls > 0
     assert (week.version, week.versions) == (VERSION, [VERSION, WORSE_VERSION])
     labelled = week.spoken.negative + week.spoken.neutral + week.spoken.positive
@@ -172,6 +172,14 @@ def test_the_terminal_shows_every_table(month: Month) -> None:
     assert BEST_AGENT in done.output
 
 
+def test_a_narrow_terminal_leaves_columns_out_and_no_number(week: Report) -> None:
+    told = printed(week, 80)
+    assert max(map(len, told.splitlines())) <= 80
+    best = week.agents[-1]
+    assert re.search(rf"{BEST_AGENT} +{best.calls} +\{best.score:+.2f} +\S+ +\S+ +better", told)
+    assert "start → end" not in told.split("Agents", 1)[1].split("Angriest", 1)[0]
+
+
 def test_json_is_the_same_and_nothing_else(month: Month, week: Report) -> None:
     done = run(month.settings, "--until", month.until.isoformat(), "--json")
     told = json.loads(done.stdout)
@@ -239,6 +247,16 @@ def test_hostile_names_are_shown_as_they_are(month: Month, hostile: Settings) ->
         assert b"<script" not in chart.svg
 
 
+def watched(page_shown: Page) -> tuple[list[str], list[str]]:
+    """What goes wrong on it from now on, and the addresses that it asks for."""
+    troubles, asked = list[str](), list[str]()
+    page_shown.on("console", lambda message: troubles.append(message.text))
+    page_shown.on("pageerror", lambda error: troubles.append(str(error)))
+    page_shown.on("dialog", lambda dialog: troubles.append(dialog.message))
+    page_shown.on("request", lambda request: asked.append(request.url))
+    return troubles, asked
+
+
 @pytest.mark.browser
 def test_the_page_stands_alone(month: Month, week: Report, hostile: Settings, tmp_path: Path) -> None:
     """In a real Chromium: no request, no error, every chart is drawn and has its text for who does not see it."""
@@ -252,11 +270,8 @@ def test_the_page_stands_alone(month: Month, week: Report, hostile: Settings, tm
         for name, report in (("week", week), ("hostile", told)):
             file = tmp_path / f"{name}.html"
             file.write_text(page(report), encoding="utf-8")
-            opened_page, troubles, asked = browser.new_page(), list[str](), list[str]()
-            opened_page.on("console", lambda message, to=troubles: to.append(message.text))
-            opened_page.on("pageerror", lambda error, to=troubles: to.append(str(error)))
-            opened_page.on("dialog", lambda dialog, to=troubles: (to.append("a dialog"), dialog.dismiss()))
-            opened_page.on("request", lambda request, to=asked: to.append(request.url))
+            opened_page = browser.new_page()
+            troubles, asked = watched(opened_page)
             opened_page.goto(file.as_uri())
             images = opened_page.evaluate(
                 "() => [...document.images].map(one => [one.complete && one.naturalWidth > 100, one.alt.length > 20])"
