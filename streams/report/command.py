@@ -13,15 +13,17 @@ import typer
 
 from schemas.errors import CalltideError
 
-_Several = Annotated[list[str] | None, typer.Option(help="only this one (may be given again); (none): calls without")]
+_ONLY = "only this one (may be given again)"
+_Tenants = Annotated[list[str] | None, typer.Option(help=_ONLY)]
+_OrNone = Annotated[list[str] | None, typer.Option(help=f"{_ONLY}; (none): calls without one")]
 
 
 def report(
     since: Annotated[str, typer.Option(help="from when on: 7d (s, m, h, d) or an ISO time in UTC")] = "7d",
     until: Annotated[str | None, typer.Option(help="until when, in the same way (default: now)")] = None,
-    tenant: _Several = None,
-    queue: _Several = None,
-    agent: _Several = None,
+    tenant: _Tenants = None,
+    queue: _OrNone = None,
+    agent: _OrNone = None,
     version: Annotated[str | None, typer.Option(help="pipeline version (default: the one that heard most)")] = None,
     minimum: Annotated[int, typer.Option(min=0, help="utterances: who has fewer is not compared")] = 20,
     json: Annotated[bool, typer.Option("--json", help="print JSON (docs/analytics.md)")] = False,

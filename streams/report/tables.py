@@ -47,7 +47,7 @@ class Table:
 
 def shown(text: str) -> str:
     """Text of a call, one that ClickHouse gave, without what a terminal obeys and XML does not allow."""
-    return "".join(one if one.isprintable() else "\ufffd" for one in text)
+    return "".join(one if one.isprintable() else " " if one.isspace() else "\ufffd" for one in text)
 
 
 def heading(report: Report) -> str:
