@@ -35,6 +35,10 @@ LIFT: Final[c.type_thresholds] = [(None, "#5794F280"), (0.8, "transparent"), (1.
 DISAGREE: Final[c.type_thresholds] = [(None, c.PLAIN), (0.05, c.WARNING), (0.1, c.NEGATIVE)]
 """Share of utterances. Judgement: one of twenty is worth a look, one of ten says that one of the two models is off."""
 
+NEWEST: Final = 2_000
+"""Utterances at odds that are looked through. Measured on ten million (docs/analytics-benchmarks.md): to sort all of a
+month took 460 ms; the newest are at the end of the table."""
+
 HOURS: Final = "hour >= toStartOfHour(toTimeZone($__fromTime, 'UTC')) AND hour <= $__toTime"
 """SQL condition: the range of time, with the whole of the hour in which it begins."""
 
@@ -340,7 +344,7 @@ ORDER BY time, role"""
     examples = c.panel(
         built,
         "What was said so",
-        "The utterances whose words and voice are furthest apart: irony, a brave face, or a model that errs.",
+        f"Of the newest {NEWEST:,} such utterances those furthest apart: irony, a brave face, or a model that errs.",
         ClickHouse(
             f"""SELECT * EXCEPT (channel, start_ms)
 FROM
@@ -350,9 +354,10 @@ FROM
         toString(toUnixTimestamp64Milli(captured_at) + 30000) AS to_ms
     FROM utterances_heard
     WHERE {where} AND $__timeFilter_ms(call_started_at) AND disagree
-    ORDER BY abs(text_score - voice_score) DESC, spoken_at DESC
-    LIMIT 200
+    ORDER BY toStartOfHour(call_started_at) DESC
+    LIMIT {NEWEST} WITH TIES
 )
+ORDER BY abs(text_score - voice_score) DESC, spoken_at DESC
 LIMIT 1 BY tenant, call_id, channel, start_ms
 LIMIT 100"""
         ),
