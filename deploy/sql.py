@@ -4,13 +4,14 @@ import re
 from collections.abc import Iterator
 
 _TOKEN = re.compile(
-    r"""(?P<literal>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`(?:[^`\\]|\\.)*`)
-      | (?P<comment>--[^\n]*|/\*.*?\*/)
+    r"""(?P<literal>'(?:[^'\\]|\\.?)*+(?:'|\Z)|"(?:[^"\\]|\\.?)*+(?:"|\Z)|`(?:[^`\\]|\\.?)*+(?:`|\Z))
+      | (?P<comment>--[^\n]*+|/\*(?:.*?\*/|.*+))
       | (?P<end>;)
-      | (?P<other>[^'"`;/-]+|.)""",
+      | (?P<other>[^'"`;/-]++|.)""",
     re.DOTALL | re.VERBOSE,
 )
-"""A doubled quote inside a literal reads as two literals side by side, which is the same for every use here."""
+"""A doubled quote inside a literal reads as two literals side by side, which is the same for every use here. One that
+is never closed goes to the end, as does such a comment: so every text is read in one pass."""
 
 
 def _tokens(sql: str) -> Iterator[tuple[str, str]]:

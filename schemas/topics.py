@@ -216,7 +216,7 @@ def topics(partitions: int = DEFAULT_PARTITIONS, retention_ms: int = DEFAULT_RET
     state = tuple(
         Topic(row.state_topic, partitions, -1, "compact", written_by=row.name, read_by=(row.name,)) for row in rows
     )
-    dead = Topic(DEAD_LETTERS, partitions, DEAD_LETTER_RETENTION_MS, "delete", "every stage", ("people",))
+    dead = Topic(DEAD_LETTERS, partitions, DEAD_LETTER_RETENTION_MS, "delete", "every stage", ("sink", "people"))
     return (*chain, *interim, *state, dead)
 
 

@@ -15,9 +15,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.errors import CalltideError
+from streams.analytics import command as analytics
+from streams.dashboards import dashboards_app
 from streams.evaluation.command import evaluate
 from streams.ingestion import command as ingestion
+from streams.replay import version_commands
 from streams.replay.command import app as replay_app
+from streams.report.command import report
 
 if TYPE_CHECKING:
     from streams.dead_letters import Fate, Filter
@@ -41,9 +45,16 @@ app.add_typer(samples_app, name="samples")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(train_app, name="train")
 app.add_typer(replay_app, name="replay")
+app.add_typer(dashboards_app, name="dashboards")
 app.command("eval")(evaluate)
+app.command()(version_commands.versions)
+app.command()(version_commands.compare)
+app.command()(version_commands.promote)
+app.command("drop-version")(version_commands.drop_version)
 app.command()(ingestion.ingest)
 app.command()(ingestion.load)
+app.command()(analytics.generate)
+app.command()(report)
 
 INTERRUPTED = 130
 """What typer makes of Ctrl-C, as shells do."""
@@ -273,7 +284,12 @@ def clickhouse(ready: Ready = None) -> None:
 
     settings = load()
     path, port = settings.directory / "clickhouse", settings.clickhouse.port
-    service.run(settings, ready, lambda stop, health: servers.serve(path, port, stop, health.ready))
+    user, password = settings.clickhouse.user, settings.clickhouse.password
+    service.run(
+        settings,
+        ready,
+        lambda stop, health: servers.serve(path, port, stop, health.ready, user=user, password=password),
+    )
 
 
 @app.command()
@@ -309,13 +325,17 @@ def query(
 
 
 @app.command()
-def migrate() -> None:
-    """Bring ClickHouse's schema up to date."""
+def migrate(
+    rebuild: Annotated[
+        bool, typer.Option("--rebuild", help="count again what is counted as it comes; stop the sink meanwhile")
+    ] = False,
+) -> None:
+    """Bring ClickHouse's schema up to date, and how long it keeps rows."""
     from streams import sink as sinks
     from streams.settings import load
 
-    applied = sinks.migrate(load())
-    typer.echo(f"applied {', '.join(applied)}" if applied else "the schema is up to date")
+    done = sinks.migrate(load()) or ["the schema is up to date"]
+    typer.echo("\n".join(done + (sinks.count_again(load()) if rebuild else [])))
 
 
 @app.command()

@@ -171,9 +171,9 @@ class DeadLetters:
         letters: dict[tuple[int, int], Letter] = {}
         for message in self._read():
             partition, offset, headers = *_place(message), kafka.headers_of(message)
-            marker = _marker(headers)
+            marker = read_marker(headers)
             if marker is None:
-                letters[partition, offset] = _letter(message, headers)
+                letters[partition, offset] = read_letter(message, headers)
             # Where there are two, the first counts; and a letter may be gone before its marker.
             elif (settled := letters.get((partition, marker[1]))) and settled.settled is None:
                 settled.settled = Settlement(marker[0], message.timestamp()[1])
@@ -350,7 +350,7 @@ def _place(message: Message) -> tuple[int, int]:
     return kafka.partition_of(message), -1 if offset is None else offset
 
 
-def _marker(headers: Headers) -> tuple[Fate, int] | None:
+def read_marker(headers: Headers) -> tuple[Fate, int] | None:
     """(fate, offset of the letter) of a marker. A letter may have been a marker's copy: then it has errors, too."""
     if any(name.startswith(ABOUT) for name, _ in headers):
         return None
@@ -361,7 +361,8 @@ def _marker(headers: Headers) -> tuple[Fate, int] | None:
     return cast(Fate, fate.decode()), offset
 
 
-def _letter(message: Message, headers: Headers) -> Letter:
+def read_letter(message: Message, headers: Headers) -> Letter:
+    """The letter of a record of dead.letters."""
     fields = dict(headers)
     about = {name: fields.get(ABOUT + name) for name in ("stage", "topic", "exception.class.name", "exception.message")}
     stage, topic, exception, text = (None if value is None else _text(value) for value in about.values())

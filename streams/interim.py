@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Final
+from typing import ClassVar, Final
 
 from confluent_kafka import OFFSET_END, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
@@ -114,6 +114,9 @@ class Pace:
 class Aside:
     """Work beside a live lane, with clients of its own. Whatever fails in it ends here."""
 
+    outcomes: ClassVar[tuple[str, ...]] = ()
+    """What may become of a revision, as it is counted."""
+
     def __init__(self, settings: Settings, row: Stage) -> None:
         assert row.reads_interim and row.writes_interim
         self.settings = settings
@@ -124,6 +127,7 @@ class Aside:
         self._producer: Producer | None = None
         self._held: list[int] = []
         self._next_look = 0.0
+        metrics.begin_interim(row.name, self.outcomes)
 
     def turn(self, checkpoint: Checkpoint, busy: bool) -> None:
         """The lane has done a turn. `checkpoint`: the calls of the partitions that it holds; `busy`: there was more to
@@ -225,6 +229,8 @@ class Aside:
 
 class Emitter(Aside):
     """VAD's part: copies of open segments, as often as `Pace` says, and only while VAD itself keeps up."""
+
+    outcomes = ("emitted", "dropped")
 
     def __init__(self, settings: Settings, row: Stage, processor: Provisional) -> None:
         super().__init__(settings, row)
@@ -346,6 +352,8 @@ class Newest:
 
 class Transcriber(Aside):
     """ASR's part: the words of the newest revision of each segment, in a thread of its own, while ASR keeps up."""
+
+    outcomes = ("transcribed", "superseded", "finished", "old", "dropped")
 
     def __init__(self, settings: Settings, row: Stage, processor: Revising) -> None:
         super().__init__(settings, row)

@@ -1,5 +1,10 @@
-"""What a stage's worker counts, for Prometheus (docs/operations.md says what to watch)."""
+"""What a stage's worker counts, for Prometheus (docs/operations.md says what to watch).
 
+A changer must know: what is counted is told as 0 before the first (`begin`, `begin_interim`). A series that appears
+with its first error stands at 1 from its beginning, so that `increase()` of it, which alerts ask for, says 0.
+"""
+
+from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -22,7 +27,11 @@ DEAD = Counter("calltide_dead_letters_total", "records sent to dead.letters", LA
 CALLS = Gauge("calltide_calls", "calls in memory", LABELS)
 STATE = Gauge("calltide_state_bytes", "bytes of all calls' snapshots", LABELS)
 LAG = Gauge("calltide_lag_records", "records that are there and not read", LABELS)
-LAG_SECONDS = Gauge("calltide_lag_seconds", "how far the audio that is processed lies behind now", LABELS)
+LAG_SECONDS = Gauge(
+    "calltide_lag_seconds",
+    "seconds of audio between what is processed and now, in the partition furthest behind; 0: all is read",
+    LABELS,
+)
 DELAY = Histogram(
     "calltide_capture_to_output_seconds",
     "from the last sample of an utterance to its record in the stage's output; of sentiment: to its score",
@@ -47,3 +56,18 @@ INTERIM_DELAY = Histogram(
     ("stage",),
     buckets=(0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0),
 )
+
+
+def begin(stage: str, lane: str) -> None:
+    """Tell 0 of all that is counted in a lane. What is measured (lag, calls, state) is told once it is known."""
+    counted = (RECORDS, BYTES, OUTPUTS, BATCH, PROCESS, TRANSACTION, ABORTS, REJOINS, DEAD, DELAY, REDUCED)
+    for metric in (*counted, PAUSED, EFFORT):
+        metric.labels(stage, lane)
+
+
+def begin_interim(stage: str, outcomes: Iterable[str]) -> None:
+    """Tell 0 of all that is counted of interim results. `outcomes`: what may become of a revision in this stage."""
+    for what in outcomes:
+        INTERIM.labels(stage, what)
+    INTERIM_FAILURES.labels(stage)
+    INTERIM_DELAY.labels(stage)

@@ -141,6 +141,7 @@ class _Lane:
             self.ladder = Ladder(1 + len(worker.processor.reduced), lag_s)
         self.beside = beside(worker.settings, row, worker.processor)
         """What is done for interim results."""
+        metrics.begin(*self.labels)
         self._life: _Life | None = None
         self._reason = "joining the group"
         self._began = 0.0

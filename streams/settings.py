@@ -58,7 +58,12 @@ class ClickHouse(_Section):
 
     url: str | None = Field(None, description="http(s)://user:password@host:port of a server; none: the embedded chDB")
     port: int = Field(8123, ge=1, le=65_535, description="port of the embedded one on loopback")
+    user: str = Field("calltide", min_length=1, description="who may write to the embedded one; all others only read")
+    password: str = Field("", description="of the embedded one: if set, who reads and who writes must bring it")
     database: str = Field("calltide", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", description="database")
+    retention_days: int = Field(
+        0, ge=0, le=36_500, description="rows of calls that began earlier are deleted; 0: never"
+    )
 
 
 class Sink(_Section):
@@ -145,6 +150,20 @@ class Metrics(_Section):
     port: int = Field(0, ge=0, le=65_535, description="port for /metrics of a process; 0: none")
 
 
+class Grafana(_Section):
+    """Where dashboards are pushed to (docs/grafana.md)."""
+
+    url: str = Field("http://127.0.0.1:3000", description="Grafana's address")
+    token: str = Field("", description="token of a service account with the role Admin; or a user and a password")
+    user: str = Field("", description="user, where there is no token")
+    password: str = Field("", description="the user's password")
+    clickhouse_url: str | None = Field(
+        None,
+        description="http(s)://user:password@host:port of ClickHouse as Grafana reaches it; none: the embedded",
+    )
+    prometheus_url: str = Field("http://127.0.0.1:9090", description="address of Prometheus as Grafana reaches it")
+
+
 class Settings(BaseSettings):
     """Every setting of Calltide. Frozen: a process reads it once at its start."""
 
@@ -176,6 +195,7 @@ class Settings(BaseSettings):
     serve: Serve = Serve()
     runtime: Runtime = Runtime()
     metrics: Metrics = Metrics()
+    grafana: Grafana = Grafana()
 
     @classmethod
     def settings_customise_sources(

@@ -1,13 +1,14 @@
-"""`scores` to ClickHouse: nothing lost, and nothing doubled for whoever reads `utterances` or `calls FINAL`.
+"""`scores` and `dead.letters` to ClickHouse: nothing lost, and nothing doubled for whoever reads with FINAL.
 
 Offsets are committed after the insert is acknowledged. An insert carries a deduplication token made of the offsets it
-holds and of its rows, so that a retry of the same batch adds nothing; a batch that is cut differently after a crash
-adds rows of the same identity, which the ReplacingMergeTree tables make one. Utterances are kept as they were heard;
-corrections of their speakers lie beside them, and the view `utterances` applies them.
+holds and of its rows, so that a retry of the same batch adds nothing, not to the counts that materialized views make of
+it either. What is read again after a crash would add rows of the same identity, which the ReplacingMergeTree tables
+make one, but which would be counted twice: so whoever is given a partition leaves out what ClickHouse has of it.
 
-A changer must know: while ClickHouse is away the sink waits with the batch in its hands, its partitions paused, and
-goes on polling Kafka, or Kafka would give the partitions away. A partition that is taken all the same takes its rows
-along: whoever gets it reads them again.
+A changer must know: the end of a call is inserted after its utterances and corrections, because its metrics are made
+from them by a materialized view on `calls`. While ClickHouse is away the sink waits with the batch in its hands, its
+partitions paused, and goes on polling Kafka, or Kafka would give the partitions away. A partition that is taken all the
+same takes its rows along: whoever gets it reads them again.
 """
 
 import hashlib
@@ -17,10 +18,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import clickhouse_connect
 from clickhouse_connect.driver.client import Client
@@ -28,29 +29,60 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from prometheus_client import Counter, Gauge, Histogram
 
-from deploy.migrations import apply_migrations
+from deploy.migrations import apply_migrations, keep_for, rebuild
 from schemas.errors import CalltideError
 from schemas.events import Acoustics, CallEnded, CallEvent, CallStarted, Correction, Score, decode
-from schemas.topics import SCORES
+from schemas.topics import DEAD_LETTERS, SCORES
 from streams import kafka
+from streams.dead_letters import read_letter, read_marker
 from streams.health import Health
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
 MIGRATIONS: Final = Path(__file__).parent.parent / "deploy" / "clickhouse"
-TABLES: Final = ("calls", "corrections", "utterances_heard")
+TABLES: Final = ("utterances_heard", "corrections", "calls", "dead_letters")
+"""In the order of inserts: what a call's end is counted from comes before it."""
+IDENTITY: Final = {
+    "utterances_heard": ("tenant", "call_id", "pipeline_version", "channel", "start_ms", "partition", "offset"),
+    "calls": ("tenant", "call_id", "pipeline_version", "revision", "partition", "offset"),
+}
+"""Of the tables whose rows are counted: a row that has come before."""
 RETRY_S: Final = (0.2, 10.0)
 """First and longest pause between tries while ClickHouse is away (judgement)."""
 ANSWER_S: Final = 60
 """Judgement: an insert takes a part of a second; a server that is silent for so long is asked again."""
+MIGRATION_S: Final = 6 * 3600
+"""Judgement: a migration may copy all utterances."""
 LAG_EVERY_S: Final = 1.0
+CALLS_ASKED: Final = 500
+"""Calls in one question: a statement may have 256 KiB, and an id some hundred characters."""
+
+_SMALL, _LARGE = 2**8 - 1, 2**32 - 1
+LIMITS: Final = {
+    "channel": _SMALL,
+    "channels": _SMALL,
+    "start_ms": _LARGE,
+    "end_ms": _LARGE,
+    "overlap_ms": _LARGE,
+    "call_utterances": _LARGE,
+    "words.start_ms": _LARGE,
+    "words.end_ms": _LARGE,
+    "duration_ms": _LARGE,
+    "missing_ms": _LARGE,
+    "dropped_packets": _LARGE,
+    "not_speech_ms": _LARGE,
+}
+"""What the columns hold. ClickHouse takes a larger number without a word, as another one."""
+YEARS: Final = range(1970, 2200)
+"""Of times: ClickHouse's DateTime64 ends with 2299, and a TTL's date before that."""
 
 ROWS = Counter("calltide_sink_rows_total", "rows inserted", ["table"])
-SKIPPED = Counter("calltide_sink_unreadable_total", "records of scores that are no event")
+SKIPPED = Counter("calltide_sink_unreadable_total", "records of scores that are no event, or hold what no column does")
 INSERT = Histogram("calltide_sink_insert_seconds", "time of an insert of all its tables")
 WAITING = Gauge("calltide_sink_waiting", "1 while ClickHouse does not answer")
-LAG = Gauge("calltide_sink_lag_records", "records of scores that are not in ClickHouse yet")
+LAG = Gauge("calltide_sink_lag_records", "records that are not in ClickHouse yet")
+LAG_SECONDS = Gauge("calltide_sink_lag_seconds", "age of the oldest record that waits for its insert; 0: none waits")
 
 
 class Unreachable(CalltideError):
@@ -67,8 +99,8 @@ def connect(settings: Settings, *, create: bool = False, answer_s: int = 300) ->
         "host": parts.hostname or "127.0.0.1",
         "port": parts.port or (8443 if parts.scheme == "https" else 8123),
         "secure": parts.scheme == "https",
-        "username": parts.username or "default",
-        "password": parts.password or "",
+        "username": unquote(parts.username or ("default" if settings.clickhouse.url else settings.clickhouse.user)),
+        "password": unquote(parts.password or ("" if settings.clickhouse.url else settings.clickhouse.password)),
         "compress": False,
         "send_receive_timeout": answer_s,
         "autogenerate_session_id": False,
@@ -94,12 +126,27 @@ def _reason(error: BaseException) -> str:
 
 
 def migrate(settings: Settings) -> list[str]:
-    """Bring the schema up to date; returns the names of the migrations that were applied."""
-    with connect(settings, create=True) as client:
-        return apply_migrations(client, MIGRATIONS)
+    """Bring the schema and the retention up to date; returns what was done, in words: nothing when all is as it should.
+
+    Raises Unreachable when no ClickHouse answers, and CalltideError when it is none that this version can bring up to
+    date.
+    """
+    days = settings.clickhouse.retention_days
+    with connect(settings, create=True, answer_s=MIGRATION_S) as client:
+        done = [f"applied {name}" for name in apply_migrations(client, MIGRATIONS)]
+        kept = f"rows are kept for {days} days" if days else "rows are kept for ever"
+        return done + [f"{table}: {kept}" for table in keep_for(client, days)]
+
+
+def count_again(settings: Settings) -> list[str]:
+    """Count again everything that materialized views count; returns what was done, in words."""
+    with connect(settings, answer_s=MIGRATION_S) as client:
+        return [f"counted {table} again: {rows:,} rows" for table, rows in rebuild(client).items()]
 
 
 def _time(moment: datetime) -> str:
+    if moment.year not in YEARS:
+        raise OverflowError(f"{moment:%Y-%m-%d} is beyond the years that are kept")
     return moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
@@ -114,6 +161,7 @@ def call_row(event: CallStarted | CallEnded, version: str) -> dict[str, Any]:
         "agent": call.agent,
         "source": call.source,
         "roles": list(call.roles),
+        "channels": len(call.roles),
         "metadata": call.metadata,
         "started_at": _time(call.started_at),
         "revision": 1,
@@ -139,6 +187,7 @@ def utterance_row(score: Score, topic: str, partition: int, offset: int) -> dict
         "tenant": call.tenant,
         "call_id": call.call_id,
         "pipeline_version": score.pipeline_version,
+        "call_started_at": _time(call.started_at),
         "channel": score.channel,
         "start_ms": score.start_ms,
         "end_ms": score.end_ms,
@@ -206,12 +255,51 @@ def correction_row(event: Correction, version: str, topic: str, partition: int, 
     }
 
 
+def letter_row(message: Message, topic: str, partition: int, offset: int) -> dict[str, Any]:
+    """The row of `dead_letters` for a letter, or for the marker that settles one: each fills columns of its own."""
+    headers = kafka.headers_of(message)
+    place = {"dlq_topic": topic, "dlq_partition": partition}
+    at = _time(datetime.fromtimestamp(message.timestamp()[1] / 1_000, UTC))
+    if marker := read_marker(headers):
+        fate, settles = marker
+        return place | {"dlq_offset": settles, "settled": fate, "settled_at": at}
+    letter = read_letter(message, headers)
+    try:
+        known = decode({name: value for name, value in headers if value is not None}, message.value() or b"")
+        tenant = known.call.tenant
+    except (KeyError, ValueError):
+        tenant = ""  # a packet of audio says none, and what could not be read may be why it is here
+    return place | {
+        "dlq_offset": offset,
+        "failed_at": at,
+        "stage": letter.stage or "",
+        "topic": letter.topic or "",
+        "partition": letter.topic_partition,
+        "offset": letter.topic_offset,
+        "tenant": tenant,
+        "call_id": letter.call,
+        "kind": letter.kind,
+        "error": letter.exception or "",
+        "message": letter.message or "",
+    }
+
+
+def _fitting(row: dict[str, Any]) -> dict[str, Any]:
+    """The row. Raises OverflowError for a number that its column does not hold."""
+    for name, most in LIMITS.items():
+        value = row.get(name)
+        if value is not None and max(value if isinstance(value, list) else (value,), default=0) > most:
+            raise OverflowError(f"{name} is more than {most}")
+    return row
+
+
 @dataclass(slots=True)
 class _Part:
-    """The rows of one partition by table, and the first and the last offset they were made from."""
+    """The rows of one partition by table, the first and the last offset they were made from, and the first's time."""
 
     first: int
     last: int
+    since_ms: int
     rows: dict[str, list[dict[str, Any]]] = field(default_factory=lambda: {table: [] for table in TABLES})
 
 
@@ -219,7 +307,8 @@ class _Batch:
     """What one insert will hold."""
 
     def __init__(self) -> None:
-        self.parts: dict[int, _Part] = {}
+        self.parts: dict[tuple[str, int], _Part] = {}
+        """By topic and partition."""
 
     @property
     def rows(self) -> int:
@@ -227,7 +316,9 @@ class _Batch:
 
     @property
     def offsets(self) -> str:
-        return ",".join(f"{partition}:{part.first}-{part.last}" for partition, part in sorted(self.parts.items()))
+        return ",".join(
+            f"{topic}/{partition}:{part.first}-{part.last}" for (topic, partition), part in sorted(self.parts.items())
+        )
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         parts = [part for _, part in sorted(self.parts.items())]
@@ -237,15 +328,27 @@ class _Batch:
 class Sink:
     """Consumer group → ClickHouse."""
 
-    def __init__(self, settings: Settings, slot: int = 0, topic: str = SCORES, group: str = "sink") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        slot: int = 0,
+        topic: str = SCORES,
+        dead_letters: str = DEAD_LETTERS,
+        group: str = "sink",
+    ) -> None:
         """`group`: the consumer group, without the prefix of the settings."""
         self.settings = settings
         self.topic = topic
+        self.dead_letters = dead_letters
         self.client: Client | None = None
         self.health = Health()
         self.batch = _Batch()
-        self._positions: dict[int, int] | None = None
-        """Partition → the offset up to which it was read, of those that are held; None: Kafka has given none yet."""
+        self._positions: dict[tuple[str, int], int] | None = None
+        """Topic and partition → the offset up to which it was read, of those that are held; None: Kafka has given none
+        yet."""
+        self._come: dict[int, int] | None = None
+        """Partition of the scores → the last offset of it that ClickHouse had when the partitions were given; None: it
+        was not asked yet."""
         self._away = ""
         """Why ClickHouse does not take rows now."""
         self._lag_at = 0.0
@@ -271,9 +374,11 @@ class Sink:
         what only a restart mends.
         """
         self.health = health or self.health
+        for table in TABLES:
+            ROWS.labels(table)
         try:
             if self._insist(lambda: migrate(self.settings), stop):
-                self.consumer.subscribe([self.topic], on_assign=self._assign, on_revoke=self._revoke)
+                self.consumer.subscribe([self.topic, self.dead_letters], on_assign=self._assign, on_revoke=self._revoke)
                 self._tell()
             while not stop.is_set():
                 self._collect(stop)
@@ -286,13 +391,14 @@ class Sink:
             self._disconnect()
 
     def _assign(self, _consumer: Consumer, held: list[TopicPartition]) -> None:
-        self._positions = dict.fromkeys((one.partition for one in held), -1)
+        self._positions = dict.fromkeys(((one.topic, one.partition) for one in held), -1)
+        self._come = None
         self._tell()
 
     def _revoke(self, _consumer: Consumer, lost: list[TopicPartition]) -> None:
         """What is in hand of these partitions was not committed: it is read again by whoever gets them."""
         for one in lost:
-            self.batch.parts.pop(one.partition, None)
+            self.batch.parts.pop((one.topic, one.partition), None)
         self._positions = None
         self._tell()
 
@@ -304,7 +410,9 @@ class Sink:
         elif self._positions is None:
             self.health.waiting("Kafka has given no partitions yet")
         else:
-            self.health.ready(partitions=sorted(self._positions))
+            self.health.ready(
+                partitions=sorted(partition for topic, partition in self._positions if topic == self.topic)
+            )
 
     def _collect(self, stop: threading.Event) -> None:
         limits = self.settings.sink
@@ -319,12 +427,12 @@ class Sink:
         """Take what Kafka has, and let it know that this sink lives."""
         self.health.beat()
         for message in self.consumer.consume(most, wait_s):
-            error, partition, offset = message.error(), kafka.partition_of(message), message.offset() or 0
+            error, place, offset = message.error(), _place(message), message.offset() or 0
             if error is None:
                 self._add(message)
-                self._read_to(partition, offset + 1)
+                self._read_to(place, offset + 1)
             elif error.code() == KafkaError._PARTITION_EOF:
-                self._read_to(partition, offset)
+                self._read_to(place, offset)
             elif error.fatal() or error.code() in (*kafka.REFUSED, *kafka.FENCED):
                 raise KafkaException(error)
             else:
@@ -334,46 +442,54 @@ class Sink:
             self._lag_at = time.monotonic()
             self._measure_lag()
 
-    def _read_to(self, partition: int, offset: int) -> None:
-        if self._positions is not None and partition in self._positions:
-            self._positions[partition] = offset
+    def _read_to(self, place: tuple[str, int], offset: int) -> None:
+        if self._positions is not None and place in self._positions:
+            self._positions[place] = offset
 
     def _measure_lag(self) -> None:
         lag = 0
         try:
-            for partition, position in (self._positions or {}).items():
-                held = TopicPartition(self.topic, partition)
+            for place, position in (self._positions or {}).items():
+                held = TopicPartition(*place)
                 # A partition that is paused is not fetched, and what is known of its end grows old.
                 low, end = self.consumer.get_watermark_offsets(held, timeout=1.0, cached=not self._away)
                 if position < 0:
                     (held,) = self.consumer.committed([held], timeout=1.0)
-                    self._read_to(partition, position := max(held.offset, low, 0))
-                part = self.batch.parts.get(partition)
+                    self._read_to(place, position := max(held.offset, low, 0))
+                part = self.batch.parts.get(place)
                 lag += max(end - (part.first if part else position), 0)
         except KafkaException:
             return  # the broker is away: the last figure stands
         LAG.set(lag)
+        now_ms = time.time() * 1_000
+        waited_ms = now_ms - min((part.since_ms for part in self.batch.parts.values()), default=now_ms)
+        LAG_SECONDS.set(max(waited_ms, 0.0) / 1_000)
 
     def _add(self, message: Message) -> None:
-        partition, offset = kafka.partition_of(message), message.offset() or 0
-        part = self.batch.parts.setdefault(partition, _Part(offset, offset))
+        (topic, partition), offset = _place(message), message.offset() or 0
+        part = self.batch.parts.setdefault((topic, partition), _Part(offset, offset, message.timestamp()[1]))
         part.last = offset
         headers = {name: value for name, value in kafka.headers_of(message) if value is not None}
         try:
+            if topic == self.dead_letters:
+                part.rows["dead_letters"].append(letter_row(message, topic, partition, offset))
+                return
             event: CallEvent = decode(headers, message.value() or b"")
             if isinstance(event, Score):
-                part.rows["utterances_heard"].append(utterance_row(event, self.topic, partition, offset))
+                row = utterance_row(event, topic, partition, offset) | {"scored_at": _time(datetime.now(UTC))}
+                part.rows["utterances_heard"].append(_fitting(row))
             elif isinstance(event, Correction):
-                row = correction_row(event, self.settings.pipeline_version, self.topic, partition, offset)
+                row = correction_row(event, self.settings.pipeline_version, topic, partition, offset)
                 part.rows["corrections"].append(row)
             elif isinstance(event, CallStarted | CallEnded):
-                part.rows["calls"].append(call_row(event, self.settings.pipeline_version))
+                place = {"topic": topic, "partition": partition, "offset": offset}
+                part.rows["calls"].append(_fitting(call_row(event, self.settings.pipeline_version) | place))
         except (KeyError, ValueError, OverflowError) as error:
             # A kind that is none or not text, an event that is none, a time beyond the calendar. It stays in the topic,
             # at the offset named here.
             SKIPPED.inc()
             call = (message.key() or b"").decode(errors="replace")
-            where = {"call": call, "topic": self.topic, "partition": partition, "offset": offset}
+            where = {"call": call, "topic": topic, "partition": partition, "offset": offset}
             log.error("not an event: %s: %s", type(error).__name__, error, extra=where)
 
     def _insert(self) -> None:
@@ -381,11 +497,36 @@ class Sink:
             self.client = connect(self.settings, answer_s=ANSWER_S)
         tables = self.batch.tables()
         with INSERT.time():
+            self._leave_out(self.client, tables)
             for table, rows in tables.items():
+                if table == "calls":
+                    _add_languages(self.client, [row for row in rows if row["revision"] == 2])
                 if rows:
-                    _insert_rows(self.client, table, rows, f"{self.topic}/{self.batch.offsets}/{table}")
+                    _insert_rows(self.client, table, rows, f"{self.batch.offsets}/{table}")
         for table, rows in tables.items():
             ROWS.labels(table).inc(len(rows))
+
+    def _leave_out(self, client: Client, tables: dict[str, list[dict[str, Any]]]) -> None:
+        """Take out the rows that were inserted and not committed by whoever had these partitions before.
+
+        Offsets alone would not tell: those of a topic made anew come again for other rows.
+        """
+        topic = {"topic": self.topic}
+        if self._come is None:
+            every = " UNION ALL ".join(
+                f"SELECT partition, offset FROM {table} WHERE topic = %(topic)s" for table in IDENTITY
+            )
+            sql = f"SELECT partition, max(offset) FROM ({every}) GROUP BY partition"
+            self._come = dict(map(tuple, client.query(sql, topic).result_rows))
+        again = " OR ".join(
+            f"(partition = {partition} AND offset BETWEEN {part.first} AND {part.last})"
+            for (name, partition), part in self.batch.parts.items()
+            if name == self.topic and part.first <= self._come.get(partition, -1)
+        )
+        for table, identity in IDENTITY.items() if again else ():
+            sql = f"SELECT {', '.join(identity)} FROM {table} WHERE topic = %(topic)s AND ({again})"
+            there = set(client.query(sql, topic).result_rows)
+            tables[table] = [row for row in tables[table] if tuple(row[name] for name in identity) not in there]
 
     def _disconnect(self) -> None:
         if self.client is not None:
@@ -393,7 +534,7 @@ class Sink:
             self.client = None
 
     def _commit(self, batch: _Batch) -> None:
-        offsets = [TopicPartition(self.topic, partition, part.last + 1) for partition, part in batch.parts.items()]
+        offsets = [TopicPartition(*place, part.last + 1) for place, part in batch.parts.items()]
         try:
             self.consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as error:
@@ -430,6 +571,25 @@ class Sink:
             self._poll(1, min(left, 0.1))
 
 
+def _place(message: Message) -> tuple[str, int]:
+    return message.topic() or "", kafka.partition_of(message)
+
+
+def _add_languages(client: Client, ended: Sequence[dict[str, Any]]) -> None:
+    """What was heard in calls that have ended: only ClickHouse has seen them whole."""
+    key = ("tenant", "pipeline_version", "started_at", "call_id")
+    for first in range(0, len(ended), CALLS_ASKED):
+        calls = {tuple(row[name] for name in key): row for row in ended[first : first + CALLS_ASKED]}
+        heard = client.query(
+            "SELECT tenant, pipeline_version, toString(call_started_at), call_id, arraySort(groupUniqArray(language)) "
+            "FROM utterances_heard WHERE (tenant, pipeline_version, call_started_at, call_id) IN %(calls)s "
+            "AND text != '' AND language != '' GROUP BY tenant, pipeline_version, call_started_at, call_id",
+            {"calls": tuple(calls)},
+        )
+        for *call, languages in heard.result_rows:
+            calls[tuple(call)]["languages"] = languages
+
+
 def _insert_rows(client: Client, table: str, rows: Sequence[dict[str, Any]], offsets: str) -> None:
     block = "\n".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in rows).encode()
     # The offsets alone would not do: those of a topic made anew, or of another cluster, come again for other rows.
@@ -438,7 +598,13 @@ def _insert_rows(client: Client, table: str, rows: Sequence[dict[str, Any]], off
         table,
         insert_block=block,
         fmt="JSONEachRow",
-        settings={"insert_deduplication_token": token, "input_format_import_nested_json": 0},
+        settings={
+            "insert_deduplication_token": token,
+            "deduplicate_blocks_in_dependent_materialized_views": 1,
+            # Acknowledged is inserted, whatever the server's default.
+            "async_insert": 0,
+            "input_format_import_nested_json": 0,
+        },
     )
 
 

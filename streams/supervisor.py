@@ -8,6 +8,7 @@ broker did not die of its own, so such a death is not held against it.
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -56,6 +57,9 @@ PORTS: Final = (
 RESTARTED = Counter("calltide_restarts_total", "times a process of `calltide up` was started again", ["process"])
 UP = Gauge("calltide_process_up", "1 while a process of `calltide up` runs", ["process"])
 READY = Gauge("calltide_process_ready", "1 while a process of `calltide up` serves", ["process"])
+FREE = Gauge(
+    "calltide_home_free_bytes", "room left on the disk of CALLTIDE_HOME: broker, ClickHouse and logs write there"
+)
 
 
 @dataclass(slots=True)
@@ -386,6 +390,8 @@ class Supervisor:
         for name in names:
             UP.labels(name).set(self.pid(name) is not None)
             READY.labels(name).set(self.serves(name))
+            RESTARTED.labels(name)  # 0 before the first: `increase()` does not see a series that begins at 1
+        FREE.set(shutil.disk_usage(self.home).free)
         if waiting := [name for name in names if not self.serves(name)]:
             self.health.waiting(f"not ready: {', '.join(waiting)}")
         else:

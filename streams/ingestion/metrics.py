@@ -1,5 +1,6 @@
 """What `calltide serve` counts, for Prometheus (docs/ingestion.md says what to watch)."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -29,3 +30,16 @@ ACKNOWLEDGED = Histogram(
     "from the arrival of a packet's last sample to the broker's acknowledgement",
     buckets=(0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0),
 )
+
+
+def begin(protocols: Iterable[str]) -> None:
+    """Tell 0 of all that is counted by protocol, before the first connection; of what has a reason, of the gravest.
+
+    A series that begins with its first event stands at 1 from then on, and `increase()` of it says 0.
+    """
+    for protocol in protocols:
+        for metric in (CONNECTIONS, CALLS, RECONNECTS, AUDIO, GAPS, LATE, OVERFLOWS, UNTOLD):
+            metric.labels(protocol)
+        FAULTS.labels(protocol, "internal")
+        for why in ("full", "unauthorized"):
+            REFUSED.labels(protocol, why)

@@ -478,6 +478,7 @@ class Switchboard:
 
     async def run(self, health: Health | None = None) -> None:
         """Serve. Raises CalltideError: a port is taken, Kafka refuses or did not take the last records."""
+        metrics.begin(route.name for route in (*ROUTES.values(), AUDIOSOCKET))
         if self._results is not None:
             await self._results.start()
         websockets, tcp = await self._listen()

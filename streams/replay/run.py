@@ -87,7 +87,11 @@ class Replay:
         self.plan = plan
         self.feed = Feed(settings, plan)
         ends_in_scores = plan.last.writes == f"{plan.namespace}{SCORES}"
-        self.sink = Sink(settings, topic=plan.last.writes, group=f"{plan.namespace}sink") if ends_in_scores else None
+        self.sink = (
+            Sink(settings, 0, plan.last.writes, plan.last.dead_letters, f"{plan.namespace}sink")
+            if ends_in_scores
+            else None
+        )
         self.progress = Progress(len(plan.calls), plan.audio_ms)
         self.admin = AdminClient(kafka.client(settings))
         self.stop = threading.Event()

@@ -6,6 +6,7 @@ people do to `calltide up`.
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import time
@@ -171,6 +172,9 @@ def test_metrics_and_health_of_the_whole(settings: Settings, tmp_path: Path) -> 
         assert get(port, "/readyz") == (200, {"ready": True, "processes": ["vad", "asr"]})
         before = get(port, "/metrics")[1]
         assert 'calltide_process_ready{process="vad"} 1.0' in before
+        assert 'calltide_restarts_total{process="asr"} ' in before, "told before the first"
+        free = float(before.split("\ncalltide_home_free_bytes ")[1].split()[0])
+        assert free == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.2)
         (tmp_path / "run" / "vad.let").unlink()
         kill(standing, "vad")
         tend_until(standing, lambda: standing.started("vad") == 2, "it is started again")

@@ -27,10 +27,15 @@ def client(clickhouse_url: str) -> Iterator[Client]:
     """A client of an empty database of the test's own."""
     parts = urlsplit(clickhouse_url)
     name = f"c{uuid.uuid4().hex}"
-    with clickhouse_connect.get_client(host=parts.hostname, port=parts.port) as admin:
+    with clickhouse_connect.get_client(host=parts.hostname, port=parts.port, username=parts.username) as admin:
         admin.command(f"CREATE DATABASE {name}")
     with clickhouse_connect.get_client(
-        host=parts.hostname, port=parts.port, database=name, compress=False, autogenerate_session_id=False
+        host=parts.hostname,
+        port=parts.port,
+        username=parts.username,
+        database=name,
+        compress=False,
+        autogenerate_session_id=False,
     ) as client:
         yield client
 
@@ -130,6 +135,9 @@ def test_rows_of_before_stay_valid_and_are_corrected(client: Client, tmp_path: P
     row = json.loads(client.raw_query("SELECT * FROM utterances LIMIT 1", fmt="JSONEachRow"))
     new = {name: value for name, value in row.items() if name not in columns}
     assert new == {
+        "call_started_at": row["spoken_at"],
+        "scored_at": "1970-01-01 00:00:00.000",
+        "latency_ms": None,
         "role_confidence": None,
         "overlap_ms": 0,
         "emotion_uncertain": False,

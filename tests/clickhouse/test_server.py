@@ -1,25 +1,34 @@
 """The embedded ClickHouse through its port: as clickhouse-connect uses it, and as nobody else may."""
 
+import base64
 import gzip
 import http.client
 import os
 import signal
 import socket
+import struct
 import threading
+import time
 import uuid
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
+from urllib.request import urlopen
 
 import clickhouse_connect
+import psutil
 import pytest
 from clickhouse_connect.driver.client import Client
-from clickhouse_connect.driver.exceptions import DatabaseError
+from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 from clickhouse_connect.driver.summary import QuerySummary
 
-from deploy.clickhouse import _INSERT, ClickHouse, QueryError
+from deploy import native
+from deploy.clickhouse import ClickHouse
+from deploy.clickhouse_engine import _INSERT, QueryError
 from schemas.errors import CalltideError
 
 TABLE = """
@@ -31,6 +40,7 @@ ENGINE = MergeTree ORDER BY (call, start_ms) SETTINGS non_replicated_deduplicati
 
 def connect(url: str, database: str | None = None, **options: Any) -> Client:
     parts = urlsplit(url)
+    options = {"username": parts.username, "password": parts.password or ""} | options
     return clickhouse_connect.get_client(host=parts.hostname, port=parts.port, database=database, **options)
 
 
@@ -57,9 +67,11 @@ def client(clickhouse_url: str, database: str) -> Iterator[Client]:
 def ask(
     url: str, method: str = "GET", body: bytes = b"", headers: dict[str, str] | None = None, **parameters: str
 ) -> tuple[int, dict[str, str], bytes]:
-    """One bare HTTP request → status, headers in lower case, body."""
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=30)
-    connection.request(method, f"/?{urlencode(parameters)}", body, headers or {})
+    """One bare HTTP request as the user of `url` → status, headers in lower case, body."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+    named = {"X-ClickHouse-User": parts.username} if parts.username else {}
+    connection.request(method, f"/?{urlencode(parameters)}", body, named | (headers or {}))
     answer = connection.getresponse()
     result = answer.status, {key.lower(): value for key, value in answer.getheaders()}, answer.read()
     connection.close()
@@ -176,6 +188,90 @@ def test_get_cannot_write(clickhouse_url: str, database: str) -> None:
     assert ask(clickhouse_url, query=f"SELECT count() FROM {database}.utterances")[2] == b"0\n"
 
 
+@pytest.fixture
+def reader_url(clickhouse_url: str) -> str:
+    """The port for a user that is not the one that writes."""
+    return clickhouse_url.replace("//calltide@", "//grafana@")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "INSERT INTO {}.utterances (call) VALUES ('x')",
+        'INSERT INTO {}.utterances FORMAT JSONEachRow {{"call":"x"}}',
+        "WITH 1 AS one INSERT INTO {}.utterances (start_ms) SELECT one",
+        "DROP TABLE {}.utterances",
+        "/* SELECT */ TRUNCATE TABLE {}.utterances",
+        "KILL QUERY WHERE 1",
+        "SET readonly = 0",
+        "SELECT 1 SETTINGS readonly = 0",
+        "SELECT 1 SETTINGS profile = 'default', readonly = 0",
+    ],
+)
+def test_other_users_only_read(clickhouse_url: str, reader_url: str, database: str, statement: str) -> None:
+    for url in (reader_url, reader_url.replace("grafana@", "")):
+        answer, headers, body = ask(url, "POST", statement.format(database).encode())
+        assert answer >= 400 and headers["x-clickhouse-exception-code"] == "164", body
+    assert ask(reader_url, "POST", b"SELECT 1", readonly="0")[0] == 200, "a setting of the client lifts nothing"
+    assert ask(reader_url, "POST", b"SELECT getSetting('readonly')", readonly="0")[2] == b"2\n"
+    assert ask(reader_url, "POST", b"SELECT getSetting('readonly')", readonly="1")[2] == b"1\n"
+    assert ask(clickhouse_url, query=f"SELECT count() FROM {database}.utterances")[2] == b"0\n"
+
+
+def test_readers_have_limits_of_their_own(reader_url: str, clickhouse_url: str) -> None:
+    limit = b"SELECT getSetting('max_execution_time')"
+    assert ask(reader_url, "POST", limit)[2] == b"60\n"
+    assert ask(reader_url, "POST", limit, max_execution_time="5")[2] == b"5\n"
+    assert ask(clickhouse_url, "POST", limit)[2] == b"0\n"
+    status, headers, _ = ask(reader_url, query="SELECT sleep(3)", max_execution_time="1")
+    assert (status, headers["x-clickhouse-exception-code"]) == (408, "159")
+    # A result in pieces may have any length, one that is made whole may not.
+    large = "SELECT randomPrintableASCII(100) FROM numbers(4000000) FORMAT "
+    status, headers, _ = ask(reader_url, query=large + "JSONCompact")
+    assert (status, headers["x-clickhouse-exception-code"]) == (500, "396")
+
+
+def basic(user: str, password: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def test_a_password_is_asked_of_everybody(tmp_path: Path) -> None:
+    with ClickHouse(tmp_path, port=0, user="wri ter", password="pass:wörd/") as server:
+        bare = f"http://127.0.0.1:{server.port}"
+        create = b"CREATE DATABASE d"
+
+        def code(method: str = "POST", headers: dict[str, str] | None = None, **parameters: str) -> str | None:
+            return ask(bare, method, create, headers, **parameters)[1].get("x-clickhouse-exception-code")
+
+        status, headers, _ = ask(bare, "POST", b"SELECT 1")
+        assert (status, headers["x-clickhouse-exception-code"]) == (401, "194")
+        assert headers["www-authenticate"].startswith("Basic ")
+        assert ask(bare, "POST", b"SELECT 1", basic("wri ter", "pass"))[0] == 403
+        for wrong in (
+            basic("wri ter", ""),
+            {"Authorization": "Bearer pass"},
+            {"Authorization": "Basic !"},
+            {"X-ClickHouse-User": "wri ter", "X-ClickHouse-Key": "pass"},
+        ):
+            assert code(headers=wrong) == "516", wrong
+        assert code(user="wri ter", password="pass") == "516"
+        assert code(headers=basic("grafana", "pass:wörd/")) == "164", "the password alone does not write"
+        assert code("GET", headers=basic("wri ter", "pass:wörd/"), query="CREATE DATABASE d") == "164"
+        assert ask(bare, "GET", b"", basic("grafana", "pass:wörd/"), query="SELECT 1")[2] == b"1\n"
+        assert ask(bare, "GET", b"", None, query="SELECT 1", password="pass:wörd/")[2] == b"1\n"
+        assert code(user="wri ter", password="pass:wörd/") is None
+        password = unquote(urlsplit(server.url).password or "")
+        assert connect(bare, username="wri ter", password=password).command("EXISTS DATABASE d") == 1
+        assert http_get(f"{bare}/ping") == b"Ok.\n"
+        command = psutil.Process(server.pid).cmdline()
+        assert not any("wörd" in argument for argument in command), "every user of the machine may read it"
+
+
+def http_get(url: str) -> bytes:
+    with urlopen(url, timeout=10) as answer:
+        return bytes(answer.read())
+
+
 @pytest.mark.parametrize(
     ("statement", "code"),
     [
@@ -265,6 +361,115 @@ def test_readers_and_a_writer_beside_each_other(client: Client, clickhouse_url: 
     assert client.command("SELECT count() FROM utterances") == 500
 
 
+@pytest.mark.parametrize(
+    ("encoding", "decode"),
+    [
+        ("gzip", gzip.decompress),
+        ("deflate", zlib.decompress),
+        ("lz4", import_module("lz4.frame").decompress),
+        ("zstd, gzip;q=0.5", import_module(native.ZSTD).decompress),
+        ("identity", bytes),
+        ("br", bytes),
+    ],
+)
+def test_answers_are_compressed_as_the_client_takes_them(
+    reader_url: str, encoding: str, decode: Callable[[bytes], bytes]
+) -> None:
+    for rows_asked in (1, 300_000):  # whole at once, and in pieces
+        statement = f"SELECT number FROM numbers({rows_asked}) FORMAT TSV"
+        status, headers, body = ask(reader_url, query=statement, headers={"Accept-Encoding": encoding})
+        expected = encoding.partition(",")[0] if encoding not in ("identity", "br") else None
+        assert (status, headers.get("content-encoding")) == (200, expected)
+        assert decode(body) == b"".join(b"%d\n" % number for number in range(rows_asked))
+        plain = ask(reader_url, query=statement, headers={"Accept-Encoding": encoding}, enable_http_compression="0")
+        assert "content-encoding" not in plain[1]
+    # Nothing is nothing, and an error is plain.
+    assert ask(reader_url, query="SELECT 1 WHERE 0", headers={"Accept-Encoding": encoding})[2] == b""
+    assert b"Code: 62." in ask(reader_url, query="SELECT (", headers={"Accept-Encoding": encoding})[2]
+
+
+def test_clickhouse_s_own_compression(clickhouse_url: str, database: str) -> None:
+    _, _, body = ask(clickhouse_url, query="SELECT number FROM numbers(500000) FORMAT RowBinary", compress="1")
+    assert native.unframed(body) == struct.pack("<500000Q", *range(500_000))
+    assert native.unframed(ask(clickhouse_url, query="SELECT (", compress="1")[2]).startswith(b"Code: 62.")
+    rows_sent = b"".join(native.frames(b'{"call":"x"}\n' * 100_000))
+    target = f"INSERT INTO {database}.utterances FORMAT JSONEachRow"
+    assert ask(clickhouse_url, "POST", rows_sent, query=target, decompress="1")[0] == 200
+    for damaged in (rows_sent[:-1], rows_sent[:40] + b"x" + rows_sent[41:], b"SELECT 1", rows_sent + b"\0"):
+        status, headers, _ = ask(clickhouse_url, "POST", damaged, query=target, decompress="1")
+        assert (status, headers["x-clickhouse-exception-code"]) == (400, "271")
+    assert ask(clickhouse_url, query=f"SELECT count() FROM {database}.utterances")[2] == b"100000\n"
+
+
+def test_a_long_result_takes_no_memory(tmp_path: Path) -> None:
+    with ClickHouse(tmp_path, port=0) as server:
+        process = psutil.Process(server.pid)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+
+        def read(numbers: int) -> int:
+            connection.request("GET", f"/?query=SELECT+number+FROM+numbers({numbers})+FORMAT+Native")
+            answer, size = connection.getresponse(), 0
+            while piece := answer.read(1 << 20):
+                size += len(piece)
+            return size
+
+        read(1_000_000)
+        before = process.memory_info().rss
+        assert read(30_000_000) > 240_000_000
+        assert process.memory_info().rss - before < 80_000_000
+
+
+BREAKS = "SELECT number, throwIf(number = 1500000) FROM numbers(2000000) SETTINGS max_threads = 1"
+
+
+def test_a_result_that_breaks_off_is_no_result(reader_url: str) -> None:
+    parts = urlsplit(reader_url)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
+    connection.request("POST", "/", f"{BREAKS} FORMAT TSV".encode(), {"Accept-Encoding": "identity"})
+    answer = connection.getresponse()
+    assert answer.status == 200, "its first million came"
+    with pytest.raises(http.client.IncompleteRead) as caught:
+        answer.read()
+    tag = answer.headers["X-ClickHouse-Exception-Tag"]
+    _, message = caught.value.partial.split(f"\r\n__exception__\r\n{tag}\r\n".encode())
+    text, _, end = message.rpartition(
+        b"\n%d %b\r\n__exception__\r\n" % (message.rfind(b"\n", 0, -30) + 1, tag.encode())
+    )
+    assert text.startswith(b"Code: 395. DB::Exception: ") and end == b"", message
+    for compress in (False, "lz4", "zstd", "gzip"):
+        with connect(reader_url, compress=compress) as client, pytest.raises(ClickHouseError, match="throwIf"):
+            client.query(BREAKS)
+    # Who waits for the end is told by the status.
+    status, headers, _ = ask(reader_url, "POST", BREAKS.encode(), wait_end_of_query="1")
+    assert (status, headers["x-clickhouse-exception-code"]) == (500, "395")
+
+
+ENDLESS = "SELECT count() FROM numbers(1000000000000) WHERE NOT ignore(sipHash64(number, '{}'))"
+
+
+def running(url: str, mark: str) -> int:
+    return int(ask(url, query=f"SELECT count() FROM system.processes WHERE query LIKE '%, \\'{mark}\\')%'")[2])
+
+
+def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    "statement", [ENDLESS, ENDLESS + " FORMAT JSON", "SELECT number, (1, '{}') FROM numbers(1000000000000)"]
+)
+def test_a_query_ends_with_its_client(reader_url: str, statement: str) -> None:
+    mark = uuid.uuid4().hex
+    connection = http.client.HTTPConnection(urlsplit(reader_url).hostname or "", urlsplit(reader_url).port, timeout=30)
+    connection.request("POST", "/?max_execution_time=0", statement.format(mark).encode())
+    until(lambda: running(reader_url, mark) == 1)
+    connection.close()
+    until(lambda: running(reader_url, mark) == 0)
+
+
 def test_a_second_process_on_one_directory_is_told_who_holds_it(tmp_path: Path) -> None:
     with ClickHouse(tmp_path, port=0) as first:
         second = ClickHouse(tmp_path, port=0)
@@ -300,6 +505,7 @@ def test_a_home_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None
         (b"INSERT INTO t VALUES ('x FORMAT CSV\n')", None, None),
         (b"INSERT INTO t SELECT 1 FORMAT CSV\n", None, None),
         (b"INSERT INTO t (a) VALUES (1)", None, None),
+        (b"INSERT INTO t (" + b"a_long_name, " * 1000 + b"b) SELECT 1", None, None),
     ],
 )
 def test_the_head_of_an_insert_ends_where_its_data_begins(

@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from deploy.broker import Broker
 from deploy.clickhouse import ClickHouse
+from deploy.migrations import COUNTED, rebuild
 from schemas.errors import CalltideError
 from schemas.events import (
     Acoustics,
@@ -39,6 +40,9 @@ from tests.conftest import JARS
 from tests.scripted import Writer, call, ended, new_topic, score, started
 
 pytestmark = pytest.mark.kafka
+
+Headers = dict[str, str | bytes | None]
+"""As a producer takes them."""
 
 
 def settings_for(bootstrap: str, url: str, group: str = "", **limits: int) -> Settings:
@@ -97,7 +101,7 @@ def sinking(running: Sink) -> Iterator[threading.Thread]:
 def rows(settings: Settings, sql: str) -> list[dict[str, Any]]:
     """The rows of a query as JSON has them; none while the tables are not there yet."""
     with connect(settings, create=True) as client:
-        if not client.command("EXISTS TABLE utterances"):
+        if not client.command("EXISTS TABLE call_terms_feed"):  # what the migrations make last
             return []
         return [json.loads(line) for line in client.raw_query(sql, fmt="JSONEachRow").splitlines()]
 
@@ -135,7 +139,7 @@ INFO = CallInfo(
     call_id="Anruf 'ü' \"\\ 呼",
     started_at=datetime(2026, 3, 1, 12, 0, 0, 123_000, tzinfo=UTC),
     roles=("agent", "customer"),
-    tenant="o'neill & søn",
+    tenant="o'neill & søn\\'); DROP TABLE calls; -- ",
     queue="billing\tqueue",
     agent='Zoë "Z"',
     source="a b/ñ.wav",
@@ -309,6 +313,7 @@ def test_a_call_is_one_row_that_its_end_completes(settings: Settings, topic: str
         (row,) = rows(settings, sql)
         assert CallInfo.model_validate({**row, "started_at": row["started_at"] + "Z"}) == INFO
         assert (row["ended_at"], row["duration_ms"], row["end_reason"], row["revision"]) == (None, None, "", 1)
+        writer.write(FULL)
         end = ended(INFO, 65_000).model_copy(update={"reason": "idle", "missing_ms": 20, "dropped_packets": 3})
         writer.write(end)
         until(lambda: rows(settings, sql)[0]["ended_at"], "the call's end")
@@ -316,6 +321,13 @@ def test_a_call_is_one_row_that_its_end_completes(settings: Settings, topic: str
     assert CallInfo.model_validate({**row, "started_at": row["started_at"] + "Z"}) == INFO
     assert datetime.fromisoformat(row["ended_at"] + "Z") == end.ended_at
     assert (row["duration_ms"], row["end_reason"], row["missing_ms"], row["dropped_packets"]) == (65_000, "idle", 20, 3)
+    assert (row["channels"], row["languages"], row["topic"]) == (2, ["en"], topic)
+    (party,) = rows(settings, "SELECT * FROM call_metrics FINAL")
+    assert (party["tenant"], party["call_id"]) == (INFO.tenant, INFO.call_id)
+    assert party["quarters"] == [None, None, None, pytest.approx(-3.2716055)]
+
+
+EVERYTHING_COUNTED = " UNION ALL ".join(f"SELECT toJSONString(tuple(*)) AS row FROM {table} FINAL" for table in COUNTED)
 
 
 class Forgetful(Sink):
@@ -333,38 +345,84 @@ EVENTS: list[CallEvent] = [
 ]
 
 
-def forget(settings: Settings, topic: str, batch_rows: int) -> None:
+class Unaware(Forgetful):
+    """Does not look what is there already."""
+
+    def _leave_out(self, *_: object) -> None:
+        pass
+
+
+class Persistent(Unaware):
+    """Hears nothing of its first insert, and tries once more."""
+
+    def _insert(self) -> None:
+        super()._insert()
+        super()._insert()
+
+
+def forget(settings: Settings, topic: str, batch_rows: int, kind: type[Forgetful] = Forgetful) -> None:
     """Insert all of EVENTS in batches of so many rows and commit nothing."""
     limits = settings.sink.model_copy(update={"batch_rows": batch_rows, "batch_ms": 1_000})
-    running = Forgetful(settings.model_copy(update={"sink": limits}), topic=topic)
+    running = kind(settings.model_copy(update={"sink": limits}), topic=topic)
     with sinking(running):
         until(lambda: getattr(running, "inserted", 0) == len(EVENTS), "all rows inserted")
 
 
-def test_the_same_batches_again_add_nothing_even_without_final(settings: Settings, topic: str, writer: Writer) -> None:
+def counted(settings: Settings) -> list[int]:
+    """How many utterances the counts by minute and by hour hold, how many parties and how many calls."""
+    (found,) = rows(
+        settings,
+        """SELECT (SELECT sum(utterances) FROM utterance_minutes) AS minutes,
+            (SELECT sum(utterances) FROM utterance_hours) AS hours, (SELECT count() FROM call_metrics FINAL) AS parties,
+            (SELECT sum(negative_calls + neutral_calls + positive_calls) FROM call_terms WHERE term = '') AS calls""",
+    )
+    return [int(number) for number in found.values()]
+
+
+def test_a_batch_that_is_inserted_again_adds_nothing(settings: Settings, topic: str, writer: Writer) -> None:
     writer.write(*EVENTS, partition=0)
-    for _ in range(2):
-        forget(settings, topic, batch_rows=4)
-        assert count(settings, "utterances", final=False) == 20
-        assert count(settings, "calls", final=False) == 2, "the start and the end"
-        assert count(settings, "corrections", final=False) == 1
+    forget(settings, topic, 4, Persistent)
+    assert count(settings, "utterances", final=False) == 20
+    assert count(settings, "calls", final=False) == 2, "the start and the end"
+    assert count(settings, "corrections", final=False) == 1
+    assert counted(settings) == [20, 20, 1, 1]
     assert committed(settings, topic) == {}
 
 
-def test_other_batches_after_a_crash_double_nothing_with_final(settings: Settings, topic: str, writer: Writer) -> None:
+def test_other_batches_after_a_crash_double_nothing(settings: Settings, topic: str, writer: Writer) -> None:
     writer.write(*EVENTS, partition=0)
     for batch_rows in (3, 5, 1_000):
         forget(settings, topic, batch_rows)
-    assert count(settings, "utterances", final=False) > 20, "otherwise this test shows nothing"
+        assert count(settings, "utterances", final=False) == 20
+        assert counted(settings) == [20, 20, 1, 1]
     found = rows(settings, "SELECT start_ms, text, speaker, role, role_confidence FROM utterances ORDER BY start_ms")
     who = {"speaker": "speaker-1", "role": "agent", "role_confidence": 0.75}
     assert found == [{"start_ms": 1_000 * at, "text": f"utterance {at}", **who} for at in range(20)]
     assert count(settings, "corrections") == 1
-    (row,) = rows(settings, "SELECT revision FROM calls FINAL")
-    assert row["revision"] == 2
+    (row,) = rows(settings, "SELECT revision, languages FROM calls FINAL")
+    assert row == {"revision": 2, "languages": ["en"]}
     with sinking(Sink(settings, topic=topic)):
         until_committed(settings, topic, 0, len(EVENTS))
     assert count(settings, "utterances") == 20
+    assert counted(settings) == [20, 20, 1, 1]
+
+
+def test_what_was_counted_twice_is_counted_anew(settings: Settings, topic: str, writer: Writer) -> None:
+    """Two sinks with the same partition at one time, or a replay of the topic by other means."""
+    writer.write(*EVENTS, partition=0)
+    forget(settings, topic, 3, Unaware)
+    once = rows(settings, f"SELECT row FROM ({EVERYTHING_COUNTED}) ORDER BY row")
+    forget(settings, topic, 5, Unaware)
+    assert count(settings, "utterances") == 20
+    assert counted(settings) != [20, 20, 1, 1], "otherwise this test shows nothing"
+    with connect(settings) as client:
+        assert set(rebuild(client)) == set(COUNTED)
+    assert counted(settings) == [20, 20, 1, 1]
+    assert rows(settings, f"SELECT row FROM ({EVERYTHING_COUNTED}) ORDER BY row") == once
+    writer.write(score(call("d")), partition=0)
+    with sinking(Sink(settings, topic=topic)):
+        until_committed(settings, topic, 0, len(EVENTS) + 1)
+    assert counted(settings) == [21, 21, 1, 1], "the new tables are fed, too"
 
 
 def test_a_restart_goes_on_where_the_last_one_was(settings: Settings, topic: str, writer: Writer) -> None:
@@ -491,6 +549,7 @@ def test_a_sink_that_waits_keeps_its_partitions_and_says_so(
             began = time.monotonic()
             until(lambda: time.monotonic() - began > 5, "longer than max.poll.interval.ms")
             assert waiting.assignments == 1, "it was thrown out of the group"
+            assert sink.LAG_SECONDS._value.get() > 3
             assert waiting.health.alive()[0]
             other = Consumer(kafka.consumer(settings, **{"group.id": f"{settings.kafka.group_prefix}.sink"}))
             other.subscribe([topic])
@@ -502,6 +561,7 @@ def test_a_sink_that_waits_keeps_its_partitions_and_says_so(
             until(lambda: count(settings, "utterances") == 40, "what came while ClickHouse was away")
             assert waiting.health.serving.wait(10)
             assert waiting.health.readiness() == (True, {"ready": True, "partitions": [0, 1, 2]})
+            until(lambda: sink.LAG_SECONDS._value.get() == 0, "nothing waits for its insert")
         assert count(settings, "utterances", final=False) == 40
     finally:
         server.stop()
@@ -535,7 +595,12 @@ UNREADABLE: list[tuple[list[tuple[str, bytes]], bytes | None]] = [
     ([("kind", b"score")], b'"\\ud800"'),
     ([("kind", b"score")], READABLE.replace(b'"channel":1', b'"channel":-1')),
     ([("kind", b"score")], READABLE.replace(b"2026-03-01T12:00:00Z", b"9999-12-31T23:59:59Z")),
+    # What ClickHouse would take as another number, or as another time.
+    ([("kind", b"score")], READABLE.replace(b'"channel":1', b'"channel":257')),
+    ([("kind", b"score")], READABLE.replace(b'"start_ms":2000', b'"start_ms":4294967297')),
+    ([("kind", b"score")], READABLE.replace(b"2026-03-01T12:00:00Z", b"2290-03-01T12:00:00Z")),
 ]
+assert len({value for _, value in UNREADABLE[-5:]}) == 5, "each says something else"
 
 
 def test_an_unreadable_record_is_counted_named_and_passed_over(
@@ -562,8 +627,52 @@ def test_an_unreadable_record_is_counted_named_and_passed_over(
     assert row == {"start_ms": 1, "offset": len(UNREADABLE)}
 
 
+def test_dead_letters_are_rows_that_their_markers_settle(kafka_bootstrap: str, settings: Settings, topic: str) -> None:
+    letters = new_topic(kafka_bootstrap)
+    producer = Producer({"bootstrap.servers": kafka_bootstrap})
+    about = {
+        "stage": "asr",
+        "topic": "speech.turns",
+        "partition": "4",
+        "offset": "70000000000",
+        "exception.class.name": "builtins.ValueError",
+        "exception.message": "it's 'no' audio; DROP TABLE calls",
+    }
+    errors: Headers = {f"__connect.errors.{name}": value.encode() for name, value in about.items()}
+    at_ms = round(INFO.started_at.timestamp() * 1_000)
+    kind, value = encode(FULL)
+    producer.produce(letters, value, INFO.call_id.encode(), 1, timestamp=at_ms, headers={**dict(kind), **errors})
+    producer.produce(letters, b"?", b"other", 1, timestamp=at_ms, headers=[])
+    for fate, offset in (("redriven", 0), ("dropped", 7)):
+        settles: Headers = {"calltide.settled": fate.encode(), "calltide.settles": str(offset).encode()}
+        producer.produce(letters, b"", INFO.call_id.encode(), 1, timestamp=at_ms + 60_000, headers=settles)
+    assert producer.flush(30) == 0
+    with sinking(Sink(settings, topic=topic, dead_letters=letters)):
+        until(lambda: count(settings, "dead_letters") == 3, "two letters, and a marker of one that is gone")
+    full, bare, marker = rows(settings, "SELECT * FROM dead_letters FINAL ORDER BY dlq_offset")
+    assert full == {
+        "dlq_topic": letters,
+        "dlq_partition": 1,
+        "dlq_offset": 0,
+        "failed_at": "2026-03-01 12:00:00.123",
+        "stage": "asr",
+        "topic": "speech.turns",
+        "partition": 4,
+        "offset": 70_000_000_000,
+        "tenant": INFO.tenant,
+        "call_id": INFO.call_id,
+        "kind": "score",
+        "error": "builtins.ValueError",
+        "message": "it's 'no' audio; DROP TABLE calls",
+        "settled": "redriven",
+        "settled_at": "2026-03-01 12:01:00.123",
+    }
+    assert (bare["call_id"], bare["stage"], bare["partition"], bare["settled"]) == ("other", "", None, "")
+    assert (marker["dlq_offset"], marker["settled"]) == (7, "dropped")
+
+
 def test_migrations_are_applied_once(settings: Settings) -> None:
-    assert migrate(settings) == sorted(path.name for path in sink.MIGRATIONS.glob("*.sql"))
+    assert migrate(settings) == [f"applied {path.name}" for path in sorted(sink.MIGRATIONS.glob("*.sql"))]
     assert migrate(settings) == []
 
 

@@ -10,13 +10,16 @@ import tomllib
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from xml.etree import ElementTree
 
 import prometheus_client
 import pytest
 import typer
 import yaml
 
+from dashboards import files, provisioning
 from schemas.topics import INTERIM_RETENTION_MS, STAGES, topics
+from streams import grafana
 from streams.cli import app
 from streams.ingestion.auth import Networks
 from streams.ingestion.routes import check_open
@@ -24,7 +27,6 @@ from streams.settings import PREFIX, Settings, names
 from streams.web import gateway_address
 
 ROOT = Path(__file__).resolve().parents[2]
-DASHBOARDS = sorted((ROOT / "dashboards").glob("*.json"))
 METRICS_PORT = "9100"
 
 
@@ -187,45 +189,82 @@ def test_prometheus_reads_every_process_that_has_metrics(monkeypatch: pytest.Mon
         assert (metrics.host, str(metrics.port)) == ("0.0.0.0", METRICS_PORT)
 
 
-def test_grafana_knows_both_sources_where_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prometheus_finds_its_rules() -> None:
+    for name in ("prometheus", "up"):
+        assert read_yaml(f"deploy/prometheus/{name}.yml")["rule_files"] == ["rules.yml"]
+    for name in ("prometheus", "rules"):
+        mounted = f"./deploy/prometheus/{name}.yml:/etc/prometheus/{name}.yml:ro"
+        assert mounted in SERVICES["prometheus"]["volumes"]
+
+
+def test_processes_have_the_same_names_for_prometheus_wherever_they_run() -> None:
+    """The dashboard Operations names them by the label `process`."""
+    (job,) = read_yaml("deploy/prometheus/prometheus.yml")["scrape_configs"]
+    (rule,) = job["relabel_configs"]
+    targets = [target for group in job["static_configs"] for target in group["targets"]]
+    assert {re.fullmatch(rule["regex"], target)[1] for target in targets} == set(WORKERS)  # type: ignore[index]
+    assert rule["target_label"] == "process"
+
+
+def test_grafana_has_the_sources_that_a_push_makes(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = with_environment(monkeypatch, {})
-    config = read_yaml("deploy/grafana/provisioning/datasources/calltide.yml")
-    sources = {source["type"]: source for source in config["datasources"]}
-    clickhouse = sources["grafana-clickhouse-datasource"]["jsonData"]
-    assert clickhouse["host"] in SERVICES
-    assert clickhouse["port"] == settings.clickhouse.port
-    assert clickhouse["defaultDatabase"] == settings.clickhouse.database
-    assert clickhouse["username"] == SERVICES["clickhouse"]["environment"]["CLICKHOUSE_USER"]
-    assert (
-        sources["grafana-clickhouse-datasource"]["type"]
-        == SERVICES["grafana"]["environment"]["GF_PLUGINS_PREINSTALL_SYNC"]
-    )
-    assert sources["prometheus"]["url"] == f"http://prometheus:{min(published(SERVICES['prometheus']))}"
-    provider = read_yaml("deploy/grafana/provisioning/dashboards/calltide.yml")["providers"][0]
-    assert f"./dashboards:{provider['options']['path']}:ro" in SERVICES["grafana"]["volumes"]
+    clickhouse = f"http://grafana:$GRAFANA_CLICKHOUSE_PASSWORD@clickhouse:{settings.clickhouse.port}"
+    prometheus = f"http://prometheus:{min(published(SERVICES['prometheus']))}"
+    assert {"clickhouse", "prometheus"} <= SERVICES.keys()
+    assert read_yaml("deploy/grafana/provisioning/datasources/calltide.yml")["datasources"] == [
+        grafana.clickhouse_source(clickhouse, settings.clickhouse) | {"isDefault": True},
+        grafana.prometheus_source(prometheus),
+    ]
+    assert SERVICES["grafana"]["environment"]["GF_PLUGINS_PREINSTALL_SYNC"] == grafana.PLUGIN
+    for name in ("prometheus", "up"):
+        assert read_yaml(f"deploy/prometheus/{name}.yml")["global"]["scrape_interval"] == grafana.SCRAPE_INTERVAL
 
 
-@pytest.mark.parametrize("path", DASHBOARDS, ids=lambda path: path.name)
-def test_dashboards_ask_for_metrics_that_exist(path: Path) -> None:
-    for module in ("gateway", "ingestion.metrics", "runtime", "sink"):
+def test_grafanas_user_of_clickhouse_only_reads() -> None:
+    user = ElementTree.parse(ROOT / "deploy" / "clickhouse" / "grafana-user.xml").getroot()
+    (password,) = user.iter("password")
+    for service in ("clickhouse", "grafana"):
+        assert password.attrib["from_env"] in SERVICES[service]["environment"]
+    assert user.findtext("profiles/grafana/readonly") == "2"
+    assert user.findtext("users/grafana/profile") == "grafana"
+    database = SERVICES["clickhouse"]["environment"]["CLICKHOUSE_DB"]
+    assert [query.text for query in user.iter("query")] == [f"GRANT SELECT ON {database}.*"]
+
+
+def test_grafana_has_the_dashboards_and_alert_rules_that_a_push_makes() -> None:
+    (provider,) = read_yaml("deploy/grafana/provisioning/dashboards/calltide.yml")["providers"]
+    mounted = f"./{files.JSON.relative_to(ROOT)}:{provider['options']['path']}:ro"
+    assert mounted in SERVICES["grafana"]["volumes"]
+    assert "./deploy/grafana/provisioning:/etc/grafana/provisioning:ro" in SERVICES["grafana"]["volumes"]
+    # By its title alone, which is how Grafana finds the alert rules' folder: they come first and make it.
+    assert provider["folder"] == provisioning.FOLDER == grafana.FOLDER_TITLE
+    assert "folderUid" not in provider
+    assert provisioning.FILE.read_text(encoding="utf-8") == provisioning.text(), "`python -m dashboards` writes it"
+
+
+def test_dashboards_and_alert_rules_ask_for_metrics_that_exist() -> None:
+    for module in ("gateway", "ingestion.metrics", "runtime", "sink", "supervisor"):
         importlib.import_module(f"streams.{module}")
     known = {
         metric.name + suffix
         for metric in prometheus_client.REGISTRY.collect()
         for suffix in {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"]}.get(metric.type, [""])
     }
-    dashboard = json.loads(path.read_text())
-    asked = {
-        name
-        for panel in dashboard["panels"]
-        for target in panel["targets"]
-        for name in re.findall(r"calltide_\w+", target.get("expr", ""))
-    }
-    assert asked <= known
-    sources = {
-        source["uid"] for source in read_yaml("deploy/grafana/provisioning/datasources/calltide.yml")["datasources"]
-    }
-    assert {panel["datasource"]["uid"] for panel in dashboard["panels"]} <= sources
+    expressions = [query.text for query in files.queries() if query.source == "prometheus"]
+    expressions += [
+        query["model"]["expr"]
+        for group in grafana.committed().alerts
+        for rule in group["rules"]
+        for query in rule["data"]
+        if query["datasourceUid"] == grafana.PROMETHEUS
+    ]
+    assert expressions
+    expressions += [
+        rule["expr"] for group in read_yaml("deploy/prometheus/rules.yml")["groups"] for rule in group["rules"]
+    ]
+    assert {
+        name for expression in expressions for name in re.findall(r"(?<![\w:])calltide_\w+\b(?!:)", expression)
+    } <= known
 
 
 def test_the_topics_in_the_docs_are_the_table() -> None:

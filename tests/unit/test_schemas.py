@@ -180,4 +180,4 @@ def test_the_lanes_share_nothing_but_the_scores() -> None:
     assert live & batch == {SCORES}
     compacted = {topic.name for topic in TOPICS if topic.cleanup == "compact"}
     assert compacted == {row.state_topic for rows in map(lanes, STAGES) for row in rows}
-    assert {topic.name: topic.read_by for topic in TOPICS}[DEAD_LETTERS] == ("people",)
+    assert {topic.name: topic.read_by for topic in TOPICS}[DEAD_LETTERS] == ("sink", "people")
