@@ -98,6 +98,15 @@ class Ingest(_Section):
     packet_ms: int = Field(100, ge=20, le=1_000, description="length of an audio packet")
 
 
+class Archive(_Section):
+    """Calls outside Kafka."""
+
+    url: str | None = Field(
+        None, description="directory, or s3://bucket/prefix (any of fsspec); none: in CALLTIDE_HOME"
+    )
+    key: str = Field("", description="32 bytes in base64: what is archived is encrypted with it (AES-256-GCM)")
+
+
 class Serve(_Section):
     """Calls from phone systems."""
 
@@ -193,6 +202,7 @@ class Settings(BaseSettings):
     web: Web = Web()
     ingest: Ingest = Ingest()
     serve: Serve = Serve()
+    archive: Archive = Archive()
     runtime: Runtime = Runtime()
     metrics: Metrics = Metrics()
     grafana: Grafana = Grafana()
