@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from schemas.errors import CalltideError
+from streams import archive_commands
 from streams.analytics import command as analytics
 from streams.dashboards import dashboards_app
 from streams.evaluation.command import evaluate
@@ -47,6 +48,8 @@ app.add_typer(train_app, name="train")
 app.add_typer(replay_app, name="replay")
 app.add_typer(dashboards_app, name="dashboards")
 app.command("eval")(evaluate)
+app.command()(archive_commands.archive)
+app.command()(archive_commands.forget)
 app.command()(version_commands.versions)
 app.command()(version_commands.compare)
 app.command()(version_commands.promote)

@@ -97,6 +97,12 @@ def replay(
             chain[0],
             lambda done, of: status.update(f"looking for the calls: {done:,} of {of:,} records"),
         )
+        if from_stage == plans.STAGES[0].name:
+            plans.with_archive(settings, wish, found)
+    if found.archived and pace is not None:
+        raise CalltideError(
+            f"{_named([*found.archived])}: from the archive they come at full speed only; leave out --speed"
+        )
     _tell_of(console, found, wish)
     seconds = sum(call.duration_ms for call in found.calls) / 1_000
     if dry_run:
@@ -104,7 +110,8 @@ def replay(
         records = sum(one.likely - one.first for source in found.sources.values() for one in source.values())
         typer.echo(
             f"{len(found.calls)} calls, {seconds:,.0f} s of audio, from at most {records:,} records of "
-            f"{' and '.join(found.sources)}; about {seconds / factor:,.0f} s of work"
+            f"{' and '.join(found.sources)}, {len(found.archived)} of them from the archive; "
+            f"about {seconds / factor:,.0f} s of work"
         )
         return
     plan = plans.Plan(
@@ -118,6 +125,7 @@ def replay(
         keep=keep,
         created_at=now,
         calls=tuple(found.calls),
+        archived=found.archived,
         sources=found.sources,
     )
     plans.save(settings, plan)
@@ -210,6 +218,8 @@ def _tell_of(console: "Console", found: "Survey", wish: "Wish") -> None:
             style="yellow",
             highlight=False,
         )
+    for fault in found.damaged:
+        console.print(f"in the archive: {fault}", style="red", highlight=False)
     known = {call.call_id for call in found.calls} | {*found.running, *found.beheaded}
     if absent := sorted(wish.calls - known):
         raise CalltideError(f"no {_named(absent)} in Kafka; see that the names are right and the calls not too old")

@@ -15,10 +15,11 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from schemas.errors import CalltideError
-from schemas.topics import STAGES
+from schemas.topics import STAGES, frames
 from streams import kafka
+from streams.archive import Archive, Damaged
 from streams.dead_letters import REDRIVEN
-from streams.replay.plan import Plan
+from streams.replay.plan import Plan, mark, marks_of, plan_topic
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,8 @@ class Feed:
                 if sum(map(len, self._read.values())) < MOST:
                     self._fetch(consumer, left)
                 self._copy_due(consumer, producer, stop)
-            self.done = True
+            self._from_archive(producer, stop, wait)
+            self.done = not stop.is_set()
         except KafkaException as error:
             raise CalltideError(
                 f"Kafka: {error.args[0].str()}; `calltide replay resume {self.plan.name}` goes on where it stopped"
@@ -154,6 +156,49 @@ class Feed:
         elif waiting := [self._due_in(messages[0]) for messages in self._read.values() if messages]:
             stop.wait(min(max(min(waiting), AHEAD_S), 0.5))
 
+    def _from_archive(self, producer: Producer, stop: threading.Event, wait: Callable[[], bool]) -> None:
+        """One call after the other, each in one transaction with a mark of it in the topic of the plan."""
+        if not self.plan.archived:
+            return
+        fed = {*marks_of(self.settings, self.plan.name)}
+        store = Archive(self.settings)
+        for call_id, lane in self.plan.archived.items():
+            while wait() and not stop.is_set():
+                stop.wait(0.1)
+            if stop.is_set():
+                return
+            if call_id in fed:
+                continue
+            kept = store.find(call_id)
+            if kept is None:
+                raise Damaged(f"call {call_id} is in the archive {store.url} no more; {self._drop}")
+            records = store.records(kept)
+            producer.begin_transaction()
+            for record in records:
+                self._produce(
+                    producer,
+                    f"{self.plan.namespace}{frames(lane)}",
+                    value=record.value,
+                    key=call_id.encode(),
+                    headers=[*record.headers.items()],
+                    timestamp=record.timestamp_ms,
+                )
+            self._produce(producer, plan_topic(self.plan.name).name, **mark(call_id))
+            producer.commit_transaction(ANSWER_S)
+            self.copied += len(records)
+
+    @property
+    def _drop(self) -> str:
+        return f"`calltide replay drop {self.plan.name}`, then begin again without it"
+
+    def _produce(self, producer: Producer, topic: str, **record: Any) -> None:
+        while True:
+            try:
+                producer.produce(topic, **record)
+                return
+            except BufferError:
+                producer.poll(0.1)
+
     def _due_in(self, message: Message) -> float:
         """Seconds until its time, at the wished speed."""
         at_ms = message.timestamp()[1]
@@ -179,19 +224,15 @@ class Feed:
             return
         producer.begin_transaction()
         for message in messages:
-            record: dict[str, Any] = {
-                "value": message.value(),
-                "key": message.key(),
-                "headers": message.headers(),
-                "partition": kafka.partition_of(message),
-                "timestamp": message.timestamp()[1],
-            }
-            while True:
-                try:
-                    producer.produce(f"{self.plan.namespace}{message.topic()}", **record)
-                    break
-                except BufferError:
-                    producer.poll(0.1)
+            self._produce(
+                producer,
+                f"{self.plan.namespace}{message.topic()}",
+                value=message.value(),
+                key=message.key(),
+                headers=message.headers(),
+                partition=kafka.partition_of(message),
+                timestamp=message.timestamp()[1],
+            )
         if offsets:
             producer.send_offsets_to_transaction(
                 [TopicPartition(*place, offset) for place, offset in offsets.items()],

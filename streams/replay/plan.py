@@ -7,10 +7,10 @@ left out and named.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
@@ -19,14 +19,19 @@ from pydantic import BaseModel, ConfigDict
 from deploy.topics import Topics
 from schemas.errors import CalltideError
 from schemas.events import CallEnded, CallInfo, decode
-from schemas.topics import SCORES, STAGES, Stage, Topic, lanes, replay_namespace, replay_topics, stage
+from schemas.topics import LANES, SCORES, STAGES, Lane, Stage, Topic, lanes, replay_namespace, replay_topics, stage
 from streams import history, kafka
+from streams.archive import Archive, Damaged
 from streams.settings import Settings
 
 SLACK_MS: Final = 60_000
 """Judgement: so far a record's time may be from that of its neighbours: the clocks of several machines feed a topic."""
 PIECE: Final = 1_000_000
 """Bytes of a plan in one record."""
+PIECE_OF: Final = "piece"
+"""Header of a piece of the plan: which of how many."""
+FED: Final = "fed"
+"""Header of the mark of an archived call that was fed."""
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 """What may stand in the name of a topic, and is short enough for one."""
 
@@ -74,6 +79,8 @@ class Plan(_Frozen):
     """Whether its topics stay when it is done."""
     created_at: datetime
     calls: tuple[Call, ...]
+    archived: dict[str, Lane]
+    """Those of the calls that come from the archive, and the lane in which they were heard."""
     sources: dict[str, dict[int, "Source"]]
     """Topic → partition → where its calls lie."""
 
@@ -86,7 +93,11 @@ class Plan(_Frozen):
     def stages(self) -> tuple[Stage, ...]:
         """The rows of its stages, in order, in each lane of which there is something to read."""
         chain = between(self.from_stage, self.to_stage)
-        used = [at for at, row in enumerate(lanes(chain[0])) if self.sources.get(row.reads)]
+        used = [
+            at
+            for at, (lane, row) in enumerate(zip(LANES, lanes(chain[0]), strict=True))
+            if self.sources.get(row.reads) or lane in self.archived.values()
+        ]
         return tuple(lanes(row)[at].in_replay(self.name) for row in chain for at in used)
 
     @property
@@ -140,6 +151,10 @@ class Wish:
             and (not self.queues or call.queue in self.queues)
         )
 
+    def covers(self, start_ms: int, end_ms: int) -> bool:
+        """Whether a call overlaps the time."""
+        return (self.since_ms is None or end_ms > self.since_ms) and (self.until_ms is None or start_ms < self.until_ms)
+
 
 @dataclass(slots=True)
 class Survey:
@@ -150,7 +165,11 @@ class Survey:
     """Calls that have not ended."""
     sources: dict[str, dict[int, Source]] = field(default_factory=dict)
     beheaded: list[str] = field(default_factory=list)
-    """Calls of which Kafka has deleted the beginning."""
+    """Calls of which Kafka has deleted the beginning, and that the archive does not have."""
+    archived: dict[str, Lane] = field(default_factory=dict)
+    """Calls that the archive has and Kafka has not, and the lane in which they were heard."""
+    damaged: list[str] = field(default_factory=list)
+    """What of the archive cannot be read, and why."""
 
 
 def survey(
@@ -175,6 +194,34 @@ def survey(
     gone = set(survey.beheaded)
     survey.calls = [call for call in found if call.call_id not in gone]
     return survey
+
+
+def with_archive(settings: Settings, wish: Wish, found: Survey) -> None:
+    """Add the calls that Kafka has no more, or not whole, and the archive has. Raises CalltideError."""
+    there = {call.call_id for call in found.calls} | {*found.running}
+    for kept in Archive(settings).calls():
+        if isinstance(kept, Damaged):
+            found.damaged.append(str(kept))
+            continue
+        start_ms = round(kept.call.started_at.timestamp() * 1_000)
+        if (
+            kept.call.call_id in there
+            or not wish.wants(kept.call)
+            or not wish.covers(start_ms, start_ms + kept.duration_ms)
+        ):
+            continue
+        found.archived[kept.call.call_id] = LANES[LANES.index(kept.lane)] if kept.lane in LANES else LANES[0]
+        found.calls.append(
+            Call(
+                call_id=kept.call.call_id,
+                partition=-1,
+                started_at=kept.call.started_at,
+                duration_ms=kept.duration_ms,
+                idle=kept.reason == "idle",
+            )
+        )
+    found.calls.sort(key=lambda call: (call.started_at, call.call_id))
+    found.beheaded = [call_id for call_id in found.beheaded if call_id not in found.archived]
 
 
 def _calls(
@@ -220,7 +267,7 @@ def _calls(
         open_calls.pop(call.call_id, None)
         at.get(number, set()).discard(call.call_id)
         start_ms, end_ms = (round(moment.timestamp() * 1_000) for moment in (call.started_at, event.ended_at))
-        if (wish.since_ms is None or end_ms > wish.since_ms) and (wish.until_ms is None or start_ms < wish.until_ms):
+        if wish.covers(start_ms, end_ms):
             found[call.call_id] = Call(
                 call_id=call.call_id,
                 partition=number,
@@ -298,7 +345,7 @@ def save(settings: Settings, plan: Plan) -> None:
     pieces = [text[at : at + PIECE] for at in range(0, len(text), PIECE)]
     producer = Producer(kafka.producer(settings))
     for number, piece in enumerate(pieces, 1):
-        headers: list[tuple[str, str | bytes | None]] = [("piece", f"{number}/{len(pieces)}".encode())]
+        headers: list[tuple[str, str | bytes | None]] = [(PIECE_OF, b"%d/%d" % (number, len(pieces)))]
         producer.produce(plan_topic(plan.name).name, piece, partition=0, headers=headers)
     if producer.flush(history.ANSWER_S):
         raise CalltideError("Kafka did not take the plan; see that it runs and try again")
@@ -306,21 +353,32 @@ def save(settings: Settings, plan: Plan) -> None:
 
 def find(settings: Settings, name: str) -> Plan:
     """The plan of a replay. Raises CalltideError when there is none, or it was not written to its end."""
+    pieces = [(headers[PIECE_OF], value) for headers, value in _kept(settings, name) if PIECE_OF in headers]
+    if not pieces or pieces[-1][0] != b"%d/%d" % (len(pieces), len(pieces)):
+        raise CalltideError(f"the plan of replay {name} is not whole; remove it with `calltide replay drop {name}`")
+    return Plan.model_validate_json(b"".join(value for _, value in pieces))
+
+
+def mark(call_id: str) -> dict[str, Any]:
+    """The record in the topic of the plan that says that an archived call was fed."""
+    return {"value": call_id.encode(), "partition": 0, "headers": [(FED, b"1")]}
+
+
+def marks_of(settings: Settings, name: str) -> list[str]:
+    """The archived calls that were fed."""
+    return [value.decode() for headers, value in _kept(settings, name) if FED in headers]
+
+
+def _kept(settings: Settings, name: str) -> Iterator[tuple[dict[str, bytes | None], bytes]]:
+    """Headers and value of what is in the topic of a plan."""
     kafka.check(settings)
     topic = plan_topic(name).name
     admin = AdminClient(kafka.client(settings))
     if topic not in admin.list_topics(timeout=history.ANSWER_S).topics:
         known = ", ".join(names(admin)) or "none"
         raise CalltideError(f"there is no replay {name}; of what was not removed there is: {known}")
-    ranges = kafka.ranges(admin, topic, [0], history.ANSWER_S)
-    text, last = b"", b""
-    for message in history.read(settings, topic, ranges):
-        text += message.value() or b""
-        last = dict(kafka.headers_of(message)).get("piece") or b""
-    number, _, of = last.partition(b"/")
-    if not last or number != of:
-        raise CalltideError(f"the plan of replay {name} is not whole; remove it with `calltide replay drop {name}`")
-    return Plan.model_validate_json(text)
+    for message in history.read(settings, topic, kafka.ranges(admin, topic, [0], history.ANSWER_S)):
+        yield dict(kafka.headers_of(message)), message.value() or b""
 
 
 def names(admin: AdminClient) -> list[str]:

@@ -84,6 +84,7 @@ class History:
             "keep": False,
             "created_at": datetime.now(UTC),
             "calls": tuple(found.calls),
+            "archived": found.archived,
             "sources": found.sources,
         }
         return Plan.model_validate(fields | more)

@@ -1,0 +1,55 @@
+"""`calltide archive` and `calltide forget`: what they say and ask."""
+
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from schemas.errors import CalltideError
+
+Since = Annotated[
+    str | None, typer.Option("--from", help="calls from then on: 7d (s, m, h, d ago) or an ISO time in UTC")
+]
+Until = Annotated[str | None, typer.Option("--to", help="calls until then")]
+Calls = Annotated[list[str] | None, typer.Option("--calls", help="only these calls: names, with commas")]
+Tenant = Annotated[list[str] | None, typer.Option(help="only calls of this tenant (may be given again)")]
+
+
+def archive(since: Since = None, until: Until = None, calls: Calls = None, tenant: Tenant = None) -> None:
+    """Keep ended calls for longer than Kafka: FLAC and JSON in a directory or an object store."""
+    from rich.console import Console
+
+    from streams import archiving, history
+    from streams.replay.plan import Wish
+    from streams.settings import load
+
+    now = datetime.now(UTC)
+    wish = Wish(
+        history.moment(since, "--from", now) if since else None,
+        history.moment(until, "--to", now) if until else None,
+        frozenset(one.strip() for part in calls or () for one in part.split(",") if one.strip()),
+        frozenset(tenant or ()),
+    )
+    with Console(stderr=True).status("looking for calls that have ended") as status:
+
+        def tell(done: archiving.Archived, of: int) -> None:
+            status.update(f"{done.calls} of {of} calls archived, {done.bytes / 1e6:,.1f} MB")
+
+        done = archiving.archive(load(), wish, tell)
+    typer.echo(f"archived {done.calls} calls, {done.bytes / 1e6:,.1f} MB; {done.before} were there before")
+    for call_id, why in done.failed.items():
+        sys.stderr.write(f"calltide: {call_id}: {why}\n")
+    if done.failed:
+        raise CalltideError(f"{len(done.failed)} calls are not in the archive; see above")
+
+
+def forget(call: Annotated[str, typer.Argument(help="the call's id")]) -> None:
+    """Remove a call from the archive and from ClickHouse, and say what of it expires when."""
+    from streams import archiving
+    from streams.settings import load
+
+    done = archiving.forget(load(), call)
+    typer.echo(f"removed of call {call}: {', '.join(done.removed) or 'nothing'}")
+    for words in done.left:
+        typer.echo(f"left: {words}")

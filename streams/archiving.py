@@ -1,0 +1,180 @@
+"""`calltide archive` and `calltide forget`: ended calls out of Kafka, and one call out of everywhere.
+
+A changer must know: nothing can be deleted from the middle of a topic. What `forget` cannot delete expires, and it says
+when.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from clickhouse_connect.driver.exceptions import ClickHouseError
+from confluent_kafka import KafkaException, Message
+
+from processors.base import Record
+from schemas.errors import CalltideError
+from schemas.topics import DEAD_LETTER_RETENTION_MS, LANES, STAGES, Lane, frames
+from streams import history, kafka
+from streams.archive import Archive, Damaged, Kept
+from streams.dead_letters import DeadLetters, Filter
+from streams.replay.plan import Call, Survey, Wish, survey
+from streams.settings import Settings
+from streams.sink import MIGRATION_S, connect
+
+FORGOTTEN: Final = ("calls", "utterances_heard", "corrections", "call_metrics", "alerts")
+"""Tables with rows of single calls. Counts by minute, hour and word are of many calls together."""
+
+
+@dataclass(slots=True)
+class Archived:
+    """What was done."""
+
+    calls: int = 0
+    bytes: int = 0
+    before: int = 0
+    """Calls that were in the archive already."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Call → why it is not in the archive."""
+
+
+def archive(
+    settings: Settings, wish: Wish, tell: Callable[[Archived, int], None] = lambda _done, _of: None
+) -> Archived:
+    """Store the calls that have ended; `tell` hears of each, and of how many.
+
+    Raises CalltideError when Kafka does not answer or the archive cannot be written.
+    """
+    store = Archive(settings)
+    found = survey(settings, wish, STAGES[0])
+    done = Archived()
+    wanted: dict[str, Call] = {}
+    for call in found.calls:
+        if _is_there(store, call):
+            done.before += 1
+        else:
+            wanted[call.call_id] = call
+    for lane in LANES:
+        for call_id, records in _whole_calls(settings, found, lane, wanted):
+            try:
+                done.bytes += store.put(records, lane).bytes
+                done.calls += 1
+            except Damaged as error:
+                done.failed[call_id] = str(error)
+            tell(done, len(wanted))
+    for call_id in found.beheaded:
+        if store.find(call_id) is None:
+            done.failed[call_id] = "Kafka has deleted its beginning"
+    return done
+
+
+def _is_there(store: Archive, call: Call) -> bool:
+    try:
+        kept = store.find(call.call_id)
+    except Damaged:
+        return False  # it is stored anew, as long as Kafka has it
+    return kept is not None and kept.call.started_at == call.started_at
+
+
+def _whole_calls(
+    settings: Settings, found: Survey, lane: Lane, wanted: dict[str, Call]
+) -> Iterator[tuple[str, list[Record]]]:
+    """Each call of a lane with all its records, as soon as its last has come. Holds the calls that are under way."""
+    topic = frames(lane)
+    going: dict[str, list[Record]] = {}
+    ranges = {number: (source.first, source.end) for number, source in found.sources.get(topic, {}).items()}
+    left = {
+        number: {call.call_id for call in wanted.values() if call.partition == number and not call.idle}
+        for number in ranges
+    }
+    position: dict[int, int] = {}
+
+    def enough(number: int) -> bool:
+        return not left[number] and position[number] >= found.sources[topic][number].likely
+
+    try:
+        for message in history.read(settings, topic, ranges, enough=enough):
+            position[kafka.partition_of(message)] = (message.offset() or 0) + 1
+            record = _record(message)
+            if record.call_id not in wanted or (record.kind != "call_started" and record.call_id not in going):
+                continue
+            going.setdefault(record.call_id, []).append(record)
+            if record.kind == "call_ended":
+                left[kafka.partition_of(message)].discard(record.call_id)
+                yield record.call_id, going.pop(record.call_id)
+    except KafkaException as error:
+        raise CalltideError(f"Kafka: {error.args[0].str()}; run it again, what is archived is kept") from error
+    # Those that fell silent have no end among their frames.
+    yield from going.items()
+
+
+def _record(message: Message) -> Record:
+    headers = {name: value for name, value in kafka.headers_of(message) if value is not None}
+    call_id = (message.key() or b"").decode(errors="replace")
+    kind = headers.get("kind", b"").decode(errors="replace")
+    return Record(call_id, kind, headers, message.value() or b"", message.timestamp()[1])
+
+
+@dataclass(slots=True)
+class Forgotten:
+    """What was removed of a call, and what is left, in words."""
+
+    removed: list[str] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+
+def forget(settings: Settings, call_id: str) -> Forgotten:
+    """Remove a call from the archive and from ClickHouse.
+
+    Raises CalltideError when it is nowhere, or something does not answer: then it is to be run again.
+    """
+    done = Forgotten()
+    store = Archive(settings)
+    kept = store.find(call_id)
+    ended: datetime | None = None
+    if isinstance(kept, Kept):
+        files = store.remove(kept)
+        done.removed.append(f"{files} files of the archive {store.url}")
+        ended = kept.call.started_at + timedelta(milliseconds=kept.duration_ms)
+    with connect(settings, answer_s=MIGRATION_S) as client:
+        try:
+            last = client.query(
+                "SELECT max(captured_at), count() FROM utterances_heard WHERE call_id = {call:String}",
+                {"call": call_id},
+            ).result_rows[0]
+            begun = client.query(
+                "SELECT max(started_at), count() FROM calls WHERE call_id = {call:String}", {"call": call_id}
+            ).result_rows[0]
+            for table in reversed(FORGOTTEN):
+                where = "call_id = {call:String}"
+                rows = client.query(f"SELECT count() FROM {table} WHERE {where}", {"call": call_id}).result_rows[0][0]
+                if rows:
+                    client.command(
+                        f"ALTER TABLE {table} DELETE WHERE {where}",
+                        parameters={"call": call_id},
+                        settings={"mutations_sync": 2},
+                    )
+                    done.removed.append(f"{rows} rows of {table}")
+        except ClickHouseError as error:
+            raise CalltideError(f"ClickHouse: {str(error).splitlines()[0][:300]}; run it again") from error
+    moments = [moment for moment, rows in (last, begun) if rows]
+    ended = max([moment.replace(tzinfo=UTC) for moment in moments] + ([ended] if ended else []), default=None)
+    letters = [letter for letter in DeadLetters(settings).letters() if Filter(call=call_id)(letter)]
+    if not done.removed and not letters:
+        raise CalltideError(f"nothing is known of a call {call_id}; see that the name is right")
+    if ended is not None:
+        gone = ended + timedelta(hours=settings.kafka.retention_hours)
+        if gone > datetime.now(UTC):
+            done.left.append(
+                f"its audio, words and scores are in Kafka's topics until {gone:%Y-%m-%d %H:%M} UTC at least"
+            )
+    if any(row[1] for row in (last, begun)):
+        done.left.append(
+            "it is counted in utterance_minutes, utterance_hours and call_terms (numbers, and words by the day); "
+            "`calltide migrate --rebuild` counts without it"
+        )
+    if letters:
+        gone = datetime.fromtimestamp(max(letter.timestamp_ms for letter in letters) / 1_000, UTC)
+        gone += timedelta(milliseconds=DEAD_LETTER_RETENTION_MS)
+        done.left.append(f"{len(letters)} dead letters of it are in Kafka until {gone:%Y-%m-%d %H:%M} UTC at least")
+    return done
