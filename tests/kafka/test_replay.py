@@ -1,5 +1,6 @@
 """Which calls a replay takes, and how their records come into its topics. tests/chain/test_replay.py has the rest."""
 
+import hashlib
 import threading
 import uuid
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ from deploy.topics import Topics
 from processors.base import Output
 from schemas.errors import CalltideError
 from schemas.events import CallEnded, CallInfo, CallStarted, Progress
-from schemas.topics import BATCH_FRAMES, DEFAULT_PARTITIONS, FRAMES, SCORES, TOPICS, stage
+from schemas.topics import BATCH_FRAMES, DEAD_LETTERS, DEFAULT_PARTITIONS, FRAMES, SCORES, TOPICS, stage
 from streams import kafka
+from streams.archive import Archive
+from streams.archiving import archive, forget
 from streams.dead_letters import REDRIVEN
 from streams.replay import feed as feeds
 from streams.replay import plan as plans
@@ -23,6 +26,8 @@ from streams.replay.feed import Feed
 from streams.replay.plan import Plan, Survey, Wish
 from streams.replay.run import remove
 from streams.settings import Settings
+from streams.sink import _insert_rows, call_row, connect, migrate, utterance_row
+from tests.scripted import call, ended, score
 from tests.workers import Found, everything
 
 pytestmark = pytest.mark.kafka
@@ -265,3 +270,76 @@ def test_a_replay_touches_no_topic_and_no_group_of_live_work(history: History) -
 def test_stages_that_are_none_are_said(first: str, last: str, words: str) -> None:
     with pytest.raises(CalltideError, match=words):
         plans.between(first, last)
+
+
+def behead(history: History, settings: Settings, call_id: str) -> None:
+    """Kafka deletes what it has of a call, and what lies before it."""
+    records = original(history, call_id)
+    admin = AdminClient(kafka.client(settings))
+    place = TopicPartition(FRAMES, records[0].partition, records[-1].offset + 1)
+    for future in admin.delete_records([place]).values():
+        future.result(30)
+
+
+def test_what_kafka_has_no_more_comes_from_the_archive(history: History, settings: Settings) -> None:
+    old, new = history.call("old", 9_000), history.call("new", 500)
+    sent = as_sent(original(history, old))
+    wish = Wish(tenants=frozenset({history.tenant}))
+    done = archive(settings, wish)
+    assert (done.calls, done.before, done.failed) == (2, 0, {})
+    again = archive(settings, wish)
+    assert (again.calls, again.before) == (0, 2)
+    behead(history, settings, old)
+    found = history.survey()
+    assert (ids(found), found.beheaded) == ([new], [old])
+    plans.with_archive(settings, wish, found)
+    assert (ids(found), found.beheaded, found.archived) == ([old, new], [], {old: "live"})
+    plan = history.plan(found)
+    plans.save(settings, plan)
+    assert as_sent(copy(history, plan)[old]) == sent
+    assert as_sent(copy(history, plan)[old]) == sent, "a replay that goes on feeds no call twice"
+
+
+def test_what_is_damaged_in_the_archive_is_named_and_the_rest_replayed(history: History, settings: Settings) -> None:
+    old, bad = history.call("old", 9_000), history.call("bad", 8_900)
+    wish = Wish(tenants=frozenset({history.tenant}))
+    archive(settings, wish)
+    for call_id in (old, bad):
+        behead(history, settings, call_id)
+    name = hashlib.sha256(bad.encode()).hexdigest()
+    (path,) = (settings.directory / "archive").rglob(f"{name}.json")
+    path.write_text("[]")
+    found = history.survey()
+    plans.with_archive(settings, wish, found)
+    assert ids(found) == [old]
+    assert [name in fault for fault in found.damaged] == [True]
+
+
+def test_a_call_is_forgotten(history: History, settings: Settings, clickhouse_url: str) -> None:
+    own = {"url": clickhouse_url, "database": f"c{uuid.uuid4().hex}"}
+    settings = settings.model_copy(update={"clickhouse": settings.clickhouse.model_copy(update=own)})
+    migrate(settings)
+    Topics(settings.bootstrap_servers).create([topic for topic in TOPICS if topic.name == DEAD_LETTERS])
+    one, other = history.call("one", 500), history.call("other", 400)
+    archive(settings, Wish(tenants=frozenset({history.tenant})))
+    with connect(settings) as client:
+        for call_id in (one, other):
+            of = call(call_id, NOW)
+            _insert_rows(client, "utterances_heard", [utterance_row(score(of, 0), "scores", 0, 1)], call_id)
+            _insert_rows(client, "calls", [call_row(ended(of), "v1")], call_id)
+        done = forget(settings, one)
+        assert [words.split(" ", 1)[1] for words in done.removed] == [
+            f"files of the archive {settings.directory / 'archive'}",
+            "rows of call_metrics",
+            "rows of utterances_heard",
+            "rows of calls",
+        ]
+        assert any("Kafka's topics until" in words for words in done.left)
+        assert any("`calltide migrate --rebuild`" in words for words in done.left)
+        for table in ("calls", "utterances_heard", "call_metrics"):
+            assert client.query(f"SELECT DISTINCT call_id FROM {table}").result_rows == [(other,)]
+    store = Archive(settings)
+    assert store.find(one) is None
+    assert store.find(other) is not None
+    with pytest.raises(CalltideError, match="nothing is known of a call"):
+        forget(settings, one)
