@@ -20,7 +20,7 @@ Fields = dict[str, Any]
 Calls = Mapping[str, Sequence[Fields]]
 """By call id: events or rows as JSON has them."""
 
-WALL_CLOCK: Final = frozenset({"captured_at", "ended_at", "started_at", "spoken_at"})
+WALL_CLOCK: Final = frozenset({"call_started_at", "captured_at", "ended_at", "scored_at", "spoken_at", "started_at"})
 PLACE: Final = frozenset({"topic", "partition", "offset"})
 
 
