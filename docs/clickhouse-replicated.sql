@@ -230,6 +230,15 @@ CREATE TABLE IF NOT EXISTS calltide.dead_letters ON CLUSTER '{cluster}'
 ENGINE = ReplicatedAggregatingMergeTree
 ORDER BY (dlq_topic, dlq_partition, dlq_offset);
 
+CREATE TABLE IF NOT EXISTS calltide.promotions ON CLUSTER '{cluster}'
+(
+    `pipeline_version` LowCardinality(String),
+    `promoted_at` DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta(8), ZSTD(1))
+)
+ENGINE = ReplicatedMergeTree
+ORDER BY promoted_at
+SETTINGS replicated_deduplication_window = 1000;
+
 CREATE TABLE IF NOT EXISTS calltide.schema_migrations ON CLUSTER '{cluster}'
 (
     `number` UInt32,
@@ -839,4 +848,5 @@ INSERT INTO calltide.schema_migrations (number, name, sha256) VALUES
     (6, '0006_aggregates.sql', '724e362a27d20ca44fbe8fd34a071c0d0acc51936a98dbf1703bd638a81a4ddc'),
     (7, '0007_call_metrics.sql', '69b3d6a6742b4d885a8c7579c570c5a3d4b02f07af923eeccd7b71497e2fa985'),
     (8, '0008_utterances_copied.sql', 'fe40ea4fdb946d3dfc9d60bb1baa79334fad7ec03f0c62b5a44efd9269014429'),
-    (9, '0009_utterances_copied_end.sql', '15d0361276555feed618e869da730fbd5d1e2d31a5f2d1d12764859db9f4439f');
+    (9, '0009_utterances_copied_end.sql', '15d0361276555feed618e869da730fbd5d1e2d31a5f2d1d12764859db9f4439f'),
+    (10, '0010_promotions.sql', 'c3857ac22c06e3480b68d11f9a8108ed48c3eefed79d4e25d687d9dfdf3f0463');
