@@ -7,7 +7,6 @@ grafana-clickhouse-datasource in data/plugins/ or plugins/. docs/grafana.md says
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import pytest
 import requests
 
 from dashboards import files
+from deploy.process import free_port
 from schemas.errors import CalltideError
 from streams.grafana import CLICKHOUSE, FOLDER, PLUGIN, PROMETHEUS, Bundle, Change, Push, committed, contains
 from streams.settings import Settings
@@ -51,11 +51,6 @@ class Running:
         answer = requests.request(method, f"{self.url}/api{path}", json=body, auth=(USER, PASSWORD), timeout=60)
         assert status is None or answer.status_code == status, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer.json()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
 
 
 @contextmanager
