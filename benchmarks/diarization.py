@@ -42,7 +42,7 @@ from processors.models.speaker import RATE, CamPlusPlus
 from processors.models.whisper import WhisperCt2
 from schemas.audio import AudioPacket, Codec
 from schemas.events import CallEnded, CallEvent, CallInfo, CallStarted, Correction, Role, Segment, Turn, decode, encode
-from schemas.topics import STAGES
+from schemas.topics import CHAIN
 from streams.memory import Chain
 from streams.settings import load
 
@@ -153,13 +153,13 @@ def segments(
             headers = dict(AudioPacket(channel, codec, rate, first, number, value).headers())
             packets.append(Record("benchmark", "audio", headers, value, start_ms + (first + step) * 1_000 // rate))
     packets.append(mark(CallEnded(call=call, duration_ms=length * 1_000 // rate, ended_at=AT, reason="hangup")))
-    return Chain(lambda _: vad.VoiceActivity(config or vad.Config(), SILERO), STAGES[:1]).push(packets)
+    return Chain(lambda _: vad.VoiceActivity(config or vad.Config(), SILERO), CHAIN[:1]).push(packets)
 
 
 def through(stage: diarization.Diarization, records: Sequence[Record]) -> tuple[list[CallEvent], float]:
     """(what the stage writes, its CPU seconds)"""
     started = time.process_time()
-    written = Chain(lambda _: stage, STAGES[1:2]).push(records)
+    written = Chain(lambda _: stage, CHAIN[1:2]).push(records)
     return [decode(item.headers, item.value) for item in written], time.process_time() - started
 
 
@@ -243,7 +243,7 @@ def lengths(folder: Path) -> None:
             records = segments([audio.resample(samples, RATE, 8_000)], 8_000, "mulaw", ("unknown",), config)
             heard = [decode(item.headers, item.value) for item in records]
             ends = [event.end_ms for event in heard if isinstance(event, Segment)]
-            written = Chain(lambda _: stage, STAGES[1:2]).push(records)
+            written = Chain(lambda _: stage, CHAIN[1:2]).push(records)
             events = [decode(item.headers, item.value) for item in written]
             # A turn is known when its segment is over: at its end, and after the hangover.
             waits += [

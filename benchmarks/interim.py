@@ -35,7 +35,7 @@ from benchmarks.support import (
 from processors.asr import plain
 from schemas.errors import CalltideError
 from schemas.events import Interim, Transcript, Word, decode
-from schemas.topics import STAGES, TRANSCRIPTS_INTERIM, stage
+from schemas.topics import CHAIN, TRANSCRIPTS_INTERIM, stage
 from streams.ingest import Ingest
 from streams.settings import Settings, load
 
@@ -220,7 +220,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with temporary_home() as settings, ExitStack() as stack:
         stack.enter_context(broker(settings))
-        workers = [stack.enter_context(Worker(settings, row.name)).start() for row in STAGES]
+        workers = [stack.enter_context(Worker(settings, row.name)).start() for row in CHAIN]
         for worker in workers:
             worker.wait()
         measure(settings, workers, 1, 10, interim=True)  # to warm up

@@ -28,7 +28,7 @@ from benchmarks import cpu
 from benchmarks.support import Table, percentile, temporary_home
 from schemas.errors import CalltideError
 from schemas.events import CallEnded, Score, Segment, decode
-from schemas.topics import STAGES
+from schemas.topics import CHAIN
 from streams import kafka, samples
 from streams.ingest import MAXIMUM_SPEED, Call, Ingest, prepare
 from streams.listen import subscribe
@@ -49,7 +49,7 @@ DRAIN_S: Final = 600.0
 SEED: Final = 1
 
 CLIENT: Final = "client"
-PATH: Final = (*(row.writes for row in STAGES), CLIENT)
+PATH: Final = (*(row.writes for row in CHAIN), CLIENT)
 """Where an utterance is seen, in order."""
 
 
@@ -87,7 +87,7 @@ class Run:
     def hops(self) -> Iterator[tuple[str, list[float]]]:
         """(stage, seconds from the place before it to the place behind it); the first counts from the capture."""
         before = self.captured
-        for name, place in zip((*(row.name for row in STAGES), "gateway"), PATH, strict=True):
+        for name, place in zip((*(row.name for row in CHAIN), "gateway"), PATH, strict=True):
             after = self.seen[place]
             yield name, [at - before[utterance] for utterance, at in after.items()]
             before = after
@@ -98,7 +98,7 @@ class Run:
         def there(place: str) -> int:
             return sum(at <= self.sent for at in self.seen[place].values())
 
-        return {row.name: there(row.reads) - there(row.writes) for row in STAGES[1:]}
+        return {row.name: there(row.reads) - there(row.writes) for row in CHAIN[1:]}
 
 
 class _Chain:
@@ -204,7 +204,7 @@ class _Chain:
         """Note when what is committed arrives on the topics of the chain."""
         partitions = range(self.settings.kafka.partitions)
         with Consumer(kafka.consumer(self.settings, **{"group.id": "benchmark"})) as consumer:
-            places = [TopicPartition(row.writes, partition) for row in STAGES for partition in partitions]
+            places = [TopicPartition(row.writes, partition) for row in CHAIN for partition in partitions]
             for place in places:
                 _, place.offset = consumer.get_watermark_offsets(place, timeout=10)
             consumer.assign(places)
@@ -218,7 +218,7 @@ class _Chain:
                 event = decode(headers, message.value() or b"")
                 if isinstance(event, Segment):
                     run.seen[topic][event.identity] = at
-                    if topic == STAGES[0].writes:
+                    if topic == CHAIN[0].writes:
                         run.captured[event.identity] = event.captured_at.timestamp()
                         run.speech_s += (event.end_ms - event.start_ms) / 1_000
                 elif isinstance(event, CallEnded):
@@ -272,7 +272,7 @@ def tables(runs: Sequence[Run]) -> list[Table]:
     )
     parts = Table(
         "Where the time goes (p50 / p95 of each stage, from its input topic to its output topic, in ms)",
-        ("calls at once", *(row.name for row in STAGES), "gateway"),
+        ("calls at once", *(row.name for row in CHAIN), "gateway"),
         [],
         data=[],
     )

@@ -19,7 +19,7 @@ from deploy.broker import Broker
 from deploy.topics import Topics
 from processors.base import Output, Record, Step
 from schemas.errors import CalltideError
-from schemas.topics import STAGES, Stage
+from schemas.topics import CHAIN, Stage
 from streams import kafka
 from streams.health import Health
 from streams.runtime import StageWorker
@@ -92,7 +92,7 @@ def _send(producer: Producer, number: int, topic: str) -> None:
 
 def throughput(settings: Settings) -> float:
     """Records a second of one worker that has a backlog to work off, once it is warm."""
-    row = STAGES[0]
+    row = CHAIN[0]
     producer = Producer(kafka.producer(settings, **{"linger.ms": 20, "batch.size": 1_000_000}))
     for number in range(RECORDS):
         _send(producer, number, row.reads)
@@ -177,10 +177,10 @@ def run() -> list[Table]:
     ):
         Topics(settings.bootstrap_servers).ensure(settings.topics)
         # The last stage alone first: the backlog of the throughput would reach it through the stages before.
-        measured = {"one stage, one record at a time": latencies(settings, STAGES[-1:], None, SINGLE)}
+        measured = {"one stage, one record at a time": latencies(settings, CHAIN[-1:], None, SINGLE)}
         for rate, seconds in RATES:
             name = f"five stages, {rate} records/s"
-            measured[name] = latencies(settings, STAGES, rate, round(rate * seconds))
+            measured[name] = latencies(settings, CHAIN, rate, round(rate * seconds))
         speed = throughput(settings)
     rows: list[tuple[str, ...]] = [
         (name, f"{len(values)}", *(f"{percentile(values, share):.0f} ms" for share in (0.5, 0.95, 1.0)))

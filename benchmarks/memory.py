@@ -26,7 +26,7 @@ from confluent_kafka import Producer
 from benchmarks.support import Table, Watch, Worker, add_outputs, broker, looped, publish, telephone, temporary_home
 from processors.base import Record
 from schemas.errors import CalltideError
-from schemas.topics import STAGES, Stage
+from schemas.topics import CHAIN, Stage
 from streams import kafka, samples
 from streams.memory import Chain
 from streams.packets import records
@@ -79,15 +79,15 @@ def patterns(settings: Settings, fed: Sequence[Stage]) -> dict[str, list[Pattern
     calls += looped(samples.packaged(), mixed, CALL_S, SEED)
     found: dict[str, list[Pattern]] = {row.reads: [] for row in fed}
     chains = [
-        (row, Chain(lambda each: build(settings, each), STAGES[: STAGES.index(row)]))
+        (row, Chain(lambda each: build(settings, each), CHAIN[: CHAIN.index(row)]))
         for row in fed
-        if row is not STAGES[0]
+        if row is not CHAIN[0]
     ]
     for call in calls:
         call.info = call.info.model_copy(update={"call_id": _name(0)})
         sent = list(records(call.info, call.audio, settings.ingest.packet_ms))
-        if STAGES[0] in fed:
-            found[STAGES[0].reads].append(sent)
+        if CHAIN[0] in fed:
+            found[CHAIN[0].reads].append(sent)
         for row, chain in chains:
             found[row.reads].append(chain.push(sent))
     return found
@@ -214,7 +214,7 @@ def tables(run: Run) -> list[Table]:
 def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.split("\n\n")[0])
-    names = [row.name for row in STAGES]
+    names = [row.name for row in CHAIN]
     parser.add_argument("--calls", type=int, default=CALLS, metavar="N", help=f"how many (default: {CALLS})")
     parser.add_argument("--stages", nargs="+", choices=names, default=names, help="which (default: all)")
     add_outputs(parser)
@@ -223,7 +223,7 @@ def main() -> None:
         parser.error(f"--calls takes {LOOKS} or more")
     print(f"{arguments.calls} calls; 10,000 take half an hour or more with ASR, some minutes without")
     with temporary_home() as settings:
-        run = measure(settings, [row for row in STAGES if row.name in arguments.stages], arguments.calls)
+        run = measure(settings, [row for row in CHAIN if row.name in arguments.stages], arguments.calls)
     publish({COMMAND: tables(run)}, arguments)
 
 

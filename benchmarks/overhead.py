@@ -51,7 +51,7 @@ from processors.models.whisper import WhisperCt2
 from processors.sentiment import FusedSentiment
 from processors.vad import VoiceActivity
 from schemas.errors import CalltideError
-from schemas.topics import STAGES
+from schemas.topics import CHAIN
 from streams import samples
 from streams.ingest import Call, Ingest
 from streams.memory import Log
@@ -113,12 +113,12 @@ def _chain(settings: Settings, run: Run, number: int, seconds: float, speed: flo
     """Let the calls go through the chain; fills in `used_s` and `batches`."""
     with ExitStack() as stack:
         running = stack.enter_context(broker(settings))
-        workers = {row.name: stack.enter_context(Worker(settings, row.name)).start() for row in STAGES}
+        workers = {row.name: stack.enter_context(Worker(settings, row.name)).start() for row in CHAIN}
         for worker in workers.values():
             worker.wait()
         assert running.pid is not None
         processes = {name: worker.running for name, worker in workers.items()} | {BROKER: psutil.Process(running.pid)}
-        watch = stack.enter_context(Watch(settings, [row.writes for row in STAGES]))
+        watch = stack.enter_context(Watch(settings, [row.writes for row in CHAIN]))
         _send(settings, watch, processes, _calls(settings.directory, 1, WARM_UP_S), AT_ONCE)
         before = {name: cpu_s(process) for name, process in processes.items()}
         turns = {name: _turns(worker) for name, worker in workers.items()}
@@ -152,17 +152,17 @@ def _send(
 
     sender = Thread(target=send, daemon=True)
     sender.start()
-    ended: dict[str, set[str]] = {row.writes: set() for row in STAGES}
+    ended: dict[str, set[str]] = {row.writes: set() for row in CHAIN}
     scores, deadline = 0, time.monotonic() + WAIT_S
     while BROKER not in used:
         for arrival in watch.read(0.1):
             scores += arrival.kind == "score"
             if arrival.kind == "call_ended":
                 ended[arrival.topic].add(arrival.key)
-        for row in STAGES:
+        for row in CHAIN:
             if row.name not in used and len(ended[row.writes]) == len(calls):
                 used[row.name] = cpu_s(processes[row.name])
-        if all(row.name in used for row in STAGES):
+        if all(row.name in used for row in CHAIN):
             used[BROKER] = cpu_s(processes[BROKER])
         if faults:
             raise faults[0]
@@ -176,7 +176,7 @@ def _bare(settings: Settings, batches: Mapping[str, float], number: int, seconds
     """The same calls in memory, in batches of the same size; then the model calls alone: CPU seconds by stage."""
     used: dict[str, float] = {}
     log = Log(together(_calls(settings.directory, number, seconds), settings.ingest.packet_ms))
-    for row in STAGES:
+    for row in CHAIN:
         asked: list[tuple[Callable[..., Any], list[Any]]] = []
         target = Log()
         worker = InMemory(row, processor_of(settings, row.name, asked), log, target)
@@ -251,9 +251,9 @@ def tables(run: Run, number: int = CALLS, seconds: float = CALL_S, speed: float 
         own = f"{(used - bare) / call_s * 1_000:.1f} ms"
         table.rows.append((name, batch, f"{used:.1f} s", f"{bare:.1f} s" if bare else "–", ratio, own))
 
-    for row in STAGES:
+    for row in CHAIN:
         add(row.name, f"{run.batches[row.name]:.0f}", run.used_s[row.name], run.bare_s[row.name])
-    stages, bare = sum(run.used_s[row.name] for row in STAGES), sum(run.bare_s.values())
+    stages, bare = sum(run.used_s[row.name] for row in CHAIN), sum(run.bare_s.values())
     add("**all stages**", "", stages, bare)
     add("broker", "", run.used_s[BROKER], 0.0)
     add("**stages and broker**", "", stages + run.used_s[BROKER], bare)

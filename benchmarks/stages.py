@@ -23,7 +23,7 @@ from processors.models.emotion import WhisperStatsEmotion
 from processors.models.sentiment import EnsembleSentiment
 from schemas.errors import CalltideError
 from schemas.events import Score, decode
-from schemas.topics import STAGES
+from schemas.topics import CHAIN
 from streams import samples
 from streams.memory import Log
 from streams.memory import Worker as InMemory
@@ -49,9 +49,9 @@ class Cost:
 
 def _run(settings: Settings, name: str, log: Log, calls: int) -> tuple[Cost, Log]:
     """A stage over a log; the model calls are made once more alone, and timed."""
-    row = next(row for row in STAGES if row.name == name)
+    row = next(row for row in CHAIN if row.name == name)
     asked: list[tuple[Callable[..., Any], list[Any]]] = []
-    packets = 2 * calls if row is STAGES[0] else calls
+    packets = 2 * calls if row is CHAIN[0] else calls
     target = Log()
     worker = InMemory(row, processor_of(settings, name, asked), log, target)
     before = time.process_time()
@@ -70,7 +70,7 @@ def measure(settings: Settings, calls: int, seconds: float) -> tuple[dict[str, C
     costs: dict[str, Cost] = {}
     for source, mixed in ((telephone(settings.directory), False), (samples.packaged(), True)):
         log = Log(together(looped(source, calls, seconds, SEED), settings.ingest.packet_ms))
-        for row in STAGES[: 2 if mixed else len(STAGES)]:
+        for row in CHAIN[: 2 if mixed else len(CHAIN)]:
             if row.name == "asr":
                 costs[GREEDY], _ = _run(greedy, row.name, log, calls)
             cost, log = _run(settings, row.name, log, calls)

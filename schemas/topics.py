@@ -4,6 +4,7 @@ A changer must know: all topics keyed by call id have the same partition count, 
 read from, so one call stays in one partition of every topic from its first frame to its last score.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
@@ -86,7 +87,8 @@ class Stage:
         return f"{self.id}.state"
 
     def in_batch(self) -> "Stage":
-        """The same stage in the batch lane. Finished utterances of both lanes end in the one topic of scores."""
+        """The same stage in the batch lane. Finished utterances of both lanes end in the one topic of scores, so what
+        reads that has no second lane."""
         writes = self.writes if self.writes == SCORES else f"batch.{self.writes}"
         # Judgement: a live record waits for at most one batch of the other lane, so that is a small one.
         return replace(
@@ -113,6 +115,9 @@ class Stage:
 
 
 SCORES: Final = "scores"
+CALL_METRICS: Final = "call.metrics"
+ALERTS: Final = "alerts"
+INSIGHTS: Final = "insights"
 SPEECH_INTERIM: Final = "speech.interim"
 TRANSCRIPTS_INTERIM: Final = "transcripts.interim"
 DEAD_LETTERS: Final = "dead.letters"
@@ -140,13 +145,27 @@ STAGES: Final = (
     ),
     Stage("emotion", reads="transcripts", writes="emotions", batch=64),
     Stage("sentiment", reads="emotions", writes=SCORES),
+    # What is made of the scores, each by itself.
+    Stage("metrics", reads=SCORES, writes=CALL_METRICS),
+    Stage("rules", reads=SCORES, writes=ALERTS),
+    Stage("insights", reads=SCORES, writes=INSIGHTS),
 )
-"""The chain, in order. A new stage is one file in processors/ and one row here."""
+"""All stages: first the chain, in order, then what reads its scores. A new stage is one file in processors/ and one row
+here."""
+
+CHAIN: Final = tuple(row for row in STAGES if row.reads != SCORES)
+"""From audio to scores."""
 
 FRAMES: Final = STAGES[0].reads
 BATCH_FRAMES: Final = STAGES[0].in_batch().reads
 
-_OTHER_READERS: Final = {SCORES: ("gateway", "sink", "serve"), TRANSCRIPTS_INTERIM: ("gateway", "serve")}
+_OTHER_READERS: Final = {
+    SCORES: ("gateway", "sink", "serve"),
+    CALL_METRICS: ("gateway", "sink"),
+    ALERTS: ("gateway", "sink"),
+    INSIGHTS: ("gateway", "sink"),
+    TRANSCRIPTS_INTERIM: ("gateway", "serve"),
+}
 
 
 def stage(name: str) -> Stage:
@@ -154,9 +173,9 @@ def stage(name: str) -> Stage:
     return {row.name: row for row in STAGES}[name]
 
 
-def lanes(row: Stage) -> tuple[Stage, Stage]:
-    """A stage's row in every lane, the one that goes first first."""
-    return row, row.in_batch()
+def lanes(row: Stage) -> tuple[Stage, ...]:
+    """A stage's row in every lane, the one that goes first first. Scores are one topic, and so a lane of their own."""
+    return (row,) if row.reads == SCORES else (row, row.in_batch())
 
 
 def replay_namespace(name: str) -> str:
@@ -185,7 +204,7 @@ def frames(lane: Lane) -> str:
 
 def topics(partitions: int = DEFAULT_PARTITIONS, retention_ms: int = DEFAULT_RETENTION_MS) -> tuple[Topic, ...]:
     """The table of topics, made from the table of stages."""
-    rows = [row for lane in zip(*map(lanes, STAGES), strict=True) for row in lane]
+    rows = [row for lane in itertools.zip_longest(*map(lanes, STAGES)) for row in lane if row is not None]
     written: dict[str, str] = {}
     for row in rows:
         written |= ({row.reads: "ingest"} if row.name == STAGES[0].name else {}) | {row.writes: row.name}

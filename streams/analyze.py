@@ -17,7 +17,7 @@ from rich.text import Text
 from processors.base import Record
 from schemas.errors import CalltideError
 from schemas.events import CallEnded, CallInfo, Correction, Emotion, Role, Score, decode
-from schemas.topics import STAGES
+from schemas.topics import CHAIN
 from streams.corrections import Corrections
 from streams.files import open_audio
 from streams.ingest import new_call_id
@@ -90,7 +90,7 @@ class Analyzer:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.chain = Chain(lambda row: build(settings, row), STAGES)
+        self.chain = Chain(lambda row: build(settings, row), CHAIN)
 
     def hear(
         self,

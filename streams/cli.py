@@ -279,6 +279,26 @@ def serve(ready: Ready = None) -> None:
 
 
 @app.command()
+def webhooks(
+    ready: Ready = None,
+    test: Annotated[bool, typer.Option("--test", help="send one event of the kind test to every receiver")] = False,
+) -> None:
+    """Tell other systems of alerts and ended calls, by signed HTTP requests."""
+    from streams import kafka, service
+    from streams import webhooks as hooks
+    from streams.settings import load
+
+    settings = load()
+    if test:
+        answers = hooks.test(settings)
+        for name, fault in answers:
+            typer.echo(f"{name}: {fault or 'taken'}")
+        raise typer.Exit(any(fault for _, fault in answers) or not answers)
+    kafka.check(settings)
+    service.run(settings, ready, lambda stop, health: hooks.run(settings, stop, health))
+
+
+@app.command()
 def clickhouse(ready: Ready = None) -> None:
     """Run the embedded ClickHouse."""
     from deploy import clickhouse as servers

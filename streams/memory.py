@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from processors.base import Processor, Record
-from schemas.topics import STAGES, Stage
+from schemas.topics import CHAIN, Stage
 from streams.checkpoint import Checkpoint, Consumed, Produced
 
 PARTITION = 0
@@ -107,9 +107,9 @@ class Worker:
 
 
 class Chain:
-    """All stages in one process, each reading what the one before wrote."""
+    """The chain in one process, each stage reading what the one before wrote."""
 
-    def __init__(self, build: Callable[[Stage], Processor], rows: Iterable[Stage] = STAGES) -> None:
+    def __init__(self, build: Callable[[Stage], Processor], rows: Iterable[Stage] = CHAIN) -> None:
         rows = tuple(rows)
         self.logs = {rows[0].reads: Log()} | {row.writes: Log() for row in rows}
         self.workers = [Worker(row, build(row), self.logs[row.reads], self.logs[row.writes]) for row in rows]

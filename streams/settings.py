@@ -5,6 +5,7 @@ the program with a line that says which. A changer must know: the table of setti
 class (`calltide settings --markdown`), and docker-compose.yml is tested against it.
 """
 
+import base64
 import difflib
 import json
 import os
@@ -14,7 +15,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from processors.asr import Config as Asr
@@ -152,6 +153,37 @@ class Runtime(_Section):
     interim_every_ms: int = Field(300, ge=100, description="shortest time between two revisions of an utterance")
 
 
+class Endpoint(_Section):
+    """One receiver of webhooks."""
+
+    url: str = Field(pattern=r"^https?://")
+    secret: str = Field(min_length=8, description="whsec_… : signs what is sent, as Standard Webhooks says")
+    kinds: tuple[Literal["alert", "category", "call_ended", "insights"], ...] = Field(("alert",), min_length=1)
+    tenants: tuple[str, ...] = Field((), description="of these only; empty: all")
+    severity: Literal["info", "warning", "critical"] = Field("info", description="of alerts: this and above")
+    timeout_s: float = Field(10.0, gt=0, le=60)
+    give_up_s: float = Field(3_600.0, ge=0, description="how old an event may grow before it is a dead letter")
+
+    @field_validator("secret")
+    @classmethod
+    def _is_base64(cls, secret: str) -> str:
+        try:
+            base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+        except ValueError:
+            raise ValueError("a secret is whsec_ and base64; `openssl rand -base64 32` makes one") from None
+        return secret
+
+
+class Webhooks(_Section):
+    """Who is told of alerts and ended calls."""
+
+    endpoints: dict[str, Endpoint] = Field(
+        {},
+        description='receivers by name: {"ops": {"url": "https://…", "secret": "whsec_…", "severity": "warning"}} '
+        "(docs/webhooks.md)",
+    )
+
+
 class Metrics(_Section):
     """Prometheus metrics and health."""
 
@@ -203,6 +235,7 @@ class Settings(BaseSettings):
     ingest: Ingest = Ingest()
     serve: Serve = Serve()
     archive: Archive = Archive()
+    webhooks: Webhooks = Webhooks()
     runtime: Runtime = Runtime()
     metrics: Metrics = Metrics()
     grafana: Grafana = Grafana()

@@ -128,6 +128,8 @@ class Supervisor:
         commands |= {name: [name] for name in ("sink", "gateway", "web", "serve")}
         if self.settings.clickhouse.url is None:
             commands["clickhouse"] = ["clickhouse"]
+        if self.settings.webhooks.endpoints:
+            commands["webhooks"] = ["webhooks"]
         return {name: ["-m", "streams", *arguments] for name, arguments in commands.items()}
 
     @property

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from websockets.sync.client import connect
 from deploy.process import free_port
 from streams.settings import load
 from streams.supervisor import PORTS
+from tests import waiting
 
 ROOT = Path(__file__).parent.parent.parent
 METRICS = 11
@@ -133,11 +133,8 @@ class Listener:
 
 
 def until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
-    """Wait for a condition; fail with words when it does not come."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.1)
+    """`waiting.until` with the patience that a whole chain on a busy machine needs."""
+    waiting.until(condition, what, seconds)
 
 
 def get(port: int, path: str) -> tuple[int, Any]:

@@ -8,7 +8,6 @@ import signal
 import socket
 import struct
 import threading
-import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from deploy import native
 from deploy.clickhouse import ClickHouse
 from deploy.clickhouse_engine import _INSERT, QueryError
 from schemas.errors import CalltideError
+from tests.waiting import until
 
 TABLE = """
 CREATE TABLE utterances
@@ -451,13 +451,6 @@ def running(url: str, mark: str) -> int:
     return int(ask(url, query=f"SELECT count() FROM system.processes WHERE query LIKE '%, \\'{mark}\\')%'")[2])
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 @pytest.mark.parametrize(
     "statement", [ENDLESS, ENDLESS + " FORMAT JSON", "SELECT number, (1, '{}') FROM numbers(1000000000000)"]
 )
@@ -465,9 +458,9 @@ def test_a_query_ends_with_its_client(reader_url: str, statement: str) -> None:
     mark = uuid.uuid4().hex
     connection = http.client.HTTPConnection(urlsplit(reader_url).hostname or "", urlsplit(reader_url).port, timeout=30)
     connection.request("POST", "/?max_execution_time=0", statement.format(mark).encode())
-    until(lambda: running(reader_url, mark) == 1)
+    until(lambda: running(reader_url, mark) == 1, "the query runs")
     connection.close()
-    until(lambda: running(reader_url, mark) == 0)
+    until(lambda: running(reader_url, mark) == 0, "it has ended")
 
 
 def test_a_second_process_on_one_directory_is_told_who_holds_it(tmp_path: Path) -> None:

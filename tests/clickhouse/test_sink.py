@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -38,6 +38,7 @@ from streams.settings import Settings
 from streams.sink import Sink, connect, migrate
 from tests.conftest import JARS
 from tests.scripted import Writer, call, ended, new_topic, score, started
+from tests.waiting import until
 
 pytestmark = pytest.mark.kafka
 
@@ -112,14 +113,6 @@ def count(settings: Settings, table: str, final: bool = True) -> int:
         table = "utterances_heard"  # the view shows each utterance once
     found = rows(settings, f"SELECT count() AS n FROM {table} {'FINAL' if final else ''}")
     return int(found[0]["n"]) if found else 0
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
-    """Neither ClickHouse nor a counter tells when it changes: ask until it has."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
-        time.sleep(0.05)
 
 
 def committed(settings: Settings, topic: str) -> dict[int, int]:

@@ -22,7 +22,7 @@ from processors.base import Processor
 from processors.models.whisper import Recognition
 from processors.vad import build as build_vad
 from schemas.events import CallEvent, Interim, Transcript, Turn, decode
-from schemas.topics import DEAD_LETTERS, FRAMES, SCORES, STAGES, Stage, topics
+from schemas.topics import CHAIN, DEAD_LETTERS, FRAMES, SCORES, Stage, topics
 from streams import samples
 from streams.health import Health
 from streams.ingest import Call, Ingest, prepare
@@ -54,7 +54,7 @@ class Chain:
         self.bootstrap = bootstrap
         self.name = f"t{uuid.uuid4().hex[:8]}"
         self.settings = settings_for(bootstrap, self.name)
-        self.rows = {row.name: self.own(row) for row in STAGES}
+        self.rows = {row.name: self.own(row) for row in CHAIN}
         wanted = {topic for row in self.rows.values() for topic in (row.reads, row.writes, row.state_topic)}
         wanted |= {topic for row in self.rows.values() for topic in (row.reads_interim, row.writes_interim) if topic}
         new = [NewTopic(topic, PARTITIONS, 1) for topic in wanted]
@@ -165,7 +165,7 @@ def test_who_asks_gets_words_before_they_are_final(chain: Chain, vad: Processor)
         chain.send(chain.call("asks", interim=True), chain.call("does-not"))
         chain.until_ended(SCORES, "asks", "does-not")
 
-    heard = {row.name: chain.events(row.writes) for row in STAGES}
+    heard = {row.name: chain.events(row.writes) for row in CHAIN}
     assert all(event.kind != "interim" for found in heard.values() for event in found), "never in the chain"
     letters = everything(chain.bootstrap, DEAD_LETTERS, topics()[-1].partitions)
     assert not [one for one in letters.found if one.key in ("asks", "does-not")]
@@ -234,7 +234,7 @@ def test_without_asr_next_to_nothing_is_emitted(chain: Chain, vad: Processor) ->
 def test_the_setting_may_ask_for_all_calls(chain: Chain, vad: Processor) -> None:
     with chain.running({"vad": vad, "asr": Noting(Checksum())}, interim="always"):
         chain.send(chain.call("a"))
-        chain.until_ended(STAGES[0].writes, "a")
+        chain.until_ended(CHAIN[0].writes, "a")
     assert chain.events("transcripts.interim")
 
 

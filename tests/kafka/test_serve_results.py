@@ -25,7 +25,7 @@ from websockets.exceptions import InvalidStatus
 
 from deploy.topics import Topics
 from schemas.events import CallEnded, CallEvent, CallInfo, Interim, RunningScore, Score, decode, encode
-from schemas.topics import DEFAULT_PARTITIONS, SCORES, STAGES, TOPICS, TRANSCRIPTS_INTERIM
+from schemas.topics import CHAIN, DEFAULT_PARTITIONS, SCORES, TOPICS, TRANSCRIPTS_INTERIM
 from streams import kafka
 from streams.analyze import Analyzer
 from streams.runtime import StageWorker
@@ -50,7 +50,7 @@ def settings(kafka_bootstrap: str, analyzer: Analyzer, tmp_path_factory: pytest.
     settings = base.model_copy(update=own | {"home": tmp_path_factory.mktemp("home")})
     stop = threading.Event()
     processors = [worker.processor for worker in analyzer.chain.workers]
-    workers = [StageWorker(settings, [row], one) for row, one in zip(STAGES, processors, strict=True)]
+    workers = [StageWorker(settings, [row], one) for row, one in zip(CHAIN, processors, strict=True)]
     threads = [threading.Thread(target=worker.run, args=(stop,)) for worker in workers]
     for thread in threads:
         thread.start()

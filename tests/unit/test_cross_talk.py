@@ -20,7 +20,7 @@ from processors.diarization import Config, Diarization
 from processors.models.silero import SileroVad
 from schemas.audio import AudioPacket
 from schemas.events import CallStarted, Progress, Role, Segment, Turn
-from schemas.topics import STAGES
+from schemas.topics import CHAIN
 from streams.memory import Chain, Log, Worker
 from tests.unit.stage_records import call, event_of, marks, record, run, utterance
 
@@ -227,7 +227,7 @@ def test_neither_batches_nor_crashes_change_a_byte(
     whole, dead, _ = run("diarization", stage, records)
     assert not dead
     # While something waits there is no cut: a worker that dies again and again there would never get on.
-    worker = Worker(STAGES[1], stage, Log(records), Log())
+    worker = Worker(CHAIN[1], stage, Log(records), Log())
     for turn in count():
         if worker.at_end:
             break
@@ -254,7 +254,7 @@ def through_vad(channels: Floats, silero: SileroVad) -> list[Record]:
             packet = AudioPacket(channel, "mulaw", 8_000, start, number, value)
             packets.append(Record(info.call_id, "audio", dict(packet.headers()), value, 1_700_000_000_000))
     packets.append(record(marks(info)[2], in_value=True))
-    return Chain(lambda _: vad.VoiceActivity(vad.Config(), silero), STAGES[:1]).push(packets)
+    return Chain(lambda _: vad.VoiceActivity(vad.Config(), silero), CHAIN[:1]).push(packets)
 
 
 @pytest.mark.models

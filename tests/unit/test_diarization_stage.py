@@ -19,7 +19,7 @@ from processors.diarization import turns as turns_of
 from processors.utterances import FORGOTTEN_MS
 from schemas.errors import CalltideError
 from schemas.events import CallStarted, Correction, Role, Segment, Turn
-from schemas.topics import STAGES
+from schemas.topics import CHAIN
 from streams.files import open_audio
 from streams.memory import Chain
 from streams.packets import records as packets
@@ -367,9 +367,7 @@ def test_a_real_telephone_chat_is_split_between_its_two_speakers(test_data: Path
     lines = [line.split() for line in (test_data / "calls/phone-chat.rttm").read_text().splitlines()]
     reference = [(float(line[3]), float(line[3]) + float(line[4]), line[7]) for line in lines]
     recording = open_audio(test_data / "calls/phone-chat.flac")
-    segments = Chain(lambda _: vad.build(vad.Config(), ""), STAGES[:1]).push(
-        packets(call(("unknown",)), recording, 100)
-    )
+    segments = Chain(lambda _: vad.build(vad.Config(), ""), CHAIN[:1]).push(packets(call(("unknown",)), recording, 100))
     stage = build(Config(), "test")
     written, _, _ = run("diarization", stage, segments)
     assert run("diarization", stage, segments, [2, 1], crash=True)[0] == written

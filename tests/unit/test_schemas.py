@@ -16,7 +16,7 @@ from schemas import generate
 from schemas.audio import BYTES_PER_SAMPLE, RATES, AudioPacket, Codec
 from schemas.errors import CalltideError
 from schemas.events import EVENTS, CallEnded, CallInfo, CallStarted, Progress, Segment, decode, encode
-from schemas.topics import DEAD_LETTERS, LANES, SCORES, STAGES, TOPICS, Lane, frames, lanes, topics
+from schemas.topics import CHAIN, DEAD_LETTERS, LANES, SCORES, STAGES, TOPICS, Lane, frames, lanes, topics
 
 INFO = CallInfo(call_id="a", started_at=datetime(2026, 1, 1, tzinfo=UTC), roles=("agent", "customer"))
 SEGMENT = Segment(
@@ -161,7 +161,7 @@ def test_a_field_added_with_a_default_breaks_nobody() -> None:
 @pytest.mark.parametrize("lane", LANES)
 def test_the_table_of_topics_is_the_chain(lane: Lane) -> None:
     by_name = {topic.name: topic for topic in TOPICS}
-    chain = [lanes(row)[LANES.index(lane)] for row in STAGES]
+    chain = [lanes(row)[LANES.index(lane)] for row in CHAIN]
     assert frames(lane) == chain[0].reads
     for before, after in itertools.pairwise(chain):
         assert before.writes == after.reads
@@ -172,10 +172,21 @@ def test_the_table_of_topics_is_the_chain(lane: Lane) -> None:
     assert {topic.partitions for topic in topics(24)} == {24}, "one call is one partition of every topic"
 
 
+def test_what_reads_the_scores_reads_both_lanes_at_once() -> None:
+    by_name = {topic.name: topic for topic in TOPICS}
+    beside = [row for row in STAGES if row not in CHAIN]
+    assert {row.name for row in beside} == {"metrics", "rules", "insights"}
+    for row in beside:
+        assert lanes(row) == (row,)
+        assert row.reads == SCORES and row.name in by_name[SCORES].read_by
+        assert by_name[row.writes].written_by == row.name
+        assert by_name[row.state_topic].cleanup == "compact"
+
+
 def test_the_lanes_share_nothing_but_the_scores() -> None:
     live, batch = (
         {name for row in rows for name in (row.reads, row.writes, row.state_topic, row.id)}
-        for rows in zip(*map(lanes, STAGES), strict=True)
+        for rows in zip(*map(lanes, CHAIN), strict=True)
     )
     assert live & batch == {SCORES}
     compacted = {topic.name for topic in TOPICS if topic.cleanup == "compact"}

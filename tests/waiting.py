@@ -1,0 +1,12 @@
+"""Waiting for what tells nobody when it changes: a counter, a table, a topic."""
+
+import time
+from collections.abc import Callable
+
+
+def until(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
+    """Ask until it holds; fail with words when it does not come."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.05)
