@@ -261,7 +261,112 @@ class Score(EmotionScored):
     pipeline_version: str
 
 
-Event = CallStarted | CallEnded | Progress | Correction | Segment | Interim | Turn | Transcript | EmotionScored | Score
+class Evidence(_Model):
+    """An utterance, or some words of it, that a statement about the call rests on."""
+
+    identity: str = Field(description="of the utterance: call/channel/start_ms")
+    channel: int = Field(ge=0)
+    start_ms: Milliseconds = Field(description="of the utterance")
+    end_ms: Milliseconds = Field(description="of the utterance")
+    speaker: str
+    role: Role
+    text: str = Field(default="", description="words of the utterance, as the transcript has them")
+
+
+class Statement(_Model):
+    """Something that is said about a call, and what it rests on. An extractive engine's text is its evidence's."""
+
+    text: str
+    evidence: tuple[Evidence, ...] = Field(min_length=1)
+
+
+class CallTopic(_Model):
+    """A topic of the glossary that the call is about."""
+
+    path: tuple[str, ...] = Field(min_length=1, description="from the widest level to the term")
+    similarity: Probability = Field(description="cosine of the closest sentence to the term, its synonyms or examples")
+    evidence: tuple[Evidence, ...] = Field(min_length=1)
+
+
+class Finding(Statement):
+    """A complaint, an objection, or a moment worth practising."""
+
+    name: str = Field(description="which sort, such as not_working, price or dead_air")
+
+
+class ActionItem(Statement):
+    """What somebody said that he would do."""
+
+    owner: Role
+    due: str = Field(default="", description="when, in the words of the utterance; empty: nothing was said")
+
+
+class Resolution(_Model):
+    """Whether the customer's matter was settled when the call ended."""
+
+    resolved: Literal["yes", "no", "unknown"] = "unknown"
+    evidence: tuple[Evidence, ...] = ()
+
+
+class QuizQuestion(_Model):
+    """A question for training about the call."""
+
+    name: str = Field(description="which sort, such as reason or promise")
+    question: str
+    choices: tuple[str, ...] = Field(min_length=2)
+    answer: int = Field(ge=0, description="index of the right choice")
+    evidence: tuple[Evidence, ...] = Field(min_length=1, description="what the answer rests on")
+
+
+class Findings(_Model):
+    """What an engine makes of a whole call. Each item cites utterances of the call."""
+
+    engine: str = Field(description="extractive: nothing but words of the call and fixed phrases; or another's name")
+    model: str = Field(default="", description="of the engine")
+    state: str = Field(
+        description="ok, too_short, no_customer_speech, unsupported_language, failed: only ok has content"
+    )
+    why: str = Field(default="", description="the state in a sentence for people, unless it is ok")
+    summary: tuple[Statement, ...] = ()
+    reason: Statement | None = Field(default=None, description="why the customer calls, or is called")
+    topics: tuple[CallTopic, ...] = Field(default=(), description="the likeliest first")
+    issues: tuple[Finding, ...] = Field(default=(), description="what is wrong, as the customer says it")
+    objections: tuple[Finding, ...] = Field(default=(), description="why the customer does not want what is offered")
+    outcome: Statement | None = Field(default=None, description="what came of the call")
+    action_items: tuple[ActionItem, ...] = ()
+    resolution: Resolution = Resolution()
+    coaching: tuple[Finding, ...] = Field(default=(), description="recommendations for the agent, tied to moments")
+    quiz: tuple[QuizQuestion, ...] = ()
+    uncited: int = Field(default=0, ge=0, description="statements that were left out since they cited no utterance")
+
+
+class Insights(Findings, CallEvent):
+    """What a call was about, what went wrong and what to practise: once, when it has ended."""
+
+    kind: Literal["insights"] = "insights"
+    ended_at: UtcTime
+    duration_ms: Milliseconds
+    language: str = Field(default="", description="in which most words were said; empty: no words")
+    business: str = Field(default="", description="whose glossary was read: b2b or b2c")
+    glossary: str = Field(default="", description="its name and a hash of its content")
+    utterances: int = Field(default=0, ge=0, description="with words, in the call")
+    unread: int = Field(default=0, ge=0, description="of these, left out because the call was too long to keep them")
+    pipeline_version: str
+
+
+Event = (
+    CallStarted
+    | CallEnded
+    | Progress
+    | Correction
+    | Segment
+    | Interim
+    | Turn
+    | Transcript
+    | EmotionScored
+    | Score
+    | Insights
+)
 
 EVENTS: Final[Mapping[str, type[CallEvent]]] = {
     "call_started": CallStarted,
@@ -274,6 +379,7 @@ EVENTS: Final[Mapping[str, type[CallEvent]]] = {
     "transcript": Transcript,
     "emotion": EmotionScored,
     "score": Score,
+    "insights": Insights,
 }
 """The model of each kind, as named in the `kind` header of every record."""
 
