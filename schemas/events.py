@@ -354,6 +354,48 @@ class Insights(Findings, CallEvent):
     pipeline_version: str
 
 
+class Evidence(_Model):
+    """An utterance that a rule rests on, with as much of it as a reader needs."""
+
+    identity: str = Field(description="call/channel/start_ms of the utterance")
+    channel: int = Field(ge=0)
+    start_ms: Milliseconds
+    end_ms: Milliseconds
+    speaker: str
+    role: Role
+    text: str
+
+
+class _Found(CallEvent):
+    """What a rule has found in a call. Its identity is (call, rule, at_ms)."""
+
+    kind: Literal["category", "alert"]
+    rule: str
+    category: str
+    at_ms: Milliseconds = Field(description="media time at which the rule's condition was met")
+    raised_at: UtcTime = Field(description="wall clock at which the last audio was captured that this rests on")
+    evidence: tuple[Evidence, ...] = Field(default=(), description="the utterances that it rests on, oldest first")
+    rules_version: str = Field(description="which set of rules it comes from: a hash of the rules")
+    pipeline_version: str
+
+
+class Categorised(_Found):
+    """A call belongs to a category from now on: once a call and rule."""
+
+    kind: Literal["category"] = "category"
+
+
+Severity = Literal["info", "warning", "critical"]
+
+
+class Alert(_Found):
+    """Something that somebody should look at now."""
+
+    kind: Literal["alert"] = "alert"
+    severity: Severity
+    message: str = Field(description="what has happened and why it was noticed, for people")
+
+
 Event = (
     CallStarted
     | CallEnded
@@ -365,6 +407,8 @@ Event = (
     | Transcript
     | EmotionScored
     | Score
+    | Categorised
+    | Alert
     | Insights
 )
 
@@ -379,6 +423,8 @@ EVENTS: Final[Mapping[str, type[CallEvent]]] = {
     "transcript": Transcript,
     "emotion": EmotionScored,
     "score": Score,
+    "category": Categorised,
+    "alert": Alert,
     "insights": Insights,
 }
 """The model of each kind, as named in the `kind` header of every record."""
