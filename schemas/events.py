@@ -396,6 +396,82 @@ class Alert(_Found):
     message: str = Field(description="what has happened and why it was noticed, for people")
 
 
+class Silence(_Model):
+    """A stretch in which nobody speaks."""
+
+    start_ms: Milliseconds
+    end_ms: Milliseconds
+
+
+class Interruption(_Model):
+    """One party begins while another speaks, and both go on."""
+
+    start_ms: Milliseconds
+    overtalk_ms: Milliseconds = Field(description="how long both go on")
+    by: str = Field(description="the speaker who begins")
+    of: str = Field(description="the speaker who spoke already")
+
+
+class PartyMetrics(_Model):
+    """What one party has done in the call; docs/metrics.md has the definitions."""
+
+    role: Role
+    speaker: str
+    utterances: int = Field(ge=0)
+    words: int = Field(ge=0)
+    talk_ms: Milliseconds
+    talk_share: Probability = Field(description="of all talk of the call")
+    words_per_minute: float | None = Field(description="of talk; absent: no talk")
+    score: Polarity | None = Field(description="mean of its utterances, words and voice fused; absent: none scored")
+    negative: int = Field(ge=0, description="utterances")
+    neutral: int = Field(ge=0)
+    positive: int = Field(ge=0)
+    quarters: tuple[float | None, ...] = Field(
+        description="mean score in each quarter of the call so far, −5 to 5; absent: nothing scored there"
+    )
+    change: float | None = Field(description="last quarter less first; absent: scored in one at most")
+    emotion_ms: dict[EmotionLabel, int] = Field(description="talk by emotion, where it was computed")
+    emotion_share: dict[EmotionLabel, Probability] = Field(description="of the talk whose emotion was computed")
+    longest_monologue_ms: Milliseconds = Field(description="longest stretch in which no other party begins to speak")
+    turns: int = Field(ge=0, description="how often it takes the floor")
+    responses: int = Field(ge=0, description="how often it answers another party")
+    response_ms: Milliseconds | None = Field(description="median silence before it answers; absent: it never does")
+    interruptions: int | None = Field(
+        description="how often it begins while another speaks, and both go on for 0.3 s; absent: all share a channel"
+    )
+    interrupted: int | None = Field(description="how often another party does so to it")
+    overtalk_ms: int | None = Field(description="how long both speak after it began so")
+    loudness_lufs: float | None = Field(description="mean over its talk, where it was measured")
+    loudness_trend: float | None = Field(description="dB a minute; absent: too few utterances were measured")
+
+
+class CallMetrics(CallEvent):
+    """What has happened in the call so far, or, once it has ended, in all of it."""
+
+    kind: Literal["metrics"] = "metrics"
+    at_ms: Milliseconds = Field(description="media time up to which anything is known; the call's length at its end")
+    final: bool = Field(description="the call has ended, and this is its last record")
+    partial: bool = Field(description="the beginning of the call was not heard here")
+    pipeline_version: str
+    parties: tuple[PartyMetrics, ...] = Field(description="those that were heard")
+    unheard: tuple[Role, ...] = Field(description="roles with a channel of their own that were not heard")
+    talk_ms: Milliseconds = Field(description="of all parties")
+    score: Polarity | None = Field(description="mean of all utterances; absent: none scored")
+    quarters: tuple[float | None, ...] = Field(description="of all parties, as in each party's")
+    change: float | None
+    silences: int = Field(ge=0, description="gaps of 5 s and more in which nobody speaks")
+    silence_ms: Milliseconds = Field(description="of these gaps")
+    longest_silence_ms: Milliseconds = Field(description="the longest gap, if of 5 s or more")
+    silence_now_ms: Milliseconds = Field(description="how long nobody has spoken by now, be it short")
+    dead_air: tuple[Silence, ...] = Field(description="the longest gaps, in order of time")
+    interruptions: tuple[Interruption, ...] | None = Field(
+        description="the longest, in order of time; absent: all parties share a channel"
+    )
+    hold_ms: Milliseconds | None = Field(default=None, description="on hold; absent: nobody marked it, or not the end")
+    holds: tuple[Silence, ...] = Field(default=(), description="the holds that were marked")
+    late: int = Field(default=0, ge=0, description="utterances that came too late to have a part in turns and the like")
+
+
 Event = (
     CallStarted
     | CallEnded
@@ -407,6 +483,7 @@ Event = (
     | Transcript
     | EmotionScored
     | Score
+    | CallMetrics
     | Categorised
     | Alert
     | Insights
@@ -423,6 +500,7 @@ EVENTS: Final[Mapping[str, type[CallEvent]]] = {
     "transcript": Transcript,
     "emotion": EmotionScored,
     "score": Score,
+    "metrics": CallMetrics,
     "category": Categorised,
     "alert": Alert,
     "insights": Insights,

@@ -1,0 +1,516 @@
+"""What has happened in a call so far: who spoke how much and when, told by the records of `scores` in their order.
+
+`Tally.hear` takes each event once; everything else asks. The stages `metrics`, `rules` and `insights` share it.
+
+A changer must know: utterances come when they are finished, so one that began earlier may come later. What depends on
+their order in time (`Floor`: turns, responses, interruptions, silences) is settled up to the watermark only; behind it
+lie the few utterances that something may still come before. Every sum is of whole numbers, so it is the same in any
+order, and `load(dump())` is exact. docs/metrics.md says what each figure means and where its threshold comes from.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from processors.utterances import rounded
+from schemas.events import (
+    CallEnded,
+    CallEvent,
+    CallStarted,
+    Correction,
+    Interruption,
+    PartyMetrics,
+    Progress,
+    Role,
+    Score,
+    Silence,
+)
+
+SILENCE_MS: Final = 5_000
+"""Nobody speaks for so long: dead air. Judgement, as in the table call_metrics; docs/metrics.md has
+what others take."""
+INTERRUPTION_MS: Final = 300
+"""Both go on for so long: it is an interruption, not a reply that came a little early. Published: shorter overlap is
+how people take turns (Heldner & Edlund 2010); the figure itself is judgement, as in the table call_metrics."""
+RESPONSE_STEP_MS: Final = 50
+"""Responses are counted by steps of so much, so their median is off by half of it at most. Judgement: finer than the
+windows of 32 ms and the margins by which the VAD knows where speech begins."""
+RESPONSE_MOST_MS: Final = 30_000
+"""Slower responses count as this slow, which bounds the state; it moves no median that is less. Judgement."""
+TREND_FROM: Final = 5
+"""Utterances that a trend needs. Judgement: a line through fewer says more of them than of a trend."""
+INSTANCES: Final = 50
+"""Silences and interruptions that are told one by one, the longest; the counts are of all. Judgement: bounds the state
+and each record, and is more than a person reads."""
+POINTS: Final = 256
+"""Most points in time of a party at which its scores are kept. Up to so many scored utterances quarters are exact; of
+more, neighbours are joined until half as many points are left. Measured (docs/metrics.md): a snapshot below 20 KB, and
+quarters that are off by 0.02 of 5 at most after four hours."""
+STEP_MS: Final = 1_000
+"""First distance of joined points; it is doubled until few enough are left."""
+WAITING: Final = 64
+"""Most utterances that wait for the watermark. Judgement: the VAD cuts at 15 s and marks every second, so they are two
+or three; more wait only where marks are missing."""
+CROSS_TALK: Final = "cross_talk"
+"""Flag of an utterance that is another party's, heard on this channel: it is counted there, not here."""
+
+Said = tuple[int, int, int, int]
+"""Start, channel, end, number of the voice."""
+
+
+@dataclass(slots=True)
+class Voice:
+    """What was heard of one speaker in one role, as the records had it: sums that do not depend on the order."""
+
+    role: Role
+    speaker: str
+    utterances: int = 0
+    words: int = 0
+    talk_ms: int = 0
+    labels: dict[str, int] = field(default_factory=dict)
+    """Scored utterances by label."""
+    emotion_ms: dict[str, int] = field(default_factory=dict)
+    step_ms: int = 0
+    """Distance of points that were joined; 0: none was."""
+    points: list[list[int]] = field(default_factory=list)
+    """[sum of start + end, scored utterances, sum of scores in 1/10,000]."""
+    loudness: list[int] = field(default_factory=lambda: [0] * 6)
+    """Of utterances with a loudness y (1/100 LUFS) at the time x (start + end), weighed by their length w in ms:
+    how many, and the sums of w, wx, wy, wxx, wxy."""
+
+    def add(self, score: Score) -> None:
+        """One more utterance."""
+        length_ms, at = max(score.end_ms - score.start_ms, 0), score.start_ms + score.end_ms
+        self.utterances += 1
+        self.words += len(score.words)
+        self.talk_ms += length_ms
+        if score.emotion is not None:
+            label = score.emotion.label
+            self.emotion_ms[label] = self.emotion_ms.get(label, 0) + length_ms
+        if score.sentiment is not None:
+            self.labels[score.sentiment.label] = self.labels.get(score.sentiment.label, 0) + 1
+            self.points.append([at, 1, round(score.sentiment.score * 10_000)])
+            if len(self.points) > POINTS:
+                self._join_points()
+        if score.acoustics is not None and score.acoustics.loudness_lufs is not None:
+            y = round(score.acoustics.loudness_lufs * 100)
+            added = (1, length_ms, length_ms * at, length_ms * y, length_ms * at * at, length_ms * at * y)
+            self.loudness = [before + more for before, more in zip(self.loudness, added, strict=True)]
+
+    def _join_points(self) -> None:
+        self.step_ms = max(self.step_ms, STEP_MS)
+        while True:
+            joined: dict[int, list[int]] = {}
+            for at, n, total in sorted(self.points):
+                point = joined.setdefault(at // (2 * n * self.step_ms), [0, 0, 0])
+                point[0], point[1], point[2] = point[0] + at, point[1] + n, point[2] + total
+            self.points = list(joined.values())
+            if len(self.points) <= POINTS // 2:
+                return
+            self.step_ms *= 2
+
+
+@dataclass(slots=True)
+class Floor:
+    """Who speaks after whom, of utterances that are taken in the order of their start."""
+
+    line: tuple[int, int] = (-1, -1)
+    """Start and channel of the last one taken."""
+    until_ms: int = 0
+    """Up to where somebody has spoken."""
+    by: int = -1
+    """Whose voice it is that has spoken up to there."""
+    holder: int = -1
+    """Whose utterance began last."""
+    run: tuple[int, int] = (0, 0)
+    """Start and end of what the holder has said since nobody else began."""
+    channels: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """For each channel, up to where somebody has spoken on it and whose voice it is."""
+    monologues: dict[int, int] = field(default_factory=dict)
+    """Longest run of each voice, ms."""
+    taken: dict[tuple[int, int], int] = field(default_factory=dict)
+    """How often the second took the floor from the first; −1 for the first words of the call."""
+    responses: dict[tuple[int, int, int], int] = field(default_factory=dict)
+    """How often the second answered the first after so many steps of RESPONSE_STEP_MS."""
+    cut_ins: dict[tuple[int, int], int] = field(default_factory=dict)
+    """How often the first interrupted the second."""
+    overtalk: dict[tuple[int, int], int] = field(default_factory=dict)
+    """How long both spoke after the first began while the second spoke, ms."""
+    interruptions: list[tuple[int, int, int, int]] = field(default_factory=list)
+    """(overtalk in ms, start, who, whom) of the longest."""
+    silences: int = 0
+    silence_ms: int = 0
+    silent: list[tuple[int, int]] = field(default_factory=list)
+    """(length in ms, start) of the longest silences."""
+    late: int = 0
+    """Utterances that came after what they should have come before: they have no part in all this."""
+
+    def copy(self) -> "Floor":
+        """The same, to go on from apart."""
+        values = (getattr(self, one.name) for one in fields(self))
+        return Floor(*(value.copy() if isinstance(value, dict | list) else value for value in values))
+
+    def take(self, said: Said, same: Callable[[int, int], bool]) -> None:
+        """The next utterance; `same` tells whether two voices are known to be one party."""
+        start_ms, channel, end_ms, voice = said
+        if (start_ms, channel) < self.line:
+            self.late += 1
+            self._heard(channel, end_ms, voice)
+            return
+        self.line = start_ms, channel
+        gap_ms = start_ms - self.until_ms
+        if gap_ms >= SILENCE_MS:
+            self.silences += 1
+            self.silence_ms += gap_ms
+            _keep(self.silent, (gap_ms, self.until_ms))
+        if self.holder < 0 or not same(self.holder, voice):
+            self.run = start_ms, end_ms
+            taken = self.holder, voice
+            self.taken[taken] = self.taken.get(taken, 0) + 1
+        else:
+            self.run = self.run[0], max(self.run[1], end_ms)
+        self.holder = voice
+        self.monologues[voice] = max(self.monologues.get(voice, 0), self.run[1] - self.run[0])
+        # A reply that comes a little early is one without delay; what ends before the other does is none.
+        if self.by >= 0 and not same(self.by, voice) and gap_ms > -INTERRUPTION_MS and end_ms > self.until_ms:
+            response = self.by, voice, _steps(gap_ms)
+            self.responses[response] = self.responses.get(response, 0) + 1
+        others = [last for other, last in self.channels.items() if other != channel]
+        until_ms, whom = max(others, default=(0, -1))
+        overtalk_ms = min(end_ms, until_ms) - start_ms
+        if overtalk_ms > 0:
+            pair = voice, whom
+            self.overtalk[pair] = self.overtalk.get(pair, 0) + overtalk_ms
+            if overtalk_ms >= INTERRUPTION_MS:
+                self.cut_ins[pair] = self.cut_ins.get(pair, 0) + 1
+                _keep(self.interruptions, (overtalk_ms, start_ms, voice, whom))
+        self._heard(channel, end_ms, voice)
+
+    def _heard(self, channel: int, end_ms: int, voice: int) -> None:
+        if end_ms > self.until_ms:
+            self.until_ms, self.by = end_ms, voice
+        if end_ms > self.channels.get(channel, (0, 0))[0]:
+            self.channels[channel] = end_ms, voice
+
+
+class Tally:
+    """A call so far. `hear` its events in the order of the topic; `dump` and `load` keep it.
+
+    Attributes: `started`: the call's start was heard, so nothing is missing before; `ended`; `watermark_ms`: everything
+    that began before it has been heard; `roles`: of the call's channels.
+    """
+
+    def __init__(self) -> None:
+        self.started = False
+        self.ended = False
+        self.watermark_ms = 0
+        self.roles: tuple[Role, ...] = ()
+        self._voices: list[Voice] = []
+        self._floor = Floor()
+        self._waiting: list[Said] = []
+        self._same_as: dict[str, str] = {}
+        self._known_role: dict[str, Role] = {}
+        self._ahead: Floor | None = None
+
+    # Hearing
+
+    def hear(self, event: CallEvent) -> None:
+        """Take the next event of the call; one of a kind that tells nothing of the conversation changes nothing."""
+        self._ahead = None
+        self.roles = event.call.roles
+        if isinstance(event, Score):
+            self._say(event)
+        elif isinstance(event, Progress):
+            self._settle(event.at_ms)
+        elif isinstance(event, Correction):
+            if event.same_as:
+                self._same_as[event.speaker] = event.same_as
+            # One that merges nobody says what the role is, be it unknown again.
+            if not event.same_as or event.role != "unknown":
+                self._known_role[event.same_as or event.speaker] = event.role
+        elif isinstance(event, CallStarted):
+            self.started = True
+        elif isinstance(event, CallEnded):
+            self.ended = True
+            self._settle(event.duration_ms)
+            while self._waiting:
+                self._floor.take(self._waiting.pop(0), self._same)
+
+    def _say(self, score: Score) -> None:
+        if CROSS_TALK in score.flags:
+            return
+        number = self._number(score.role, score.speaker)
+        self._voices[number].add(score)
+        self._waiting.append((score.start_ms, score.channel, score.end_ms, number))
+        self._waiting.sort()
+        if len(self._waiting) > WAITING:
+            self._floor.take(self._waiting.pop(0), self._same)
+
+    def _number(self, role: Role, speaker: str) -> int:
+        for number, voice in enumerate(self._voices):
+            if voice.speaker == speaker and voice.role == role:
+                return number
+        self._voices.append(Voice(role, speaker))
+        return len(self._voices) - 1
+
+    def _settle(self, watermark_ms: int) -> None:
+        self.watermark_ms = max(self.watermark_ms, watermark_ms)
+        while self._waiting and self._waiting[0][0] < self.watermark_ms:
+            self._floor.take(self._waiting.pop(0), self._same)
+
+    # Who is who
+
+    def party(self, number: int) -> tuple[Role, str]:
+        """Role and speaker of a voice as they are known by now."""
+        voice = self._voices[number]
+        speaker = voice.speaker
+        # As many steps as there are merges: more cannot be needed, and a ring ends.
+        for _ in self._same_as:
+            speaker = self._same_as.get(speaker, speaker)
+        return self._known_role.get(speaker, voice.role), speaker
+
+    def _same(self, one: int, other: int) -> bool:
+        return one == other or self.party(one) == self.party(other)
+
+    def _parties(self) -> dict[tuple[Role, str], list[int]]:
+        parties: dict[tuple[Role, str], list[int]] = {}
+        for number in range(len(self._voices)):
+            parties.setdefault(self.party(number), []).append(number)
+        return parties
+
+    # Asking
+
+    @property
+    def now_ms(self) -> int:
+        """Media time up to which anything is known: the end of the call once it has ended."""
+        if self.ended:
+            return self.watermark_ms
+        return max([self.watermark_ms, self._floor.until_ms, *(end_ms for *_, end_ms, _ in self._waiting)])
+
+    @property
+    def late(self) -> int:
+        """Utterances that came after what they should have come before; they are left out of turns and the like."""
+        return self._floor.late
+
+    @property
+    def silent_since_ms(self) -> int:
+        """Where the silence began that lasts at the watermark; the watermark itself while somebody speaks there."""
+        return min(self._floor.until_ms, self.watermark_ms)
+
+    @property
+    def silence_now_ms(self) -> int:
+        """How long nobody has spoken at the watermark. While somebody begins to, the watermark stands still."""
+        return self.watermark_ms - self.silent_since_ms
+
+    def silences(self) -> tuple[int, int, int, tuple[Silence, ...]]:
+        """(number, their sum in ms, the longest in ms, the longest INSTANCES in order of time) of the dead air up to
+        the watermark, what is going on there included as soon as it is long enough."""
+        floor, now_ms = self._floor, self.silence_now_ms
+        found = floor.silent
+        n, all_ms = floor.silences, floor.silence_ms
+        if now_ms >= SILENCE_MS:
+            found = found.copy()
+            _keep(found, (now_ms, floor.until_ms))
+            n, all_ms = n + 1, all_ms + now_ms
+        instances = sorted((start_ms, start_ms + length_ms) for length_ms, start_ms in found)
+        longest_ms = max((length_ms for length_ms, _ in found), default=0)
+        return n, all_ms, longest_ms, tuple(Silence(start_ms=start, end_ms=end) for start, end in instances)
+
+    def interruptions(self) -> tuple[Interruption, ...] | None:
+        """The longest INSTANCES in order of time; None where all parties share a channel."""
+        if len(self.roles) < 2:
+            return None
+        return tuple(
+            Interruption(start_ms=start_ms, overtalk_ms=ms, by=self.party(who)[1], of=self.party(whom)[1])
+            for ms, start_ms, who, whom in sorted(self._now().interruptions, key=lambda one: (one[1], one[2]))
+        )
+
+    def talk_ms(self, role: Role | None = None) -> int:
+        """How long a role, or everybody, has spoken."""
+        everybody = enumerate(self._voices)
+        return sum(voice.talk_ms for number, voice in everybody if role is None or self.party(number)[0] == role)
+
+    def talk_share(self, role: Role) -> float | None:
+        """A role's part of all talk so far, 0 to 1; None: nobody has spoken."""
+        whole_ms = self.talk_ms()
+        return self.talk_ms(role) / whole_ms if whole_ms else None
+
+    def unheard(self) -> tuple[Role, ...]:
+        """The roles that have a channel of the call and have not been heard."""
+        heard = {role for role, _ in self._parties()}
+        return tuple(dict.fromkeys(role for role in self.roles if role != "unknown" and role not in heard))
+
+    def score(self) -> float | None:
+        """Mean of all scored utterances, −1 to 1; None: there is none."""
+        return _mean(point for voice in self._voices for point in voice.points)
+
+    def quarters(self) -> tuple[float | None, ...]:
+        """Mean score of everybody in each quarter of the call so far, −5 to 5; None: nothing scored there."""
+        return self._quarters(self._voices)
+
+    def parties(self) -> tuple[PartyMetrics, ...]:
+        """The figures of each party that was heard, in the order in which they came."""
+        floor, all_ms = self._now(), self.talk_ms()
+        apart = len(self.roles) > 1
+        figures = []
+        for (role, speaker), numbers in self._parties().items():
+            voices = [self._voices[number] for number in numbers]
+            talk_ms = sum(voice.talk_ms for voice in voices)
+            words = sum(voice.words for voice in voices)
+            labels = _summed(voice.labels for voice in voices)
+            emotion_ms = _summed(voice.emotion_ms for voice in voices)
+            felt_ms = sum(emotion_ms.values())
+            quarters = self._quarters(voices)
+            mine = set(numbers)
+            cut_ins = {pair: n for pair, n in floor.cut_ins.items() if not mine.issuperset(pair)}
+            responses = _summed(
+                {steps: n} for (to, by, steps), n in floor.responses.items() if by in mine and to not in mine
+            )
+            loudness, trend = _line([sum(sums) for sums in zip(*(voice.loudness for voice in voices), strict=True)])
+            figures.append(
+                PartyMetrics(
+                    role=role,
+                    speaker=speaker,
+                    utterances=sum(voice.utterances for voice in voices),
+                    words=words,
+                    talk_ms=talk_ms,
+                    talk_share=rounded(talk_ms / all_ms) if all_ms else 0.0,
+                    words_per_minute=rounded(words * 60_000 / talk_ms) if talk_ms else None,
+                    score=_mean(point for voice in voices for point in voice.points),
+                    negative=labels.get("negative", 0),
+                    neutral=labels.get("neutral", 0),
+                    positive=labels.get("positive", 0),
+                    quarters=quarters,
+                    change=change(quarters),
+                    emotion_ms=emotion_ms,
+                    emotion_share={label: rounded(ms / felt_ms) for label, ms in emotion_ms.items() if felt_ms},
+                    longest_monologue_ms=max(floor.monologues.get(number, 0) for number in numbers),
+                    turns=sum(n for (of, by), n in floor.taken.items() if by in mine and of not in mine),
+                    responses=sum(responses.values()),
+                    response_ms=_median(responses),
+                    interruptions=sum(n for (by, _), n in cut_ins.items() if by in mine) if apart else None,
+                    interrupted=sum(n for (_, of), n in cut_ins.items() if of in mine) if apart else None,
+                    overtalk_ms=sum(ms for (by, _), ms in floor.overtalk.items() if by in mine) if apart else None,
+                    loudness_lufs=loudness,
+                    loudness_trend=trend,
+                )
+            )
+        return tuple(figures)
+
+    def _now(self) -> Floor:
+        """The floor with what still waits for the watermark. Its silences are not to be used: something may yet come
+        that began in them."""
+        if not self._waiting:
+            return self._floor
+        if self._ahead is None:
+            self._ahead = self._floor.copy()
+            for said in self._waiting:
+                self._ahead.take(said, self._same)
+        return self._ahead
+
+    def _quarters(self, voices: Sequence[Voice]) -> tuple[float | None, ...]:
+        length_ms = max(self.now_ms, 1)
+        quarters: list[list[list[int]]] = [[], [], [], []]
+        for voice in voices:
+            for point in voice.points:
+                quarters[min(point[0] * 2 // (point[1] * length_ms), 3)].append(point)
+        return tuple(_mean(quarter, 5) for quarter in quarters)
+
+    # Keeping
+
+    def dump(self) -> str:
+        """JSON from which `load` makes the same tally: a few hundred bytes, below 20 KB after four hours."""
+        floor = [_listed(getattr(self._floor, one.name)) for one in fields(Floor)]
+        voices = [[getattr(voice, one.name) for one in fields(Voice)] for voice in self._voices]
+        flags = [self.started, self.ended]
+        rest = [self.watermark_ms, self.roles, self._waiting, self._same_as, self._known_role]
+        return json.dumps([flags, *rest, voices, floor], separators=(",", ":"))
+
+    @classmethod
+    def load(cls, dumped: str) -> "Tally":
+        """The tally as it was dumped."""
+        tally = cls()
+        flags, tally.watermark_ms, roles, waiting, tally._same_as, tally._known_role, voices, floor = json.loads(dumped)
+        tally.started, tally.ended = flags
+        tally.roles = tuple(roles)
+        tally._waiting = [(start_ms, channel, end_ms, voice) for start_ms, channel, end_ms, voice in waiting]
+        tally._voices = [Voice(*values) for values in voices]
+        tally._floor = Floor(
+            *(
+                _unlisted(value, getattr(tally._floor, one.name))
+                for value, one in zip(floor, fields(Floor), strict=True)
+            )
+        )
+        return tally
+
+
+def change(quarters: Sequence[float | None]) -> float | None:
+    """The last quarter in which anything was scored less the first; None: there is one at most."""
+    known = [quarter for quarter in quarters if quarter is not None]
+    return rounded(known[-1] - known[0]) if len(known) > 1 else None
+
+
+def _steps(gap_ms: int) -> int:
+    return (min(max(gap_ms, 0), RESPONSE_MOST_MS) + RESPONSE_STEP_MS // 2) // RESPONSE_STEP_MS
+
+
+def _median(steps: dict[int, int]) -> int | None:
+    """Of how often each number of steps was counted, in ms."""
+    middle, seen, lower = sum(steps.values()) - 1, 0, None
+    for step in sorted(steps):
+        seen += steps[step]
+        if lower is None and seen > middle // 2:
+            lower = step
+        if lower is not None and seen > (middle + 1) // 2:
+            return (lower + step) * RESPONSE_STEP_MS // 2
+    return None
+
+
+def _mean(points: Iterable[Sequence[int]], scale: int = 1) -> float | None:
+    n = total = 0
+    for point in points:
+        n, total = n + point[1], total + point[2]
+    return rounded(total * scale / (n * 10_000)) if n else None
+
+
+def _line(sums: Sequence[int]) -> tuple[float | None, float | None]:
+    """Mean loudness in LUFS, and its slope in dB a minute by least squares."""
+    n, w, wx, wy, wxx, wxy = sums
+    if not w:
+        return None, None
+    spread = w * wxx - wx * wx
+    slope = rounded((w * wxy - wx * wy) / spread * 1_200) if n >= TREND_FROM and spread else None
+    return rounded(wy / w / 100), slope
+
+
+def _summed(counts: Iterable[dict[Any, int]]) -> dict[Any, int]:
+    sums: dict[Any, int] = {}
+    for one in counts:
+        for key, n in one.items():
+            sums[key] = sums.get(key, 0) + n
+    return sums
+
+
+def _keep(longest: list[Any], one: tuple[int, ...]) -> None:
+    """Add one to the INSTANCES that are kept: the shortest of too many goes, of equals the latest."""
+    longest.append(one)
+    if len(longest) > INSTANCES:
+        longest.remove(min(longest, key=lambda kept: (kept[0], -kept[1])))
+
+
+def _listed(value: Any) -> Any:
+    """JSON's objects have only strings for keys."""
+    return list(value.items()) if isinstance(value, dict) else value
+
+
+def _unlisted(value: Any, like: Any) -> Any:
+    if isinstance(like, dict):
+        return {tuple(key) if isinstance(key, list) else key: _tupled(kept) for key, kept in value}
+    if isinstance(like, list):
+        return [tuple(one) for one in value]
+    return _tupled(value)
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
