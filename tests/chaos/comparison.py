@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from schemas.events import CallEnded, CallEvent, Correction, Score
 from schemas.topics import DEAD_LETTERS, SCORES, STAGES, lanes
+from streams.rows import call_row, correction_row, utterance_row
 from streams.settings import Settings
-from streams.sink import call_row, correction_row, utterance_row
 from tests.chaos.observers import query
 from tests.workers import everything
 

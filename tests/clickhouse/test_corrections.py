@@ -15,7 +15,8 @@ from clickhouse_connect.driver.client import Client
 from deploy.migrations import apply_migrations
 from schemas.events import Correction, Role, Score
 from streams.corrections import Corrections
-from streams.sink import MIGRATIONS, _insert_rows, correction_row, utterance_row
+from streams.rows import correction_row, utterance_row
+from streams.sink import MIGRATIONS, _insert_rows
 from tests.scripted import call, score
 
 VERSION = "v1"

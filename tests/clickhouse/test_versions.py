@@ -10,8 +10,9 @@ from dashboards import files
 from schemas.errors import CalltideError
 from streams.replay.compare import of_versions
 from streams.replay.versions import TABLES, drop, promote, versions
+from streams.rows import call_row, utterance_row
 from streams.settings import Settings
-from streams.sink import _insert_rows, call_row, connect, migrate, utterance_row
+from streams.sink import _insert_rows, connect, migrate
 from tests.scripted import call, ended, score
 
 HOSTILE = "it's v2\\"

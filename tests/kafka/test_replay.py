@@ -25,8 +25,9 @@ from streams.replay import plan as plans
 from streams.replay.feed import Feed
 from streams.replay.plan import Plan, Survey, Wish
 from streams.replay.run import remove
+from streams.rows import call_row, utterance_row
 from streams.settings import Settings
-from streams.sink import _insert_rows, call_row, connect, migrate, utterance_row
+from streams.sink import _insert_rows, connect, migrate
 from tests.scripted import call, ended, score
 from tests.workers import Found, everything
 
