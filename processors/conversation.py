@@ -263,12 +263,14 @@ class Tally:
 
     def party(self, number: int) -> tuple[Role, str]:
         """Role and speaker of a voice as they are known by now."""
-        voice = self._voices[number]
-        speaker = voice.speaker
+        return self.known(self._voices[number].role, self._voices[number].speaker)
+
+    def known(self, role: Role, speaker: str) -> tuple[Role, str]:
+        """Role and speaker as they are known by now of what was recorded under these."""
         # As many steps as there are merges: more cannot be needed, and a ring ends.
         for _ in self._same_as:
             speaker = self._same_as.get(speaker, speaker)
-        return self._known_role.get(speaker, voice.role), speaker
+        return self._known_role.get(speaker, role), speaker
 
     def _same(self, one: int, other: int) -> bool:
         return one == other or self.party(one) == self.party(other)
