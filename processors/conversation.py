@@ -10,7 +10,7 @@ order, and `load(dump())` is exact. docs/metrics.md says what each figure means 
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 from processors.utterances import rounded
@@ -148,8 +148,17 @@ class Floor:
 
     def copy(self) -> "Floor":
         """The same, to go on from apart."""
-        values = (getattr(self, one.name) for one in fields(self))
-        return Floor(*(value.copy() if isinstance(value, dict | list) else value for value in values))
+        return replace(
+            self,
+            channels=self.channels.copy(),
+            monologues=self.monologues.copy(),
+            taken=self.taken.copy(),
+            responses=self.responses.copy(),
+            cut_ins=self.cut_ins.copy(),
+            overtalk=self.overtalk.copy(),
+            interruptions=self.interruptions.copy(),
+            silent=self.silent.copy(),
+        )
 
     def take(self, said: Said, same: Callable[[int, int], bool]) -> None:
         """The next utterance; `same` tells whether two voices are known to be one party."""
@@ -327,6 +336,12 @@ class Tally:
             Interruption(start_ms=start_ms, overtalk_ms=ms, by=self.party(who)[1], of=self.party(whom)[1])
             for ms, start_ms, who, whom in sorted(self._now().interruptions, key=lambda one: (one[1], one[2]))
         )
+
+    def interruptions_by(self, role: Role) -> int | None:
+        """How often a role has interrupted another party; None where all parties share a channel."""
+        if len(self.roles) < 2:
+            return None
+        return sum(n for (who, _), n in self._now().cut_ins.items() if self.party(who)[0] == role)
 
     def talk_ms(self, role: Role | None = None) -> int:
         """How long a role, or everybody, has spoken."""

@@ -1,0 +1,127 @@
+"""Metrics: what has happened in a call, once a second while it goes on and once more when it has ended.
+
+A changer must know: the figures are those of `processors.conversation`, which other stages share; here is only when
+they are told. That is decided by media time, so the same records come however fast the call is read.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from processors.base import Output, Processor, Record, Step
+from processors.conversation import Tally, change
+from processors.utterances import FORGOTTEN_MS, each_but_idle, read
+from schemas.events import CallEnded, CallEvent, CallMetrics, CallStarted, Mark, Score, Silence
+
+EVERY_MS: Final = 1_000
+"""Least media time between two records of a call that goes on: as often as the VAD marks how far it has heard."""
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    hold: tuple[str, ...] = Field(
+        ("hold", "hold_start", "on_hold"), description="names of the marks that put a call on hold, in small letters"
+    )
+    unhold: tuple[str, ...] = Field(
+        ("unhold", "hold_end", "off_hold", "resume"), description="names of the marks that take it off hold"
+    )
+
+
+@dataclass(slots=True)
+class Account:
+    """The state of a call."""
+
+    tally: Tally
+    told_ms: int = 0
+    """Media time of the last record."""
+
+
+class Metrics:
+    """Scores, marks and corrections in; records of kind `metrics`, and the call's start and end, out.
+
+    A record is written with the first event by which the call is known EVERY_MS beyond the last record, and with the
+    call's end, before it, a final one.
+    """
+
+    idle_timeout_ms: int | None = FORGOTTEN_MS
+
+    def __init__(self, config: Config, pipeline_version: str) -> None:
+        self._config = config
+        self._pipeline_version = pipeline_version
+
+    def open(self, call_id: str) -> Account:
+        return Account(Tally())
+
+    def restore(self, call_id: str, snapshot: bytes) -> Account:
+        told_ms, tally = snapshot.decode().split(" ", 1)
+        return Account(Tally.load(tally), int(told_ms))
+
+    def process(self, batch: Sequence[tuple[Account, Record]]) -> list[Step]:
+        return each_but_idle(batch, self._hear)
+
+    def _hear(self, batch: Sequence[tuple[Account, Record]]) -> list[Step]:
+        return [self._step(account, event) for event, (account, _) in zip(read(batch, Score), batch, strict=True)]
+
+    def _step(self, account: Account, event: CallEvent) -> Step:
+        tally = account.tally
+        tally.hear(event)
+        if isinstance(event, CallEnded):
+            return Step([Output.of(self._metrics(tally, event)), Output.of(event)], b"")
+        outputs = [Output.of(event)] if isinstance(event, CallStarted) else []
+        now_ms = tally.now_ms
+        if now_ms >= account.told_ms + EVERY_MS:
+            account.told_ms = now_ms
+            outputs.append(Output.of(self._metrics(tally, event)))
+        return Step(outputs, f"{account.told_ms} {tally.dump()}".encode())
+
+    def _metrics(self, tally: Tally, event: CallEvent) -> CallMetrics:
+        ended = isinstance(event, CallEnded)
+        holds = self._holds(event.marks, event.duration_ms) if isinstance(event, CallEnded) else None
+        silences, silence_ms, longest_ms, dead_air = tally.silences()
+        quarters = tally.quarters()
+        return CallMetrics(
+            call=event.call,
+            at_ms=tally.now_ms,
+            final=ended,
+            partial=not tally.started,
+            pipeline_version=self._pipeline_version,
+            parties=tally.parties(),
+            unheard=tally.unheard(),
+            talk_ms=tally.talk_ms(),
+            score=tally.score(),
+            quarters=quarters,
+            change=change(quarters),
+            silences=silences,
+            silence_ms=silence_ms,
+            longest_silence_ms=longest_ms,
+            silence_now_ms=tally.silence_now_ms,
+            dead_air=dead_air,
+            interruptions=tally.interruptions(),
+            hold_ms=None if holds is None else sum(hold.end_ms - hold.start_ms for hold in holds),
+            holds=tuple(holds or ()),
+            late=tally.late,
+        )
+
+    def _holds(self, marks: Sequence[Mark], duration_ms: int) -> list[Silence] | None:
+        """The holds that were marked, one that nobody ended up to the call's end; None: there is no such mark."""
+        holds: list[Silence] | None = None
+        since_ms: int | None = None
+        for mark in sorted(marks, key=lambda mark: mark.at_ms):
+            at_ms, name = mark.at_ms, mark.name.lower()
+            if name in self._config.hold:
+                holds = holds or []
+                since_ms = at_ms if since_ms is None else since_ms
+            elif name in self._config.unhold and holds is not None and since_ms is not None:
+                holds.append(Silence(start_ms=since_ms, end_ms=at_ms))
+                since_ms = None
+        if holds is not None and since_ms is not None:
+            holds.append(Silence(start_ms=since_ms, end_ms=max(duration_ms, since_ms)))
+        return holds
+
+
+def build(config: Config, pipeline_version: str) -> Processor:
+    """The stage; it has no model."""
+    return Metrics(config, pipeline_version)
