@@ -143,3 +143,19 @@ class Revising(Protocol):
     def revise(self, batch: Sequence[tuple[Interim | None, Record]]) -> list[Interim]:
         """For each record its event with words, in order, beside what was made of the revision before it, if any."""
         ...
+
+
+@runtime_checkable
+class Reloadable(Protocol):
+    """A processor that works by files which people edit while it runs, and says in each output which version it used.
+
+    The shell asks between turns, once a second at most, never within one: a turn is all of one version. Calls that are
+    open go on with their states.
+    """
+
+    def reload(self) -> bool:
+        """Read what has changed since; True when another version is in effect from now on.
+
+        Raises CalltideError, once for each change, for files that are wrong: the version before stays in effect.
+        """
+        ...
