@@ -130,6 +130,8 @@ KEPT_BY: Final = {
     "utterance_minutes": "minute",
     "utterance_hours": "hour",
     "alerts": "at",
+    "call_categories": "started_at",
+    "call_progress": "started_at",
     "dead_letters": "greatest(failed_at, settled_at)",
 }
 """Tables, and the time by which their rows grow old."""

@@ -330,6 +330,7 @@ class Findings(_Model):
     summary: tuple[Statement, ...] = ()
     reason: Statement | None = Field(default=None, description="why the customer calls, or is called")
     topics: tuple[CallTopic, ...] = Field(default=(), description="the likeliest first")
+    glossary: str = Field(default="", description="whose topics they are: its name and a hash of its content")
     issues: tuple[Finding, ...] = Field(default=(), description="what is wrong, as the customer says it")
     objections: tuple[Finding, ...] = Field(default=(), description="why the customer does not want what is offered")
     outcome: Statement | None = Field(default=None, description="what came of the call")
@@ -348,22 +349,9 @@ class Insights(Findings, CallEvent):
     duration_ms: Milliseconds
     language: str = Field(default="", description="in which most words were said; empty: no words")
     business: str = Field(default="", description="whose glossary was read: b2b or b2c")
-    glossary: str = Field(default="", description="its name and a hash of its content")
     utterances: int = Field(default=0, ge=0, description="with words, in the call")
     unread: int = Field(default=0, ge=0, description="of these, left out because the call was too long to keep them")
     pipeline_version: str
-
-
-class Evidence(_Model):
-    """An utterance that a rule rests on, with as much of it as a reader needs."""
-
-    identity: str = Field(description="call/channel/start_ms of the utterance")
-    channel: int = Field(ge=0)
-    start_ms: Milliseconds
-    end_ms: Milliseconds
-    speaker: str
-    role: Role
-    text: str
 
 
 class _Found(CallEvent):

@@ -4,12 +4,25 @@ A changer must know: what does not fit its column raises OverflowError here, bec
 without a word, as another one.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from confluent_kafka import Message
 
-from schemas.events import Acoustics, CallEnded, CallStarted, Correction, Score, decode
+from schemas.events import (
+    Acoustics,
+    Alert,
+    CallEnded,
+    CallEvent,
+    CallMetrics,
+    CallStarted,
+    Categorised,
+    Correction,
+    Evidence,
+    Score,
+    decode,
+)
 from streams import kafka
 from streams.dead_letters import read_letter, read_marker
 
@@ -19,6 +32,7 @@ LIMITS: Final = {
     "channels": _SMALL,
     "start_ms": _LARGE,
     "end_ms": _LARGE,
+    "at_ms": _LARGE,
     "overlap_ms": _LARGE,
     "call_utterances": _LARGE,
     "words.start_ms": _LARGE,
@@ -180,3 +194,84 @@ def fitting(row: dict[str, Any]) -> dict[str, Any]:
         if value is not None and max(value if isinstance(value, list) else (value,), default=0) > most:
             raise OverflowError(f"{name} is more than {most}")
     return row
+
+
+Place = tuple[str, int, int]
+"""Topic, partition and offset of a record."""
+
+
+def alert_row(event: Alert, place: Place) -> dict[str, Any]:
+    """The row of `alerts`."""
+    call, first = event.call, event.evidence[0] if event.evidence else None
+    return {
+        "tenant": call.tenant,
+        "call_id": call.call_id,
+        "pipeline_version": event.pipeline_version,
+        "at": time_of(event.raised_at),
+        "at_ms": event.at_ms,
+        "rule": event.rule,
+        "rules_version": event.rules_version,
+        "category": event.category,
+        "severity": event.severity,
+        "queue": call.queue,
+        "agent": call.agent,
+        "role": first.role if first else "",
+        "text": event.message,
+        "utterances": _utterances(event.evidence),
+        **_at(place),
+    }
+
+
+def category_row(event: Categorised, place: Place) -> dict[str, Any]:
+    """The row of `call_categories`."""
+    return {
+        **_call_of(event, event.pipeline_version),
+        "category": event.category,
+        "rule": event.rule,
+        "rules_version": event.rules_version,
+        "at_ms": event.at_ms,
+        "utterances": _utterances(event.evidence),
+        **_at(place),
+    }
+
+
+def progress_rows(event: CallMetrics, place: Place) -> list[dict[str, Any]]:
+    """The rows of `call_progress`, one a party."""
+    of_call = event.model_dump(include=_OF_CALL)
+    return [
+        {
+            **_call_of(event, event.pipeline_version),
+            **party.model_dump(exclude={"emotion_share"}),
+            **of_call,
+            "call_score": event.score,
+            "dead_air": [silence.model_dump() for silence in event.dead_air],
+            **_at(place),
+        }
+        for party in event.parties
+    ]
+
+
+_OF_CALL: Final = {
+    "at_ms", "final", "partial", "silences", "silence_ms", "longest_silence_ms", "silence_now_ms", "hold_ms",
+}  # fmt: skip
+"""Fields of metrics that are those of the whole call."""
+
+
+def _call_of(event: CallEvent, version: str) -> dict[str, Any]:
+    call = event.call
+    return {
+        "tenant": call.tenant,
+        "pipeline_version": version,
+        "started_at": time_of(call.started_at),
+        "call_id": call.call_id,
+        "queue": call.queue,
+        "agent": call.agent,
+    }
+
+
+def _utterances(evidence: Sequence[Evidence]) -> list[dict[str, int]]:
+    return [{"channel": one.channel, "start_ms": one.start_ms} for one in evidence]
+
+
+def _at(place: Place) -> dict[str, Any]:
+    return dict(zip(("topic", "partition", "offset"), place, strict=True))

@@ -31,23 +31,55 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from deploy.migrations import apply_migrations, keep_for, rebuild
 from schemas.errors import CalltideError
-from schemas.events import CallEnded, CallEvent, CallStarted, Correction, Score, decode
-from schemas.topics import DEAD_LETTERS, SCORES
+from schemas.events import (
+    Alert,
+    CallEnded,
+    CallEvent,
+    CallMetrics,
+    CallStarted,
+    Categorised,
+    Correction,
+    Score,
+    decode,
+)
+from schemas.topics import ALERTS, CALL_METRICS, DEAD_LETTERS, INSIGHTS, SCORES
 from streams import kafka
 from streams.health import Health
-from streams.rows import call_row, correction_row, fitting, letter_row, time_of, utterance_row
+from streams.rows import (
+    Place,
+    alert_row,
+    call_row,
+    category_row,
+    correction_row,
+    fitting,
+    letter_row,
+    progress_rows,
+    time_of,
+    utterance_row,
+)
 from streams.settings import Settings
 
 log = logging.getLogger(__name__)
 
 MIGRATIONS: Final = Path(__file__).parent.parent / "deploy" / "clickhouse"
-TABLES: Final = ("utterances_heard", "corrections", "calls", "dead_letters")
+TABLES: Final = (
+    "utterances_heard",
+    "corrections",
+    "calls",
+    "dead_letters",
+    "call_progress",
+    "alerts",
+    "call_categories",
+)
 """In the order of inserts: what a call's end is counted from comes before it."""
 IDENTITY: Final = {
     "utterances_heard": ("tenant", "call_id", "pipeline_version", "channel", "start_ms", "partition", "offset"),
     "calls": ("tenant", "call_id", "pipeline_version", "revision", "partition", "offset"),
 }
 """Of the tables whose rows are counted: a row that has come before."""
+MADE_OF_SCORES: Final = (CALL_METRICS, ALERTS, INSIGHTS)
+PARTY: Final = ("tenant", "pipeline_version", "started_at", "call_id", "role", "speaker")
+"""A party of a call, as `call_progress` knows it."""
 RETRY_S: Final = (0.2, 10.0)
 """First and longest pause between tries while ClickHouse is away (judgement)."""
 ANSWER_S: Final = 60
@@ -154,7 +186,10 @@ class _Batch:
 
     def tables(self) -> dict[str, list[dict[str, Any]]]:
         parts = [part for _, part in sorted(self.parts.items())]
-        return {table: [row for part in parts for row in part.rows[table]] for table in TABLES}
+        tables = {table: [row for part in parts for row in part.rows[table]] for table in TABLES}
+        # Only the newest is ever read: of a call that goes on there comes one a second.
+        newest = {tuple(row[name] for name in PARTY): row for row in tables["call_progress"]}
+        return tables | {"call_progress": list(newest.values())}
 
 
 class Sink:
@@ -167,11 +202,14 @@ class Sink:
         topic: str = SCORES,
         dead_letters: str = DEAD_LETTERS,
         group: str = "sink",
+        others: Sequence[str] | None = None,
     ) -> None:
-        """`group`: the consumer group, without the prefix of the settings."""
+        """`group`: the consumer group, without the prefix of the settings. `others`: the topics of what is made of the
+        scores; None: those of live calls, if `topic` is."""
         self.settings = settings
         self.topic = topic
         self.dead_letters = dead_letters
+        self.others = MADE_OF_SCORES if others is None and topic == SCORES else others or ()
         self.client: Client | None = None
         self.health = Health()
         self.batch = _Batch()
@@ -210,7 +248,8 @@ class Sink:
             ROWS.labels(table)
         try:
             if self._insist(lambda: migrate(self.settings), stop):
-                self.consumer.subscribe([self.topic, self.dead_letters], on_assign=self._assign, on_revoke=self._revoke)
+                topics = [self.topic, self.dead_letters, *self.others]
+                self.consumer.subscribe(topics, on_assign=self._assign, on_revoke=self._revoke)
                 self._tell()
             while not stop.is_set():
                 self._collect(stop)
@@ -306,16 +345,8 @@ class Sink:
             if topic == self.dead_letters:
                 part.rows["dead_letters"].append(letter_row(message, topic, partition, offset))
                 return
-            event: CallEvent = decode(headers, message.value() or b"")
-            if isinstance(event, Score):
-                row = utterance_row(event, topic, partition, offset) | {"scored_at": time_of(datetime.now(UTC))}
-                part.rows["utterances_heard"].append(fitting(row))
-            elif isinstance(event, Correction):
-                row = correction_row(event, self.settings.pipeline_version, topic, partition, offset)
-                part.rows["corrections"].append(row)
-            elif isinstance(event, CallStarted | CallEnded):
-                place = {"topic": topic, "partition": partition, "offset": offset}
-                part.rows["calls"].append(fitting(call_row(event, self.settings.pipeline_version) | place))
+            for table, row in self._rows(decode(headers, message.value() or b""), (topic, partition, offset)):
+                part.rows[table].append(fitting(row))
         except (KeyError, ValueError, OverflowError) as error:
             # A kind that is none or not text, an event that is none, a time beyond the calendar. It stays in the topic,
             # at the offset named here.
@@ -323,6 +354,31 @@ class Sink:
             call = (message.key() or b"").decode(errors="replace")
             where = {"call": call, "topic": topic, "partition": partition, "offset": offset}
             log.error("not an event: %s: %s", type(error).__name__, error, extra=where)
+
+    def _rows(self, event: CallEvent, place: Place) -> list[tuple[str, dict[str, Any]]]:
+        """What an event of a topic is in ClickHouse: table and row."""
+        version = self.settings.pipeline_version
+        if place[0] != self.topic:
+            # What is made of the scores. The marks of calls pass through there, too; those of the scores are written.
+            match event:
+                case CallMetrics():
+                    return [("call_progress", row) for row in progress_rows(event, place)]
+                case Alert():
+                    return [("alerts", alert_row(event, place))]
+                case Categorised():
+                    return [("call_categories", category_row(event, place))]
+            return []
+        match event:
+            case Score():
+                scored_at = {"scored_at": time_of(datetime.now(UTC))}
+                return [("utterances_heard", utterance_row(event, *place) | scored_at)]
+            case Correction():
+                return [("corrections", correction_row(event, version, *place))]
+            case CallStarted() | CallEnded():
+                topic, partition, offset = place
+                of_place = {"topic": topic, "partition": partition, "offset": offset}
+                return [("calls", call_row(event, version) | of_place)]
+        return []
 
     def _insert(self) -> None:
         if self.client is None:

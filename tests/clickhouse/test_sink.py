@@ -21,8 +21,11 @@ from deploy.migrations import COUNTED, rebuild
 from schemas.errors import CalltideError
 from schemas.events import (
     Acoustics,
+    Alert,
     CallEvent,
     CallInfo,
+    CallMetrics,
+    Categorised,
     Correction,
     Emotion,
     GranularEmotion,
@@ -102,7 +105,7 @@ def sinking(running: Sink) -> Iterator[threading.Thread]:
 def rows(settings: Settings, sql: str) -> list[dict[str, Any]]:
     """The rows of a query as JSON has them; none while the tables are not there yet."""
     with connect(settings, create=True) as client:
-        if not client.command("EXISTS TABLE call_terms_feed"):  # what the migrations make last
+        if not client.command("EXISTS TABLE call_progress"):  # what the migrations make last
             return []
         return [json.loads(line) for line in client.raw_query(sql, fmt="JSONEachRow").splitlines()]
 
@@ -662,6 +665,57 @@ def test_dead_letters_are_rows_that_their_markers_settle(kafka_bootstrap: str, s
     }
     assert (bare["call_id"], bare["stage"], bare["partition"], bare["settled"]) == ("other", "", None, "")
     assert (marker["dlq_offset"], marker["settled"]) == (7, "dropped")
+
+
+def metrics(at_ms: int, silence_now_ms: int, final: bool = False) -> CallMetrics:
+    party = {
+        "role": "agent", "speaker": "agent", "utterances": 2, "words": 7, "talk_ms": 2_000, "talk_share": 1.0,
+        "words_per_minute": 210.0, "score": -0.2, "negative": 1, "neutral": 1, "positive": 0,
+        "quarters": [None, -1.0, None, None], "change": None, "emotion_ms": {"anger": 500},
+        "emotion_share": {"anger": 1.0},
+        "longest_monologue_ms": 1_500, "turns": 1, "responses": 0, "response_ms": None, "interruptions": 0,
+        "interrupted": 1, "overtalk_ms": 0, "loudness_lufs": -23.5, "loudness_trend": None,
+    }  # fmt: skip
+    return CallMetrics.model_validate(
+        {
+            "call": INFO, "at_ms": at_ms, "final": final, "partial": False, "pipeline_version": "v1",
+            "parties": [party], "unheard": ["customer"], "talk_ms": 2_000, "score": -0.2, "quarters": [None] * 4,
+            "change": None, "silences": 1, "silence_ms": 6_000, "longest_silence_ms": 6_000,
+            "silence_now_ms": silence_now_ms, "dead_air": [{"start_ms": 1_000, "end_ms": 7_000}], "interruptions": [],
+        }
+    )  # fmt: skip
+
+
+def test_what_is_made_of_scores_has_tables_of_its_own(settings: Settings, topic: str, kafka_bootstrap: str) -> None:
+    """The newest figures of each party, every alert and category. The marks of calls that pass there are no calls."""
+    made = new_topic(kafka_bootstrap)
+    found = {
+        "call": INFO, "rule": "angry", "category": "angry customer", "at_ms": 4_000, "raised_at": INFO.started_at,
+        "rules_version": "abc", "pipeline_version": "v1",
+        "evidence": [
+            {"identity": f"{INFO.call_id}/1/3000", "channel": 1, "start_ms": 3_000, "end_ms": 4_000,
+             "speaker": "customer", "role": "customer", "text": "no!"}
+        ],
+    }  # fmt: skip
+    alert = Alert.model_validate(found | {"severity": "critical", "message": "it's three times 'no'"})
+    with sinking(Sink(settings, topic=topic, others=[made])):
+        Writer(kafka_bootstrap, made).write(
+            started(INFO), metrics(1_000, 300), metrics(2_000, 1_300), alert, Categorised.model_validate(found),
+            metrics(9_000, 0, final=True), ended(INFO), partition=1,
+        )  # fmt: skip
+        until(lambda: rows(settings, "SELECT 1 FROM call_progress FINAL WHERE final"), "the last figures")
+    (progress,) = rows(settings, "SELECT * FROM call_progress FINAL")
+    assert (progress["at_ms"], progress["final"], progress["silence_now_ms"]) == (9_000, True, 0)
+    assert (progress["quarters"], progress["emotion_ms"]) == ([None, -1.0, None, None], {"anger": 500})
+    assert progress["dead_air"] == [{"start_ms": 1_000, "end_ms": 7_000}]
+    assert (progress["response_ms"], progress["interrupted"], progress["hold_ms"]) == (None, 1, None)
+    (row,) = rows(settings, "SELECT * FROM alerts FINAL")
+    assert (row["severity"], row["text"], row["role"]) == ("critical", "it's three times 'no'", "customer")
+    assert (row["at_ms"], row["at"], row["queue"]) == (4_000, "2026-03-01 12:00:00.123", INFO.queue)
+    (category,) = rows(settings, "SELECT * FROM call_categories FINAL")
+    assert category["utterances"] == row["utterances"] == [{"channel": 1, "start_ms": 3_000}]
+    assert (category["category"], category["rules_version"]) == ("angry customer", "abc")
+    assert count(settings, "calls") == 0
 
 
 def test_migrations_are_applied_once(settings: Settings) -> None:
