@@ -41,6 +41,9 @@ DELAY = Histogram(
 PAUSED = Gauge("calltide_lane_paused", "1 while the lane waits because the other one has work", LABELS)
 EFFORT = Gauge("calltide_effort", "0: full; each step up is less work for an utterance, because of lag", LABELS)
 REDUCED = Counter("calltide_reduced_utterances_total", "utterances processed with less than full effort", LABELS)
+RELOADS = Counter(
+    "calltide_reloads_total", "files that people changed and a stage works by: taken or refused", ("stage", "what")
+)
 INTERIM = Counter(
     "calltide_interim_total",
     "revisions of unfinished utterances: emitted, dropped, transcribed, or skipped (superseded, finished, old)",

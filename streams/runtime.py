@@ -18,7 +18,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from processors.base import Adjustable, Processor, Record
+from processors.base import Adjustable, Processor, Record, Reloadable
 from schemas.errors import CalltideError
 from schemas.events import Segment, decode
 from schemas.topics import Stage
@@ -44,6 +44,8 @@ RESTORE_S: Final = 120.0
 CLOSE_S: Final = 15.0
 """Judgement: closing a consumer takes milliseconds, with its broker away up to a session. librdkafka 2.16 was seen to
 hang there once, after its offsets had been refused in the middle of a rebalance."""
+RELOAD_S: Final = 1.0
+"""How often files that a processor works by are looked at."""
 LOOK_S: Final = 1.0
 """How often quiet partitions and lag are looked for, however busy the others are."""
 HOLD_S: Final = 1.0
@@ -93,6 +95,10 @@ class StageWorker:
         self.lanes = [_Lane(self, row) for row in rows]
         self.careful_until: dict[tuple[str, int], int] = crashes.suspects() if crashes else {}
         """(topic, partition) → last offset that is to be processed alone."""
+        self._reload_at = 0.0
+        if isinstance(processor, Reloadable):
+            for what in ("taken", "refused"):
+                metrics.RELOADS.labels(rows[0].name, what)
 
     def run(self, stop: threading.Event, health: Health | None = None) -> None:
         """Work until `stop` is set. `health` hears of every turn, and of whether partitions are assigned and restored.
@@ -103,6 +109,7 @@ class StageWorker:
         try:
             while not stop.is_set():
                 health.beat()
+                self._reload()
                 worked = False
                 for lane in self.lanes:
                     # A lane waits for its first record only when none of the others has any.
@@ -115,6 +122,20 @@ class StageWorker:
         finally:
             for lane in self.lanes:
                 lane.close()
+
+    def _reload(self) -> None:
+        """Between turns, so that a turn is all of one version. What people wrote wrongly stops nothing."""
+        if not isinstance(self.processor, Reloadable) or (now := time.monotonic()) < self._reload_at:
+            return
+        self._reload_at = now + RELOAD_S
+        stage = self.lanes[0].row.name
+        try:
+            if self.processor.reload():
+                metrics.RELOADS.labels(stage, "taken").inc()
+                log.info("files changed and were read", extra={"stage": stage})
+        except CalltideError as error:
+            metrics.RELOADS.labels(stage, "refused").inc()
+            log.error("files changed and are wrong; what was there before stays: %s", error, extra={"stage": stage})
 
     def _report(self, health: Health) -> None:
         waiting = [lane.waiting for lane in self.lanes if lane.waiting]

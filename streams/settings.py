@@ -21,6 +21,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from processors.asr import Config as Asr
 from processors.diarization import Config as Diarization
 from processors.emotion import Config as Emotion
+from processors.metrics import Config as CallMetrics
 from processors.sentiment import Config as Sentiment
 from processors.vad import Config as Vad
 from schemas.errors import CalltideError
@@ -229,6 +230,7 @@ class Settings(BaseSettings):
     asr: Asr = Asr()
     emotion: Emotion = Emotion()
     sentiment: Sentiment = Sentiment()
+    call_metrics: CallMetrics = CallMetrics()
     sink: Sink = Sink()
     gateway: Gateway = Gateway()
     web: Web = Web()

@@ -2,15 +2,19 @@
 
 import importlib
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 from processors.base import Processor
 from schemas.topics import Stage
 from streams.settings import Settings
 
 
+SECTIONS: Final = {"metrics": "call_metrics"}
+"""Stage → section of the settings, where it is not the stage's name."""
+
+
 def build(settings: Settings, row: Stage) -> Processor:
     """The stage's processor with its models loaded. Raises CalltideError when a model cannot be had."""
     module = importlib.import_module(f"processors.{row.name}")
     make = cast("Callable[[object, str], Processor]", module.build)
-    return make(getattr(settings, row.name), settings.pipeline_version)
+    return make(getattr(settings, SECTIONS.get(row.name, row.name)), settings.pipeline_version)
