@@ -16,7 +16,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from processors import asr, audio, diarization, emotion, sentiment, vad
+from processors import asr, audio, diarization, emotion, metrics, sentiment, vad
 from processors.base import Output, Processor, Record
 from processors.models.sentiment import TextSentiment
 from processors.models.whisper import Recognition, Word
@@ -31,10 +31,14 @@ from schemas.events import (
     EmotionScored,
     Progress,
     Role,
+    RunningScore,
+    Score,
     Segment,
+    Sentiment,
     Transcript,
     Turn,
 )
+from schemas.events import Word as SaidWord
 
 Floats = NDArray[np.float32]
 Format = tuple[Codec, int]
@@ -42,6 +46,8 @@ Format = tuple[Codec, int]
 STARTED_AT: Final = datetime(2026, 11, 21, 9, 30, tzinfo=UTC)
 START_MS: Final = round(STARTED_AT.timestamp() * 1_000)
 LABELS: Final[tuple[EmotionLabel, ...]] = get_args(EmotionLabel)
+WITHOUT_AUDIO: Final[tuple[type[Segment], ...]] = (EmotionScored, Score)
+"""Utterances that are the value of their records."""
 
 
 def check(samples: Floats) -> int:
@@ -328,7 +334,7 @@ class Talk:
         }
 
     def _record(self, call: CallInfo, number: int, one: Said) -> Record:
-        in_value, at_ms = self.kind is EmotionScored, 1_000 * number
+        in_value, at_ms = self.kind in WITHOUT_AUDIO, 1_000 * number
         match one.what:
             case "start":
                 return record(CallStarted(call=call), None if in_value else b"", at_ms)
@@ -359,11 +365,20 @@ def utterance(kind: type[Segment], call: CallInfo, number: int, one: Said) -> Re
     if kind not in (Segment, Turn):
         text = "" if one.wordless else f"said {zlib.crc32(value):x} so"
         fields |= {"text": text, "language": "en", "asr_confidence": 0.9, "asr_model": "some-asr"}
-    if kind is EmotionScored and one.level > 0.5:
+    if kind in WITHOUT_AUDIO and one.level > 0.5:
         shares = Shares().predict([audio.decode(value, codec)])[0].round(4).tolist()
         probabilities = dict(zip(LABELS, shares, strict=True))
         fields["emotion"] = Emotion(label="neutral", probabilities=probabilities, model="some-voice")
-    return record(kind(**fields), None if kind is EmotionScored else value, 1_000 * number + one.length_ms)
+    if kind is Score:
+        start_ms, end_ms = fields["start_ms"], fields["end_ms"]
+        words = fields["text"].split()
+        fields["words"] = [SaidWord(text=word, start_ms=start_ms, end_ms=end_ms, confidence=0.9) for word in words]
+        score = round(zlib.crc32(value) / 2**31 - 1, 4)
+        if words:
+            fields["sentiment"] = Sentiment(label="neutral", score=score, text_score=score, confidence=1, model="some")
+        running = RunningScore(score=score, party_score=score, utterances=number)
+        fields |= {"running": running, "pipeline_version": "v1"}
+    return record(kind(**fields), None if kind in WITHOUT_AUDIO else value, 1_000 * number + one.length_ms)
 
 
 SAID: st.SearchStrategy[Said] = st.builds(
@@ -416,5 +431,6 @@ STAND_INS: Final[dict[str, StandIn]] = {
     "sentiment": StandIn(
         lambda: sentiment.FusedSentiment(sentiment.Config(), "v1", Lottery()), talk(EmotionScored), EmotionScored
     ),
+    "metrics": StandIn(lambda: metrics.Metrics(metrics.Config(), "v1"), talk(Score), Score),
 }
 """By the stage's name in `schemas.topics.STAGES`."""

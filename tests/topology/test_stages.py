@@ -21,7 +21,6 @@ from schemas.events import (
     CallEvent,
     CallInfo,
     CallStarted,
-    EmotionScored,
     Interim,
     Segment,
     Turn,
@@ -50,6 +49,7 @@ from tests.topology.stand_ins import (
     STARTED_AT,
     TELEPHONE,
     VAD_CONFIG,
+    WITHOUT_AUDIO,
     Format,
     Restless,
     Said,
@@ -119,7 +119,7 @@ def test_accidents_change_nothing(row: Stage, data: st.DataObject) -> None:
     assert not undisturbed.dead_letters.records
     last_ms = max((one.timestamp_ms for one in records), default=0)
     for running in (disturbed, undisturbed):
-        running.source.records += [end(call_id, last_ms, in_value=made.reads is EmotionScored) for call_id in lines]
+        running.source.records += [end(call_id, last_ms, in_value=made.reads in WITHOUT_AUDIO) for call_id in lines]
         drained(running)
         assert running.changelog == {}, "what ended leaves nothing"
         assert running.offset == running.source.end
@@ -172,7 +172,7 @@ def test_a_record_that_cannot_be_processed_is_one_dead_letter(row: Stage, data: 
     calls = data.draw(made.calls, label="calls")
     records = interleaved(calls.lines(), data.draw(PATTERNS, label="pattern"))
     # Where the audio has ended there is none to be truncated.
-    kinds = ["undecodable", "wrong kind", *(["truncated"] if made.reads is not EmotionScored else [])]
+    kinds = ["undecodable", "wrong kind", *(["truncated"] if made.reads not in WITHOUT_AUDIO else [])]
     at = data.draw(st.integers(0, len(records)), label="at")
     what, call_id = data.draw(st.sampled_from(kinds), label="what"), data.draw(st.sampled_from("abc"), label="of")
     at_ms = records[at - 1].timestamp_ms if at else 0
