@@ -7,6 +7,7 @@ answer means that nobody shows a replay of that name, whatever topics there are.
 import re
 import time
 import uuid
+from collections.abc import Iterable
 from typing import Final, Literal
 
 from confluent_kafka import Consumer, KafkaException, Message, Producer, TopicPartition
@@ -113,7 +114,7 @@ def send(settings: Settings, name: str, order: Command) -> ReplayPosition:
     )
 
 
-def _not_shown(name: str, admin: AdminClient, topics: dict[str, object]) -> CalltideError:
+def _not_shown(name: str, admin: AdminClient, topics: Iterable[str]) -> CalltideError:
     if name in names(admin):
         return CalltideError(
             f"replay {name} is not shown: it was begun without --publish, or is still at work before that"
