@@ -22,7 +22,7 @@ from schemas.replayed import ANSWERS, BEFORE, REPLAY, ReplayPosition, ReplayStat
 from schemas.topics import SCORES, SCORES_REPLAYED
 from streams import history, kafka
 from streams.replay.control import Command, control_topic, position_in
-from streams.replay.plan import Plan
+from streams.replay.plan import Call, Plan
 from streams.settings import Settings
 
 ANSWER_S: Final = 30.0
@@ -113,6 +113,16 @@ def line(messages: Iterable[Message], calls: Sequence[str]) -> Line:
     if not events:
         raise CalltideError("nothing came of these calls, so there is nothing to show")
     return Line(sorted(events, key=lambda event: event.at_ms))
+
+
+def length_s(calls: Iterable[Call]) -> float:
+    """About how long they are shown at real time."""
+    total_s = end_s = 0.0
+    for start_s, duration_s in sorted((call.started_at.timestamp(), call.duration_ms / 1_000) for call in calls):
+        total_s += min(start_s - end_s, IDLE_MS / 1_000) if end_s and start_s > end_s else 0.0
+        total_s += max(start_s + duration_s - max(start_s, end_s), 0.0)
+        end_s = max(end_s, start_s + duration_s)
+    return total_s
 
 
 def line_of(settings: Settings, plan: Plan) -> Line:
