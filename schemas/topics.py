@@ -26,6 +26,10 @@ INTERIM_RETENTION_MS: Final = 60_000
 """Judgement: what is provisional is of use for a second; a minute is for people who want to look at it."""
 
 
+REPLAYED_RETENTION_MS: Final = 3_600_000
+"""Judgement: who opens a page in the middle of a replayed call sees it from its beginning, if that is no longer ago."""
+
+
 @dataclass(frozen=True, slots=True)
 class Topic:
     """One Kafka topic. `retention_ms` −1 keeps records for ever (compacted topics keep the latest of each key)."""
@@ -48,7 +52,7 @@ class Topic:
         if self.cleanup == "compact":
             # State is read to its end before a partition is served: compact early and in small segments.
             config |= {"segment.bytes": "16777216", "min.cleanable.dirty.ratio": "0.1"}
-        elif self.retention_ms == INTERIM_RETENTION_MS:
+        elif 0 < self.retention_ms <= REPLAYED_RETENTION_MS:
             # Only segments that are closed are deleted.
             config |= {"segment.bytes": "16777216", "segment.ms": str(self.retention_ms)}
         return config
@@ -118,6 +122,8 @@ SCORES: Final = "scores"
 CALL_METRICS: Final = "call.metrics"
 ALERTS: Final = "alerts"
 INSIGHTS: Final = "insights"
+SCORES_REPLAYED: Final = "scores.replayed"
+"""What replays send to the gateway, all of them; keyed by the replay, not by call (schemas/replayed.py)."""
 SPEECH_INTERIM: Final = "speech.interim"
 TRANSCRIPTS_INTERIM: Final = "transcripts.interim"
 DEAD_LETTERS: Final = "dead.letters"
@@ -232,11 +238,12 @@ def topics(partitions: int = DEFAULT_PARTITIONS, retention_ms: int = DEFAULT_RET
         for row in rows
         if row.writes_interim
     )
+    replayed = Topic(SCORES_REPLAYED, partitions, REPLAYED_RETENTION_MS, "delete", "replay", ("gateway", "replay"))
     state = tuple(
         Topic(row.state_topic, partitions, -1, "compact", written_by=row.name, read_by=(row.name,)) for row in rows
     )
     dead = Topic(DEAD_LETTERS, partitions, DEAD_LETTER_RETENTION_MS, "delete", "every stage", ("sink", "people"))
-    return (*chain, *interim, *state, dead)
+    return (*chain, *interim, replayed, *state, dead)
 
 
 TOPICS: Final = topics()

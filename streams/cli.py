@@ -321,6 +321,9 @@ def listen(
     queue: Annotated[list[str] | None, typer.Option(help="only this queue (may be given again)")] = None,
     agent: Annotated[list[str] | None, typer.Option(help="only this agent (may be given again)")] = None,
     tenant: Annotated[list[str] | None, typer.Option(help="only this tenant (may be given again)")] = None,
+    replay: Annotated[
+        list[str] | None, typer.Option(help="a replay that is shown (`calltide replay --publish`), no live calls")
+    ] = None,
 ) -> None:
     """Watch calls being heard, here in the terminal, until Ctrl-C."""
     from rich.console import Console
@@ -330,7 +333,7 @@ def listen(
 
     _interruptible()
     settings = load()
-    wanted = {"call": call, "queue": queue, "agent": agent, "tenant": tenant}
+    wanted = {"call": call, "queue": queue, "agent": agent, "tenant": tenant, "replay": replay}
     fields = {name: values for name, values in wanted.items() if values}
     listening.listen(settings.scores_url, Console(), history="live", **fields)
 

@@ -1,5 +1,6 @@
 """The websocket gateway: pushes what is committed to the topic `scores`, live or from a cursor (docs/gateway.md). Who
-asks for it also gets interim results as they come; those cannot be had again, so they move no cursor.
+asks for it also gets interim results as they come; those cannot be had again, so they move no cursor. Who asks for a
+replay gets that and nothing of the live calls.
 
 One thread reads Kafka and hands each batch to the event loop, waiting until it is dispatched. One task a client sends
 from its bounded backlog, so a stalled client delays nobody. A client with a cursor is first served by a reader of its
@@ -23,7 +24,16 @@ from urllib.parse import parse_qs, urlsplit
 
 import pydantic
 import uvloop
-from confluent_kafka import OFFSET_END, Consumer, IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from prometheus_client import Counter, Gauge, Histogram
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -34,8 +44,10 @@ from websockets.http11 import Request, Response
 from deploy.topics import LEADERLESS
 from schemas.errors import CalltideError
 from schemas.events import Score, decode
-from schemas.topics import SCORES, TRANSCRIPTS_INTERIM
+from schemas.replayed import ReplayPosition
+from schemas.topics import SCORES, SCORES_REPLAYED, TRANSCRIPTS_INTERIM
 from streams import kafka
+from streams.replayed import Replayed, Replays
 from streams.settings import Settings
 from streams.subscriptions import (
     Backlog,
@@ -188,6 +200,22 @@ def _record(message: Message) -> Record | None:
         return None
 
 
+def _replayed(message: Message) -> Replayed | None:
+    """The same for a record of a replay, which may also be where that is."""
+    headers = {name: content for name, content in kafka.headers_of(message) if content is not None}
+    what: Record | ReplayPosition | None
+    try:
+        if headers.get("kind") == b"replay_position":
+            what = ReplayPosition.model_validate_json(message.value() or b"")
+        else:
+            what = _record(message)
+        return Replayed.of(headers, message.timestamp()[1] / 1_000, what) if what else None
+    except (KeyError, pydantic.ValidationError) as error:
+        UNREADABLE.inc()
+        log.warning("record is of no replay", extra={"offset": message.offset(), "reason": repr(error)[:200]})
+        return None
+
+
 async def _end(connection: ServerConnection, code: CloseCode, reason: str, last: str | None = None) -> None:
     """Close, after one `last` message; a client that does not answer in time is cut off."""
     try:
@@ -264,6 +292,7 @@ class Gateway:
         topic: str = SCORES,
         stop: threading.Event | None = None,
         interim_topic: str = TRANSCRIPTS_INTERIM,
+        replayed_topic: str = SCORES_REPLAYED,
     ) -> None:
         self.stop = stop or threading.Event()
         self.address = ""
@@ -272,11 +301,18 @@ class Gateway:
         self._interim_topic = interim_topic
         self._interim: threading.Thread | None = None
         """Reads interim results, once somebody has asked for them."""
+        self._replayed_topic = replayed_topic
+        self._replaying: threading.Thread | None = None
+        """The same for replays."""
+        self._replays = Replays()
+        self._replays_known = asyncio.Event()
         self._log = _TopicLog(settings, topic)
         self._positions: Positions = {}
         self._unread: Positions = {}
         self._calls = RunningCalls()
         self._clients: set[_Client] = set()
+        self._watchers: set[_Client] = set()
+        """Clients that have asked for a replay."""
         self._endings: set[asyncio.Task[None]] = set()
         self._readers = asyncio.Semaphore(READERS)
         self._reachable = True
@@ -305,8 +341,9 @@ class Gateway:
             await self._close(server)
             # A cancelled run still waits for its threads, which end within a poll.
             await asyncio.wait({reader})
-            if self._interim is not None:
-                await asyncio.to_thread(self._interim.join)
+            for thread in (self._interim, self._replaying):
+                if thread is not None:
+                    await asyncio.to_thread(thread.join)
 
     async def _bind(self) -> Server:
         gateway = self._settings.gateway
@@ -406,6 +443,33 @@ class Gateway:
         finally:
             consumer.close()
 
+    def _follow_replays(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Read what replays have sent lately, then what they send, until stopped. Without them all else is done."""
+        log_ = _TopicLog(self._settings, self._replayed_topic)
+        try:
+            left = set(range(log_.partitions()))
+            consumer = log_.consumer(dict.fromkeys(left, OFFSET_BEGINNING))
+        except CalltideError as error:
+            log.warning("no replays: %s", error)
+            loop.call_soon_threadsafe(self._replays_known.set)
+            return
+
+        async def offer(found: list[Replayed]) -> None:
+            self._offer_replayed(found)
+
+        try:
+            while not self.stop.is_set():
+                messages = _read(consumer, 0.2)
+                if found := [one for message in messages if not message.error() and (one := _replayed(message))]:
+                    # Waiting for it is the backpressure here, too.
+                    asyncio.run_coroutine_threadsafe(offer(found), loop).result()
+                if left:
+                    left -= {kafka.partition_of(message) for message in messages if _at_end(message)}
+                    if not left:
+                        loop.call_soon_threadsafe(self._replays_known.set)
+        finally:
+            consumer.close()
+
     def _answers(self, consumer: Consumer) -> bool:
         try:
             consumer.list_topics(self._topic, timeout=1.0)
@@ -469,21 +533,31 @@ class Gateway:
                 client.put(event_message(record, cursor, now), subject(record.event))
                 PUSHED.inc()
 
-    def _tell(self, kind: str, **fields: Any) -> None:
-        """A message of the gateway's own to all clients."""
-        slow = []
-        for client in self._clients:
-            cursor = Cursor(self._topic, client.positions(self._positions))
-            if not client.put(notice(kind, cursor, **fields)):
-                slow.append(client)
-        self._end_slow(slow)
+    def _offer_replayed(self, found: Sequence[Replayed]) -> None:
+        """To who watches it. Nothing of it is counted: it says nothing of live calls."""
+        now = datetime.now(UTC)
+        for one in found:
+            self._replays.add(one)
+            text = one.text(now) if self._watchers else ""
+            watching = [client for client in self._watchers if one.wanted(client.wanted)]
+            self._end_slow([client for client in watching if not client.put(text, one.key)])
+
+    def _place(self, client: _Client) -> Cursor | None:
+        """Where a client is, unless it watches a replay."""
+        return None if client.wanted.replay else Cursor(self._topic, client.positions(self._positions))
+
+    def _tell(self, clients: Iterable[_Client], kind: str, **fields: Any) -> None:
+        """A message of the gateway's own."""
+        self._end_slow([client for client in clients if not client.put(notice(kind, self._place(client), **fields))])
 
     def _tell_reachable(self, answers: bool) -> None:
         self._reachable = answers
+        everybody = [*self._clients, *self._watchers]
         if answers:
-            self._tell("status", kafka="ok", message="Kafka answers again")
+            self._tell(everybody, "status", kafka="ok", message="Kafka answers again")
         else:
-            self._tell("status", kafka="unreachable", message="Kafka does not answer; events come when it does")
+            message = "Kafka does not answer; events come when it does"
+            self._tell(everybody, "status", kafka="unreachable", message=message)
         log.warning("Kafka answers again" if answers else "Kafka does not answer")
 
     def _skip(self, firsts: Positions) -> None:
@@ -492,7 +566,7 @@ class Gateway:
             gap = self._gap(partition, self._positions[partition], first)
             log.warning("%s", gap["message"])
             self._positions[partition] = first
-            self._tell("gap", **gap)
+            self._tell(self._clients, "gap", **gap)
 
     def _gap(self, partition: int, old: int, new: int) -> dict[str, Any]:
         if new > old:
@@ -507,9 +581,8 @@ class Gateway:
         for client in slow:
             SLOW.inc()
             self._leave(client)
-            ending = asyncio.create_task(
-                _end(client.connection, CloseCode.TRY_AGAIN_LATER, "too slow; resume with from=<cursor>")
-            )
+            again = "connect again" if client.wanted.replay else "resume with from=<cursor>"
+            ending = asyncio.create_task(_end(client.connection, CloseCode.TRY_AGAIN_LATER, f"too slow; {again}"))
             self._endings.add(ending)
             ending.add_done_callback(self._endings.discard)
 
@@ -521,11 +594,23 @@ class Gateway:
             loop = asyncio.get_running_loop()
             self._interim = threading.Thread(target=self._follow_interim, args=(loop,), name="interim", daemon=True)
             self._interim.start()
-        CLIENTS.set(len(self._clients))
+        CLIENTS.set(len(self._clients) + len(self._watchers))
+
+    async def _watch(self, client: _Client) -> list[str]:
+        """Join as one who watches replays; returns what there is to be seen already."""
+        if self._replaying is None or not self._replaying.is_alive():
+            loop = asyncio.get_running_loop()
+            self._replaying = threading.Thread(target=self._follow_replays, args=(loop,), name="replays", daemon=True)
+            self._replaying.start()
+        await self._replays_known.wait()
+        self._watchers.add(client)
+        CLIENTS.set(len(self._clients) + len(self._watchers))
+        return self._replays.so_far(client.wanted, datetime.now(UTC)) if client.wanted.history else []
 
     def _leave(self, client: _Client) -> None:
         self._clients.discard(client)
-        CLIENTS.set(len(self._clients))
+        self._watchers.discard(client)
+        CLIENTS.set(len(self._clients) + len(self._watchers))
 
     # One connection
 
@@ -599,6 +684,32 @@ class Gateway:
 
     async def _push(self, client: _Client) -> None:
         """All that one client gets."""
+        if client.wanted.replay:
+            await self._push_replays(client)
+        else:
+            await self._push_live(client)
+        while True:
+            client.filled.clear()
+            for text in client.backlog:
+                await client.send(text)
+            try:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    await client.filled.wait()
+            except TimeoutError:
+                if not len(client.backlog):
+                    await client.send(notice("position", self._place(client)))
+
+    async def _push_replays(self, client: _Client) -> None:
+        """What a client that watches replays gets until it waits for more."""
+        shown = await self._watch(client)
+        hello = {"type": "hello", **self._versions(), "subscription": client.wanted.describe()}
+        for text in (json.dumps(hello), *shown):
+            await client.send(text)
+        if client.wanted.history:
+            await client.send(notice("position", None))
+
+    async def _push_live(self, client: _Client) -> None:
+        """What any other client gets until it waits for more."""
         wanted = client.wanted
         start = dict(wanted.start.positions) if wanted.start else {}
         positions = self._positions | start
@@ -620,16 +731,6 @@ class Gateway:
             await self._catch_up(client, positions, live)
         if wanted.start or wanted.history:
             await client.send(notice("position", Cursor(self._topic, positions)))
-        while True:
-            client.filled.clear()
-            for text in client.backlog:
-                await client.send(text)
-            try:
-                async with asyncio.timeout(IDLE_SECONDS):
-                    await client.filled.wait()
-            except TimeoutError:
-                if not len(client.backlog):
-                    await client.send(notice("position", Cursor(self._topic, client.positions(self._positions))))
 
     async def _refuse_future(self, positions: Positions) -> None:
         ahead = [at for at, offset in positions.items() if offset > self._positions[at]]

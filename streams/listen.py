@@ -84,9 +84,9 @@ async def subscribe(url: str, **fields: str | Sequence[str]) -> AsyncGenerator[d
 def latency_s(message: dict[str, Any]) -> float | None:
     """Seconds from the capture of an utterance's last sample to the push of its score; None for other messages.
 
-    What is pushed from history is not counted: it was pushed late on purpose.
+    What is pushed from history or in a replay is not counted: it was pushed late on purpose.
     """
-    if message["type"] != "score" or message.get("history"):
+    if message["type"] != "score" or message.get("history") or "replay" in message:
         return None
     captured = datetime.fromisoformat(message["event"]["captured_at"])
     return (datetime.fromisoformat(message["pushed_at"]) - captured).total_seconds()
@@ -165,6 +165,9 @@ class View:
         self._calls: dict[str, _Call] = {}
         # As heard, with what becomes known of its call: that outlives the call's place in the table.
         self._scores: deque[tuple[Corrections, Score]] = deque(maxlen=KEPT_UTTERANCES)
+        self._replayed: dict[str, set[str]] = {}
+        """Replay → calls of it."""
+        self._replay_states: dict[str, str] = {}
         self._state = ""
         self._lock = threading.Lock()
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=REFRESH, screen=False)
@@ -186,14 +189,35 @@ class View:
             event = decode({"kind": kind.encode()}, json.dumps(_printable(message["event"])).encode())
             with self._lock:
                 self._add_event(event)
+                if "replay" in message:
+                    self._replayed.setdefault(message["replay"], set()).add(event.call.call_id)
         elif kind == "hello":
             self._tell("" if message["kafka"] == "ok" else "Kafka does not answer; events come when it does")
         elif kind == "disconnected":
             self._tell(f"connection lost ({message['reason']}), connecting again")
+        elif kind == "replay_position":
+            self._move(message)
         elif kind in ("status", "gap"):
             self._tell("" if message.get("kafka") == "ok" else message["message"])
         if skipped := message.get("skipped"):
             self._tell(f"{skipped} events were skipped: this terminal was too slow")
+
+    def _move(self, message: dict[str, Any]) -> None:
+        """Where a replay is; after a jump all of it comes anew."""
+        name, state = message["replay"], message["state"]
+        if message["reset"]:
+            with self._lock:
+                gone = self._replayed.pop(name, set())
+                self._calls = {call: known for call, known in self._calls.items() if call not in gone}
+                kept = (pair for pair in self._scores if pair[1].call.call_id not in gone)
+                self._scores = deque(kept, self._scores.maxlen)
+        at, of = (clock(message[key]).rpartition(".")[0] for key in ("position_ms", "of_ms"))
+        said = f"replay {_printable(name)} {state} at {at} of {of}"
+        if not self._is_live and (message["reset"] or state != self._replay_states.get(name)):
+            self._console.print(Text(f"-- {said}", style="yellow"), soft_wrap=True)
+        self._replay_states[name] = state
+        if self._is_live:
+            self._state = said
 
     def _tell(self, state: str) -> None:
         if state and state != self._state and not self._is_live:

@@ -21,7 +21,7 @@ Positions = dict[int, int]
 KINDS: Final = ("score", "correction", "call_started", "call_ended", "progress", "interim")
 DEFAULT_KINDS: Final = KINDS[:4]
 FILTERS: Final = ("call", "queue", "agent", "tenant")
-FIELDS: Final = (*FILTERS, "kinds", "from", "history")
+FIELDS: Final = (*FILTERS, "kinds", "from", "history", "replay")
 
 HISTORY_UTTERANCES: Final = 500
 """Utterances kept of each running call. Judgement: about 40 minutes of talk; at 2 KB each a call takes 1 MB at most."""
@@ -94,6 +94,8 @@ class Subscription:
     kinds: frozenset[str] = frozenset(DEFAULT_KINDS)
     start: Cursor | None = None
     history: bool = False
+    replay: frozenset[str] = frozenset()
+    """Replays to be shown, `*` for all, and no live calls; empty: live calls alone."""
 
     @classmethod
     def parse(cls, fields: Mapping[str, Sequence[str]], topic: str, partitions: int) -> "Subscription":
@@ -115,8 +117,13 @@ class Subscription:
             raise CalltideError(
                 "send one 'from', or 'history', not several: a cursor says where to go on, history starts anew"
             )
+        replay = frozenset(fields.get("replay", ()))
+        if "" in replay:
+            raise CalltideError("replay names one, as `calltide replay list` does, or is * for all that are shown")
+        if replay and cursors:
+            raise CalltideError("a replay has no cursors; send history=live instead of 'from'")
         call, queue, agent, tenant = (frozenset(fields.get(name, ())) for name in FILTERS)
-        wanted = cls(call, queue, agent, tenant, kinds, history=bool(history))
+        wanted = cls(call, queue, agent, tenant, kinds, history=bool(history), replay=replay)
         if cursors:
             wanted = replace(wanted, start=wanted._start(Cursor.parse(cursors[0], topic), partitions))
         return wanted
@@ -150,9 +157,13 @@ class Subscription:
             and (not self.tenant or call.tenant in self.tenant)
         )
 
+    def shows(self, replay: str) -> bool:
+        """Whether it is for this replay."""
+        return replay in self.replay or "*" in self.replay
+
     def describe(self) -> dict[str, list[str]]:
         """The fields that restrict it, as a client would send them."""
-        filters = {name: sorted(getattr(self, name)) for name in FILTERS}
+        filters = {name: sorted(getattr(self, name)) for name in (*FILTERS, "replay")}
         return {name: values for name, values in filters.items() if values} | {
             "kinds": [kind for kind in KINDS if kind in self.kinds]
         }
@@ -169,16 +180,22 @@ def subject(event: CallEvent) -> tuple[str, ...]:
     return same
 
 
-def event_message(record: Record, cursor: str, pushed_at: datetime, *, history: bool = False) -> str:
-    """The JSON text that carries a record; the event is spliced in as it lies in the topic, not written anew."""
+def event_message(
+    record: Record, cursor: str | None, pushed_at: datetime, *, history: bool = False, replay: str | None = None
+) -> str:
+    """The JSON text that carries a record; the event is spliced in as it lies in the topic, not written anew.
+
+    Live it has a `cursor`, in a replay the name of that.
+    """
+    place = f'"cursor":"{cursor}"' if replay is None else f'"replay":{json.dumps(replay)}'
     mark = ',"history":true' if history else ""
-    head = f'"type":"{record.event.kind}","cursor":"{cursor}","pushed_at":"{utc(pushed_at)}"'
-    return f'{{{head}{mark},"event":{record.body}}}'
+    return f'{{"type":"{record.event.kind}",{place},"pushed_at":"{utc(pushed_at)}"{mark},"event":{record.body}}}'
 
 
-def notice(kind: str, cursor: Cursor, **fields: Any) -> str:
-    """The JSON text of a message of the gateway itself."""
-    return json.dumps({"type": kind, "cursor": str(cursor), **fields}, ensure_ascii=False, separators=(",", ":"))
+def notice(kind: str, cursor: Cursor | None, **fields: Any) -> str:
+    """The JSON text of a message of the gateway itself; without a cursor for who watches a replay."""
+    place = {} if cursor is None else {"cursor": str(cursor)}
+    return json.dumps({"type": kind, **place, **fields}, ensure_ascii=False, separators=(",", ":"))
 
 
 def utc(moment: datetime) -> str:

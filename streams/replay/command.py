@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from schemas.errors import CalltideError
+from streams.replay import publish_command as publishing
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from streams.replay.plan import Plan, Survey, Wish
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from streams.settings import Settings
 
 app = typer.Typer(invoke_without_command=True, help="History again, through any stage, with any version.")
+# `seek -30s` is no option.
+app.command(context_settings={"ignore_unknown_options": True})(publishing.control)
 
 SPEED: Final = {"vad": 300.0, "diarization": 60.0, "asr": 30.0, "emotion": 60.0, "sentiment": 1_000.0}
 """Times real time from that stage on, on two cores: what a dry run reckons with (docs/replay.md)."""
@@ -52,7 +57,12 @@ def replay(
         list[str] | None, typer.Option("--set", help="a setting that differs: asr.beam_size=1 (may be given again)")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="workers of each stage")] = 1,
-    speed: Annotated[str, typer.Option(help="max, or times real time: 1, 10")] = "max",
+    speed: Annotated[
+        str | None, typer.Option(help="max, or times real time: 1, 10 (default: max; 1 with --publish)")
+    ] = None,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="show the calls on the live websocket; without --version as they were")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would be done")] = False,
     keep: Annotated[bool, typer.Option("--keep", help="leave its topics when it is done")] = False,
 ) -> None:
@@ -68,16 +78,19 @@ def replay(
     chain = plans.between(from_stage, to_stage)
     if not (since or until or calls or tenant or queue or everything):
         raise CalltideError("which calls? give --from, --to, --calls, --tenant or --queue, or --all")
-    if version is None:
+    pace = _speed(speed or ("1" if publish else "max"))
+    if publish:
+        publishing.check(context, version, to_stage, pace)
+    elif version is None:
         raise CalltideError("give --version NAME: the pipeline version by which its scores are known")
     live = load()
     if version == live.pipeline_version:
         raise CalltideError(f"live calls are written as version {version}; give another --version")
-    name = name or version
+    name = name or version or publishing.NAME
     if not plans.NAME.fullmatch(name) or name in RESERVED:
         raise CalltideError(f"{name!r} is no name of a replay; use letters, digits, . _ -, 64 at most, or give --name")
     overrides = dict(map(_override, override or ()))
-    settings = _with(overrides, version)
+    settings = _with(overrides, version) if version else live
     now = datetime.now(UTC)
     wish = plans.Wish(
         history.moment(since, "--from", now) if since else None,
@@ -88,39 +101,42 @@ def replay(
     )
     if wish.since_ms is not None and wish.until_ms is not None and wish.since_ms >= wish.until_ms:
         raise CalltideError("--from is not before --to; turn them round")
-    pace = _speed(speed)
     console = Console(stderr=True)
     with console.status("looking for the calls") as status:
         found = plans.survey(
             settings,
             wish,
-            chain[0],
+            chain[0] if version else None,
             lambda done, of: status.update(f"looking for the calls: {done:,} of {of:,} records"),
         )
-        if from_stage == plans.STAGES[0].name:
+        if version and from_stage == plans.STAGES[0].name:
             plans.with_archive(settings, wish, found)
-    if found.archived and pace is not None:
+    if found.archived and pace is not None and not publish:
         raise CalltideError(
             f"{_named([*found.archived])}: from the archive they come at full speed only; leave out --speed"
         )
     _tell_of(console, found, wish)
     seconds = sum(call.duration_ms for call in found.calls) / 1_000
     if dry_run:
-        factor = min(SPEED[row.name] for row in chain) if pace is None else pace
+        from streams.replay.publish import length_s
+
+        factor = min(SPEED[row.name] for row in chain) if pace is None or publish else pace
         records = sum(one.likely - one.first for source in found.sources.values() for one in source.values())
         typer.echo(
             f"{len(found.calls)} calls, {seconds:,.0f} s of audio, from at most {records:,} records of "
             f"{' and '.join(found.sources)}, {len(found.archived)} of them from the archive; "
-            f"about {seconds / factor:,.0f} s of work"
+            f"about {seconds / factor if version else 0:,.0f} s of work"
+            + (f", then {length_s(found.calls) / (pace or 1.0):,.0f} s to show" if publish else "")
         )
         return
     plan = plans.Plan(
         name=name,
-        version=version,
-        from_stage=from_stage,
+        version=version or live.pipeline_version,
+        from_stage=from_stage if version else "",
         to_stage=to_stage,
         overrides=overrides,
-        speed=pace,
+        speed=None if publish else pace,
+        publish=pace if publish else None,
         workers=workers,
         keep=keep,
         created_at=now,
@@ -157,8 +173,10 @@ def list_replays() -> None:
     kafka.check(settings)
     for name in plans.names(AdminClient(kafka.client(settings))):
         plan = plans.find(settings, name)
+        heard = f"version {plan.version}, {plan.from_stage} to {plan.to_stage}"
+        what = heard if plan.from_stage else "shown as it was heard"
         typer.echo(
-            f"{name}: version {plan.version}, {plan.from_stage} to {plan.to_stage}, {len(plan.calls)} calls, "
+            f"{name}: {what}, {len(plan.calls)} calls, "
             f"{plan.audio_ms / 1_000:,.0f} s, begun {plan.created_at:%Y-%m-%d %H:%M} UTC"
         )
 
@@ -232,14 +250,27 @@ def _named(calls: list[str]) -> str:
     return f"{'call' if len(calls) == 1 else f'{len(calls)} calls'} {', '.join(calls[:SHOWN])}{more}"
 
 
+def _rate(heard: "Sequence[tuple[float, int]]") -> float:
+    """Times real time between the first of (monotonic seconds, milliseconds of audio) and the last."""
+    seconds = heard[-1][0] - heard[0][0] if heard else 0.0
+    return (heard[-1][1] - heard[0][1]) / 1_000 / seconds if seconds else 0.0
+
+
 def _run(settings: "Settings", plan: "Plan", console: "Console") -> None:
     """Work with a bar, then say what was done."""
     import signal
 
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from streams.replay.publish import place_of
     from streams.replay.run import Replay, remove
 
+    if plan.publish is not None and (not plan.from_stage or place_of(settings, plan) is not None):
+        # There is nothing to hear, or it was heard before it was stopped.
+        publishing.show(settings, plan, console)
+        if not plan.keep:
+            remove(settings, plan.name)
+        return
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
@@ -256,14 +287,13 @@ def _run(settings: "Settings", plan: "Plan", console: "Console") -> None:
                 )
             )
             task = bar.add_task(f"replay {plan.name}", total=plan.audio_ms, facts="starting")
-            first: list[tuple[float, int]] = []
+            heard: list[tuple[float, int]] = []
 
             def tell(now: "State") -> None:
-                if now.media_ms and not first:
-                    first.append((time.monotonic(), now.media_ms))
-                rate = 0.0
-                if first and time.monotonic() > first[0][0]:
-                    rate = (now.media_ms - first[0][1]) / 1_000 / (time.monotonic() - first[0][0])
+                # First and last: what comes before and behind is start and end, and not how fast it works.
+                if now.media_ms > (heard[-1][1] if heard else 0):
+                    heard[1:] = [(time.monotonic(), now.media_ms)]
+                rate = _rate(heard)
                 faults = f", {now.dead} dead letters" if now.dead else ""
                 faults += f", {now.restarts} restarts" if now.restarts else ""
                 facts = f"{now.ended}/{now.of_calls} calls, {now.utterances} utterances, {rate:,.0f}× real time{faults}"
@@ -273,13 +303,17 @@ def _run(settings: "Settings", plan: "Plan", console: "Console") -> None:
     except KeyboardInterrupt:
         raise CalltideError(f"stopped; `calltide replay resume {plan.name}` goes on where it was") from None
     seconds = time.monotonic() - began
-    if not plan.keep:
-        remove(settings, plan.name)
     audio_s = plan.audio_ms / 1_000
+    start_s = heard[0][0] - began if heard else seconds
     typer.echo(
         f"replayed {done.of_calls} calls, {audio_s:,.0f} s of audio, {done.utterances} utterances as version "
-        f"{plan.version} in {seconds:,.1f} s ({audio_s / seconds:,.1f}× real time, start and end included)"
+        f"{plan.version} in {seconds:,.1f} s ({audio_s / seconds:,.1f}× real time, start and end included; "
+        f"{start_s:,.1f} s to the first result, {_rate(heard):,.0f}× from there to the last)"
     )
+    if plan.publish is not None:
+        publishing.show(settings, plan, console)
+    if not plan.keep:
+        remove(settings, plan.name)
     if done.dead:
         where = f"; they are in {plan.last.dead_letters}" if plan.keep else ""
         sys.stderr.write(f"calltide: {done.dead} records could not be processed{where}\n")

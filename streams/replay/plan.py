@@ -68,6 +68,7 @@ class Plan(_Frozen):
     name: str
     version: str
     from_stage: str
+    """Empty: no stage works, what was heard is shown."""
     to_stage: str
     overrides: dict[str, str]
     """Settings that are not as in live work, by the names of their variables."""
@@ -83,6 +84,8 @@ class Plan(_Frozen):
     """Those of the calls that come from the archive, and the lane in which they were heard."""
     sources: dict[str, dict[int, "Source"]]
     """Topic → partition → where its calls lie."""
+    publish: float | None = None
+    """Times real time at which its scores are shown by the gateway; None: they are not."""
 
     @property
     def namespace(self) -> str:
@@ -92,6 +95,8 @@ class Plan(_Frozen):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The rows of its stages, in order, in each lane of which there is something to read."""
+        if not self.from_stage:
+            return ()
         chain = between(self.from_stage, self.to_stage)
         used = [
             at
@@ -173,21 +178,21 @@ class Survey:
 
 
 def survey(
-    settings: Settings, wish: Wish, first: Stage, tell: Callable[[int, int], None] = lambda _done, _of: None
+    settings: Settings, wish: Wish, first: Stage | None, tell: Callable[[int, int], None] = lambda _done, _of: None
 ) -> Survey:
-    """Find the calls, and where stage `first` would read them. `tell` hears how many records were seen, of how many.
+    """Find the calls, and where stage `first` would read them; None: where their scores are.
 
-    Raises CalltideError when Kafka does not answer.
+    `tell` hears how many records were seen, of how many. Raises CalltideError when Kafka does not answer.
     """
     kafka.check(settings)
     admin = AdminClient(kafka.client(settings))
     try:
         found, running = _calls(settings, admin, wish, tell)
         survey = Survey(running=sorted(running))
-        for row in lanes(first):
-            numbers = history.partitions(admin, row.reads)
-            ranges = kafka.ranges(admin, row.reads, numbers, history.ANSWER_S)
-            survey.sources[row.reads] = _source(admin, row.reads, ranges, found)
+        for topic in [row.reads for row in lanes(first)] if first else [SCORES]:
+            numbers = history.partitions(admin, topic)
+            ranges = kafka.ranges(admin, topic, numbers, history.ANSWER_S)
+            survey.sources[topic] = _source(admin, topic, ranges, found)
         survey.beheaded = sorted(_beheaded(settings, admin, survey.sources, found))
     except KafkaException as error:
         raise CalltideError(f"Kafka: {error.args[0].str()}; see that it runs and try again") from error

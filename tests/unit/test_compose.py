@@ -18,7 +18,7 @@ import typer
 import yaml
 
 from dashboards import files, provisioning
-from schemas.topics import INTERIM_RETENTION_MS, STAGES, topics
+from schemas.topics import INTERIM_RETENTION_MS, REPLAYED_RETENTION_MS, STAGES, topics
 from streams import grafana
 from streams.cli import app
 from streams.ingestion.auth import Networks
@@ -272,5 +272,5 @@ def test_the_topics_in_the_docs_are_the_table() -> None:
         r"^\| `([a-z.]+)` \| (\d+) \| (\w+) \| (.+?) \|$", (ROOT / "docs" / "deploy.md").read_text(), re.M
     )
     kept = {topic.retention_ms: f"{topic.retention_ms // 86_400_000} days" for topic in topics()}
-    kept |= {-1: "for ever", INTERIM_RETENTION_MS: "1 minute"}
+    kept |= {-1: "for ever", INTERIM_RETENTION_MS: "1 minute", REPLAYED_RETENTION_MS: "1 hour"}
     assert rows == [(t.name, str(t.partitions), t.cleanup, kept[t.retention_ms]) for t in topics()]
