@@ -1,6 +1,7 @@
 """The websocket gateway: pushes what is committed to the topic `scores`, live or from a cursor (docs/gateway.md). Who
-asks for it also gets interim results as they come; those cannot be had again, so they move no cursor. Who asks for a
-replay gets that and nothing of the live calls.
+asks for it also gets interim results as they come; those cannot be had again, so they move no cursor. Nor does what is
+made of the scores (figures, alerts, insights): who comes back is told what there is of the running calls. Who asks for
+a replay gets that and nothing of the live calls.
 
 One thread reads Kafka and hands each batch to the event loop, waiting until it is dispatched. One task a client sends
 from its bounded backlog, so a stalled client delays nobody. A client with a cursor is first served by a reader of its
@@ -45,13 +46,15 @@ from deploy.topics import LEADERLESS
 from schemas.errors import CalltideError
 from schemas.events import Score, decode
 from schemas.replayed import ReplayPosition
-from schemas.topics import SCORES, SCORES_REPLAYED, TRANSCRIPTS_INTERIM
+from schemas.topics import ALERTS, CALL_METRICS, INSIGHTS, SCORES, SCORES_REPLAYED, TRANSCRIPTS_INTERIM
 from streams import kafka
 from streams.replayed import Replayed, Replays
 from streams.settings import Settings
 from streams.subscriptions import (
+    FINDINGS,
     Backlog,
     Cursor,
+    Findings,
     Positions,
     Record,
     RunningCalls,
@@ -60,6 +63,8 @@ from streams.subscriptions import (
     notice,
     subject,
 )
+
+FINDINGS_TOPICS: Final = {"metrics": CALL_METRICS, "alert": ALERTS, "category": ALERTS, "insights": INSIGHTS}
 
 PROTOCOL: Final = 1
 PATH: Final = "/v1/scores"
@@ -293,7 +298,9 @@ class Gateway:
         stop: threading.Event | None = None,
         interim_topic: str = TRANSCRIPTS_INTERIM,
         replayed_topic: str = SCORES_REPLAYED,
+        findings: Mapping[str, str] = FINDINGS_TOPICS,
     ) -> None:
+        """`findings`: kind → topic of what is made of the scores."""
         self.stop = stop or threading.Event()
         self.address = ""
         self._settings = settings
@@ -301,6 +308,12 @@ class Gateway:
         self._interim_topic = interim_topic
         self._interim: threading.Thread | None = None
         """Reads interim results, once somebody has asked for them."""
+        self._findings_topics = findings
+        self._findings = Findings()
+        self._following: dict[str, threading.Thread] = {}
+        """Topic → who reads findings there, once somebody has asked for them."""
+        self._findings_known: dict[str, asyncio.Event] = {}
+        """Topic → set when what is in it is known."""
         self._replayed_topic = replayed_topic
         self._replaying: threading.Thread | None = None
         """The same for replays."""
@@ -341,7 +354,7 @@ class Gateway:
             await self._close(server)
             # A cancelled run still waits for its threads, which end within a poll.
             await asyncio.wait({reader})
-            for thread in (self._interim, self._replaying):
+            for thread in (self._interim, self._replaying, *self._following.values()):
                 if thread is not None:
                     await asyncio.to_thread(thread.join)
 
@@ -443,6 +456,39 @@ class Gateway:
         finally:
             consumer.close()
 
+    def _follow_findings(self, loop: asyncio.AbstractEventLoop, topic: str, known: asyncio.Event) -> None:
+        """Read what is made of scores from `history_minutes` ago on until stopped. Without it all else is done."""
+        log_ = _TopicLog(self._settings, topic)
+        try:
+            partitions = range(log_.partitions())
+            ends = log_.offsets(partitions, OffsetSpec.latest())
+            since = time.time() - self._settings.gateway.history_minutes * 60
+            begins = log_.offsets(partitions, OffsetSpec.for_timestamp(int(since * 1000)))
+            start = {at: begins[at] if 0 <= begins[at] < ends[at] else ends[at] for at in partitions}
+            consumer = log_.consumer(start)
+        except CalltideError as error:
+            log.warning("nothing of %s: %s", topic, error)
+            loop.call_soon_threadsafe(known.set)
+            return
+
+        async def offer(records: list[Record]) -> None:
+            self._offer_findings(records)
+
+        left = set(partitions)
+        try:
+            while not self.stop.is_set():
+                messages = _read(consumer, 0.2)
+                records = [record for message in messages if not message.error() and (record := _record(message))]
+                if found := [record for record in records if record.event.kind in FINDINGS]:
+                    # Waiting for it is the backpressure here, too.
+                    asyncio.run_coroutine_threadsafe(offer(found), loop).result()
+                if left:
+                    left -= {kafka.partition_of(message) for message in messages if _at_end(message)}
+                    if not left:
+                        loop.call_soon_threadsafe(known.set)
+        finally:
+            consumer.close()
+
     def _follow_replays(self, loop: asyncio.AbstractEventLoop) -> None:
         """Read what replays have sent lately, then what they send, until stopped. Without them all else is done."""
         log_ = _TopicLog(self._settings, self._replayed_topic)
@@ -532,6 +578,45 @@ class Gateway:
                 cursor = str(Cursor(self._topic, client.positions(self._positions)))
                 client.put(event_message(record, cursor, now), subject(record.event))
                 PUSHED.inc()
+
+    def _offer_findings(self, records: Sequence[Record]) -> None:
+        """With the cursor where the client is. Where much waits figures are left out: newer ones come in a second."""
+        now, slow = datetime.now(UTC), []
+        for record in records:
+            self._findings.add(record, time.monotonic())
+            for client in self._clients:
+                if not client.wanted.wants(record.event):
+                    continue
+                if record.event.kind == "metrics" and len(client.backlog) > self._settings.gateway.queue // 2:
+                    MISSED.inc()
+                    continue
+                PUSHED.inc()
+                if not client.put(event_message(record, str(self._place(client)), now), subject(record.event)):
+                    slow.append(client)
+        self._end_slow(slow)
+
+    def _tell_findings(self, client: _Client) -> None:
+        """What is known of the running calls, for who joins."""
+        now = datetime.now(UTC)
+        found = self._findings.events(client.wanted, self._calls)
+        if any(
+            not client.put(event_message(record, str(self._place(client)), now, history=True), subject(record.event))
+            for record in found
+        ):
+            self._end_slow([client])
+
+    async def _know_findings(self, wanted: Subscription) -> None:
+        """Have those of a client's kinds read, and wait until those that are there are known."""
+        loop = asyncio.get_running_loop()
+        for topic in {self._findings_topics[kind] for kind in FINDINGS if kind in wanted.kinds}:
+            if topic not in self._following or not self._following[topic].is_alive():
+                known = self._findings_known[topic] = asyncio.Event()
+                thread = threading.Thread(
+                    target=self._follow_findings, args=(loop, topic, known), name=topic, daemon=True
+                )
+                self._following[topic] = thread
+                thread.start()
+            await self._findings_known[topic].wait()
 
     def _offer_replayed(self, found: Sequence[Replayed]) -> None:
         """To who watches it. Nothing of it is counted: it says nothing of live calls."""
@@ -715,6 +800,7 @@ class Gateway:
         positions = self._positions | start
         running = self._calls.events(wanted) if wanted.history else []
         await self._refuse_future(positions)
+        await self._know_findings(wanted)
         # Without a cursor while history is to come: who is cut off before it has none of it, and starts anew.
         hello = {} if running else {"cursor": str(Cursor(self._topic, positions))}
         await client.send(json.dumps({"type": "hello", **hello, **self._versions(), "subscription": wanted.describe()}))
@@ -728,6 +814,8 @@ class Gateway:
             near = sum(max(0, live[at] - positions[at]) for at in live) <= self._settings.gateway.queue // 2
             if near:
                 self._join(client, positions)
+                if wanted.start or wanted.history:
+                    self._tell_findings(client)
             await self._catch_up(client, positions, live)
         if wanted.start or wanted.history:
             await client.send(notice("position", Cursor(self._topic, positions)))

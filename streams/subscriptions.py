@@ -13,18 +13,23 @@ from datetime import datetime
 from typing import Any, Final
 
 from schemas.errors import CalltideError
-from schemas.events import CallEvent, Correction, Interim
+from schemas.events import Alert, CallEvent, Categorised, Correction, Interim
 
 Positions = dict[int, int]
 """Partition → the next offset to be pushed."""
 
-KINDS: Final = ("score", "correction", "call_started", "call_ended", "progress", "interim")
+FINDINGS: Final = ("metrics", "alert", "category", "insights")
+"""Kinds of what is made of the scores, each on a topic of its own."""
+KINDS: Final = ("score", "correction", "call_started", "call_ended", "progress", "interim", *FINDINGS)
 DEFAULT_KINDS: Final = KINDS[:4]
 FILTERS: Final = ("call", "queue", "agent", "tenant")
 FIELDS: Final = (*FILTERS, "kinds", "from", "history", "replay")
 
 HISTORY_UTTERANCES: Final = 500
 """Utterances kept of each running call. Judgement: about 40 minutes of talk; at 2 KB each a call takes 1 MB at most."""
+
+HISTORY_FINDINGS: Final = 200
+"""Alerts and the like kept of each running call. Judgement: more than anyone looks at; rules have cool-downs."""
 
 FORGET_SECONDS: Final = 3_600.0
 """Judgement: a call of which nothing, not even a progress mark, came for an hour has lost its end."""
@@ -170,11 +175,13 @@ class Subscription:
 
 
 def subject(event: CallEvent) -> tuple[str, ...]:
-    """(call, kind), of a correction also of whom and of what it speaks, of an interim result also the channel: what a
-    newer event of the same replaces."""
+    """(call, kind), of a correction also of whom and of what it speaks, of an interim result also the channel, of what
+    a rule has found also which and when: what a newer event of the same replaces."""
     same = event.call.call_id, event.kind
     if isinstance(event, Interim):
         return *same, str(event.channel)
+    if isinstance(event, Alert | Categorised):
+        return *same, event.rule, str(event.at_ms)
     if isinstance(event, Correction):
         return *same, event.speaker, event.same_as or "", "" if event.same_as and event.role == "unknown" else "role"
     return same
@@ -222,6 +229,9 @@ class RunningCalls:
     def __len__(self) -> int:
         return len(self._calls)
 
+    def __contains__(self, call_id: str) -> bool:
+        return call_id in self._calls
+
     def add(self, record: Record, cursor: str, now: float) -> None:
         """Keep a record, or forget its call when it has ended. `now`: seconds of any clock that only goes forward."""
         self._sequence += 1
@@ -250,6 +260,36 @@ class RunningCalls:
             if wanted.wants(entry[1].event)
         ]
         return [(record, cursor) for _, record, cursor in sorted(kept, key=lambda entry: entry[0])]
+
+
+class Findings:
+    """The newest figures of each call, and what rules have found in it: what who joins later is told of it."""
+
+    def __init__(self) -> None:
+        # The call of which something came last is at the end.
+        self._calls: OrderedDict[str, tuple[float, OrderedDict[tuple[str, ...], Record]]] = OrderedDict()
+
+    def add(self, record: Record, now: float) -> None:
+        """Keep a record. `now`: seconds of any clock that only goes forward."""
+        call_id = record.event.call.call_id
+        _, kept = self._calls.pop(call_id, (now, OrderedDict()))
+        self._calls[call_id] = (now, kept)
+        kept.pop(key := subject(record.event), None)
+        kept[key] = record
+        if len(kept) > HISTORY_FINDINGS:
+            kept.popitem(last=False)
+        while now - next(iter(self._calls.values()))[0] > FORGET_SECONDS:
+            self._calls.popitem(last=False)
+
+    def events(self, wanted: Subscription, running: RunningCalls) -> list[Record]:
+        """What of it a subscription wants, of calls that are running: by call, in the order in which it came."""
+        return [
+            record
+            for call_id, (_, kept) in self._calls.items()
+            if call_id in running
+            for record in kept.values()
+            if wanted.wants(record.event)
+        ]
 
 
 class Backlog:

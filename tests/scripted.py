@@ -163,9 +163,9 @@ def settings_for(bootstrap: str, **gateway: Any) -> Settings:
 
 
 @contextmanager
-def serving(settings: Settings, topic: str, interim_topic: str = TRANSCRIPTS_INTERIM) -> Iterator[Gateway]:
+def serving(settings: Settings, topic: str, interim_topic: str = TRANSCRIPTS_INTERIM, **more: Any) -> Iterator[Gateway]:
     """A gateway in a thread of its own, ready for clients inside the block; `address` says where."""
-    gateway = Gateway(settings, topic, interim_topic=interim_topic)
+    gateway = Gateway(settings, topic, interim_topic=interim_topic, **more)
     ready = threading.Event()
     failures: list[BaseException] = []
 

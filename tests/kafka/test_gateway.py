@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from deploy.broker import Broker
 from deploy.topics import Topics
 from schemas.errors import CalltideError
-from schemas.events import CallInfo, Correction, Interim, Progress, encode
+from schemas.events import Alert, CallInfo, Correction, Interim, Progress, encode
 from schemas.topics import SCORES
 from streams import gateway as module
 from streams.gateway import Gateway
@@ -267,6 +267,51 @@ def test_interim_results_come_to_who_asks_and_leave_cursors_as_they_are(
                 assert [one["event"]["start_ms"] for one in await until_live(client)] == [5_900]
 
     with serving(settings_for(kafka_bootstrap), topic, interim_topic) as gateway:
+        within(work(gateway.address))
+
+
+def alert(info: CallInfo, rule: str, at_ms: int) -> Alert:
+    return Alert(
+        call=info, rule=rule, category=rule, severity="critical", at_ms=at_ms, raised_at=info.started_at,
+        message="it is so", rules_version="1", pipeline_version="v1",
+    )  # fmt: skip
+
+
+def test_alerts_come_to_who_asks_and_again_to_who_comes_back(kafka_bootstrap: str, topic: str, writer: Writer) -> None:
+    info, over = call("c1"), call("c2")
+    alerts = new_topic(kafka_bootstrap)
+    alert_writer = Writer(kafka_bootstrap, alerts)
+    for one in (info, over):
+        writer.write(started(one), score(one, 0))
+        alert_writer.write(alert(one, "angry", 100))
+    writer.write(ended(over))
+
+    async def work(address: str) -> None:
+        async with (
+            connect(f"{address}?kinds=score,alert") as asks,
+            connect(f"{address}?kinds=alert&call=c2") as other,
+            connect(address) as plain,
+        ):
+            for client in (asks, other, plain):
+                assert (await receive(client))["type"] == "hello"
+            alert_writer.write(alert(info, "angry", 5_000))
+            (told,) = await take(asks, 1)
+            assert (told["type"], told["event"]["at_ms"]) == ("alert", 5_000)
+            writer.write(score(info, 6_000))
+            (final,) = await take(plain, 1)
+            assert final["type"] == "score", "who does not ask for alerts gets none"
+            assert [one["type"] for one in await take(asks, 1)] == ["score"]
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.3):
+                    await other.recv()
+        for start in (f"from={quote(told['cursor'])}", "history=live"):
+            async with connect(f"{address}?kinds=score,alert&{start}") as client:
+                await until_live(client)
+                again = await take(client, 2)
+            assert [one["event"]["at_ms"] for one in again] == [100, 5_000], "those of the call that goes on"
+            assert all(one["history"] for one in again)
+
+    with serving(settings_for(kafka_bootstrap), topic, findings={"alert": alerts}) as gateway:
         within(work(gateway.address))
 
 
