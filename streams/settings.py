@@ -21,7 +21,10 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from processors.asr import Config as Asr
 from processors.diarization import Config as Diarization
 from processors.emotion import Config as Emotion
+from processors.insights import Config as Insights
 from processors.metrics import Config as CallMetrics
+from processors.rules import Config as Rules
+from processors.rules import Config as Rules
 from processors.sentiment import Config as Sentiment
 from processors.vad import Config as Vad
 from schemas.errors import CalltideError
@@ -231,6 +234,9 @@ class Settings(BaseSettings):
     emotion: Emotion = Emotion()
     sentiment: Sentiment = Sentiment()
     call_metrics: CallMetrics = CallMetrics()
+    rules: Rules = Rules()
+    rules: Rules = Rules()
+    insights: Insights = Insights()
     sink: Sink = Sink()
     gateway: Gateway = Gateway()
     web: Web = Web()

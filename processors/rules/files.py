@@ -1,0 +1,73 @@
+"""Rule files on disk: which they are, and whether they have changed.
+
+A changer must know: this is the one module of a stage that reads files after its start, so it is asked by `reload`
+alone, between the turns of the loop, and never while records are processed.
+"""
+
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Final
+
+from processors.rules.language import RuleSet, parse
+from schemas.errors import CalltideError
+
+PACKAGED: Final = "packaged"
+NONE: Final = "none"
+BYTES: Final = 4_000_000
+"""Largest file. Judgement: more than a thousand long rules."""
+
+
+class RuleFiles:
+    """Rules of a file, or of all `*.yaml` and `*.yml` in a directory; PACKAGED: the starter set; NONE: no rules."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._seen: object = None
+
+    def read(self) -> RuleSet:
+        """The rules as they are now. Raises CalltideError: there is no such file, or it is wrong (RuleError)."""
+        self._seen = self._signature()
+        if self._path == NONE:
+            return RuleSet(())
+        if self._path == PACKAGED:
+            starter = files("processors.rules") / "starter.yaml"
+            return parse({"starter.yaml": starter.read_text(encoding="utf-8")})
+        root, texts = Path(self._path).expanduser(), {}
+        for path in self._files():
+            try:
+                if path.stat().st_size > BYTES:
+                    raise CalltideError(f"{path} has more than {BYTES:,} bytes; cut it into several files")
+                texts[path.name if root.is_dir() else str(path)] = path.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError) as error:
+                raise CalltideError(f"cannot read the rules of {path} ({error}); mend it or remove it") from None
+        return parse(texts)
+
+    def changed(self) -> bool:
+        """Whether files have come, gone or been written since `read` was called last."""
+        return self._signature() != self._seen
+
+    def _files(self) -> list[Path]:
+        root = Path(self._path).expanduser()
+        if root.is_file():
+            return [root]
+        if not root.is_dir():
+            raise CalltideError(
+                f"there are no rules at {self._path}; CALLTIDE_RULES__PATH names a YAML file, a directory of such, "
+                f"{PACKAGED} or {NONE}"
+            )
+        found = (path for pattern in ("*.yaml", "*.yml") for path in root.glob(pattern))
+        return sorted(path for path in found if path.is_file() and not path.name.startswith("."))
+
+    def _signature(self) -> object:
+        if self._path in (PACKAGED, NONE):
+            return None
+        try:
+            return tuple(self._stats())
+        except (OSError, CalltideError) as error:
+            return str(error)
+
+    def _stats(self) -> Iterator[tuple[str, int, int, int]]:
+        for path in self._files():
+            stat = path.stat()
+            yield path.name, stat.st_mtime_ns, stat.st_size, stat.st_ino
