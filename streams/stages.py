@@ -8,7 +8,6 @@ from processors.base import Processor
 from schemas.topics import Stage
 from streams.settings import Settings
 
-
 SECTIONS: Final = {"metrics": "call_metrics"}
 """Stage → section of the settings, where it is not the stage's name."""
 
