@@ -8,10 +8,11 @@ lie the few utterances that something may still come before. Every sum is of who
 order, and `load(dump())` is exact. docs/metrics.md says what each figure means and where its threshold comes from.
 """
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
+
+from pydantic_core import from_json, to_json
 
 from processors.utterances import rounded
 from schemas.events import (
@@ -76,7 +77,7 @@ class Voice:
     points: list[list[int]] = field(default_factory=list)
     """[sum of start + end, scored utterances, sum of scores in 1/10,000]."""
     loudness: list[int] = field(default_factory=lambda: [0] * 6)
-    """Of utterances with a loudness y (1/100 LUFS) at the time x (start + end), weighed by their length w in ms:
+    """Of utterances with a loudness y (1/100 LUFS) at the time x (start + end, 0.1 s), weighed by their length w in ms:
     how many, and the sums of w, wx, wy, wxx, wxy."""
 
     def add(self, score: Score) -> None:
@@ -94,8 +95,8 @@ class Voice:
             if len(self.points) > POINTS:
                 self._join_points()
         if score.acoustics is not None and score.acoustics.loudness_lufs is not None:
-            y = round(score.acoustics.loudness_lufs * 100)
-            added = (1, length_ms, length_ms * at, length_ms * y, length_ms * at * at, length_ms * at * y)
+            w, x, y = length_ms, at // 100, round(score.acoustics.loudness_lufs * 100)
+            added = 1, w, w * x, w * y, w * x * x, w * x * y
             self.loudness = [before + more for before, more in zip(self.loudness, added, strict=True)]
 
     def _join_points(self) -> None:
@@ -203,6 +204,10 @@ class Floor:
             self.channels[channel] = end_ms, voice
 
 
+_VOICE: Final = tuple(one.name for one in fields(Voice))
+_FLOOR: Final = tuple(one.name for one in fields(Floor))
+
+
 class Tally:
     """A call so far. `hear` its events in the order of the topic; `dump` and `load` keep it.
 
@@ -221,12 +226,13 @@ class Tally:
         self._same_as: dict[str, str] = {}
         self._known_role: dict[str, Role] = {}
         self._ahead: Floor | None = None
+        self._by_quarter: list[list[list[int]]] | None = None
 
     # Hearing
 
     def hear(self, event: CallEvent) -> None:
         """Take the next event of the call; one of a kind that tells nothing of the conversation changes nothing."""
-        self._ahead = None
+        self._ahead = self._by_quarter = None
         self.roles = event.call.roles
         if isinstance(event, Score):
             self._say(event)
@@ -360,11 +366,11 @@ class Tally:
 
     def score(self) -> float | None:
         """Mean of all scored utterances, −1 to 1; None: there is none."""
-        return _mean(point for voice in self._voices for point in voice.points)
+        return _mean(self._scores(range(len(self._voices))))
 
     def quarters(self) -> tuple[float | None, ...]:
         """Mean score of everybody in each quarter of the call so far, −5 to 5; None: nothing scored there."""
-        return self._quarters(self._voices)
+        return _means(self._scores(range(len(self._voices))))
 
     def parties(self) -> tuple[PartyMetrics, ...]:
         """The figures of each party that was heard, in the order in which they came."""
@@ -378,7 +384,8 @@ class Tally:
             labels = _summed(voice.labels for voice in voices)
             emotion_ms = _summed(voice.emotion_ms for voice in voices)
             felt_ms = sum(emotion_ms.values())
-            quarters = self._quarters(voices)
+            scores = self._scores(numbers)
+            quarters = _means(scores)
             mine = set(numbers)
             cut_ins = {pair: n for pair, n in floor.cut_ins.items() if not mine.issuperset(pair)}
             responses = _summed(
@@ -394,7 +401,7 @@ class Tally:
                     talk_ms=talk_ms,
                     talk_share=rounded(talk_ms / all_ms) if all_ms else 0.0,
                     words_per_minute=rounded(words * 60_000 / talk_ms) if talk_ms else None,
-                    score=_mean(point for voice in voices for point in voice.points),
+                    score=_mean(scores),
                     negative=labels.get("negative", 0),
                     neutral=labels.get("neutral", 0),
                     positive=labels.get("positive", 0),
@@ -426,38 +433,51 @@ class Tally:
                 self._ahead.take(said, self._same)
         return self._ahead
 
-    def _quarters(self, voices: Sequence[Voice]) -> tuple[float | None, ...]:
-        length_ms = max(self.now_ms, 1)
-        quarters: list[list[list[int]]] = [[], [], [], []]
-        for voice in voices:
-            for point in voice.points:
-                quarters[min(point[0] * 2 // (point[1] * length_ms), 3)].append(point)
-        return tuple(_mean(quarter, 5) for quarter in quarters)
+    def _scores(self, numbers: Iterable[int]) -> list[list[int]]:
+        """For each quarter of the call so far, how many utterances of these voices were scored and the sum of it."""
+        if self._by_quarter is None:
+            length_ms = max(self.now_ms, 1)
+            self._by_quarter = []
+            for voice in self._voices:
+                sums = [[0, 0], [0, 0], [0, 0], [0, 0]]
+                for at, n, total in voice.points:
+                    quarter = sums[min(at * 2 // (n * length_ms), 3)]
+                    quarter[0] += n
+                    quarter[1] += total
+                self._by_quarter.append(sums)
+        chosen = [self._by_quarter[number] for number in numbers]
+        return [[sum(sums[quarter][of] for sums in chosen) for of in (0, 1)] for quarter in range(4)]
 
     # Keeping
 
     def dump(self) -> str:
         """JSON from which `load` makes the same tally: a few hundred bytes, below 20 KB after four hours."""
-        floor = [_listed(getattr(self._floor, one.name)) for one in fields(Floor)]
-        voices = [[getattr(voice, one.name) for one in fields(Voice)] for voice in self._voices]
-        flags = [self.started, self.ended]
-        rest = [self.watermark_ms, self.roles, self._waiting, self._same_as, self._known_role]
-        return json.dumps([flags, *rest, voices, floor], separators=(",", ":"))
+        return to_json(self.state()).decode()
 
     @classmethod
     def load(cls, dumped: str) -> "Tally":
         """The tally as it was dumped."""
+        return cls.of(from_json(dumped))
+
+    def state(self) -> list[Any]:
+        """What `dump` writes as JSON, for who has more to write. It holds parts of the tally, not copies of them."""
+        floor = [_listed(getattr(self._floor, name)) for name in _FLOOR]
+        voices = [[getattr(voice, name) for name in _VOICE] for voice in self._voices]
+        told = [self.started, self.ended, self.watermark_ms, self.roles]
+        return [*told, self._waiting, self._same_as, self._known_role, voices, floor]
+
+    @classmethod
+    def of(cls, state: list[Any]) -> "Tally":
+        """The tally of a `state` that was written as JSON and read again."""
         tally = cls()
-        flags, tally.watermark_ms, roles, waiting, tally._same_as, tally._known_role, voices, floor = json.loads(dumped)
-        tally.started, tally.ended = flags
+        tally.started, tally.ended, tally.watermark_ms, roles, waiting, *known, voices, floor = state
+        tally._same_as, tally._known_role = known
         tally.roles = tuple(roles)
         tally._waiting = [(start_ms, channel, end_ms, voice) for start_ms, channel, end_ms, voice in waiting]
         tally._voices = [Voice(*values) for values in voices]
+        like = tally._floor
         tally._floor = Floor(
-            *(
-                _unlisted(value, getattr(tally._floor, one.name))
-                for value, one in zip(floor, fields(Floor), strict=True)
-            )
+            *(_unlisted(value, getattr(like, name)) for value, name in zip(floor, _FLOOR, strict=True))
         )
         return tally
 
@@ -484,11 +504,17 @@ def _median(steps: dict[int, int]) -> int | None:
     return None
 
 
-def _mean(points: Iterable[Sequence[int]], scale: int = 1) -> float | None:
+def _mean(scores: Iterable[Sequence[int]], scale: int = 1) -> float | None:
+    """Of (how many, their sum in 1/10,000)."""
     n = total = 0
-    for point in points:
-        n, total = n + point[1], total + point[2]
+    for more, added in scores:
+        n, total = n + more, total + added
     return rounded(total * scale / (n * 10_000)) if n else None
+
+
+def _means(scores: Iterable[Sequence[int]]) -> tuple[float | None, ...]:
+    """Of each, −5 to 5."""
+    return tuple(_mean([one], 5) for one in scores)
 
 
 def _line(sums: Sequence[int]) -> tuple[float | None, float | None]:
@@ -497,7 +523,7 @@ def _line(sums: Sequence[int]) -> tuple[float | None, float | None]:
     if not w:
         return None, None
     spread = w * wxx - wx * wx
-    slope = rounded((w * wxy - wx * wy) / spread * 1_200) if n >= TREND_FROM and spread else None
+    slope = rounded((w * wxy - wx * wy) / spread * 12) if n >= TREND_FROM and spread else None
     return rounded(wy / w / 100), slope
 
 

@@ -266,7 +266,7 @@ def test_what_comes_behind_the_watermark_is_counted_and_told() -> None:
 
 def test_without_watermarks_the_oldest_are_settled() -> None:
     tally = heard(*(said(at % 2, 1_000 * at, 1_000 * at + 900) for at in range(3 * WAITING)))
-    assert len(json.loads(tally.dump())[3]) == WAITING
+    assert len(json.loads(tally.dump())[4]) == WAITING
     assert sum(party.turns for party in tally.parties()) == 3 * WAITING
 
 
