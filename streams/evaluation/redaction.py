@@ -326,7 +326,7 @@ def _codes(chance: random.Random) -> Sample:
 
 
 _BANKS: Final = {
-    "DE": (18, ""), "GB": (14, "NWBK"), "NL": (10, "ABNA"), "ES": (20, ""), "AT": (16, ""), "CH": (17, ""), "IE": (14, "AIBK"),
+    "DE": (18, ""), "GB": (14, "NWBK"), "NL": (10, "ABNA"), "ES": (20, ""), "AT": (16, ""), "IE": (14, "AIBK"),
 }  # fmt: skip
 
 
@@ -501,7 +501,8 @@ _STREET: Final = (
     "Park",
 )
 _CITY: Final = (
-    ("Springfield", "Illinois", "IL"), ("Portland", "Oregon", "OR"), ("Austin", "Texas", "TX"), ("Albany", "New York", "NY"),
+    ("Springfield", "Illinois", "IL"), ("Portland", "Oregon", "OR"), ("Austin", "Texas", "TX"),
+    ("Albany", "New York", "NY"),
 )  # fmt: skip
 
 
@@ -621,7 +622,7 @@ def _nothing(chance: random.Random) -> Sample:
             lambda: f"Call me at {one_of(chance, 'five', 'six thirty', '10', 'noon')} please.",
             lambda: f"I have waited for {chance.randint(2, 90)} minutes and called {chance.randint(2, 9)} times.",
             lambda: (
-                f"we have {one_of(chance, 'two', 'five', 'nine')} hundred and {paired(str(chance.randint(21, 99)))} employees"
+                f"we have {one_of(chance, 'two', 'nine')} hundred and {paired(str(chance.randint(21, 99)))} employees"
             ),
             lambda: f"the car has {chance.randint(10, 200)},{n(3)} miles on it",
             lambda: f"Error 0x800{n(5)} came up {chance.randint(2, 9)} times.",
@@ -659,23 +660,17 @@ def _nothing(chance: random.Random) -> Sample:
     return _one("nothing", [Part(make())], chance)
 
 
-def false_alarms(
-    texts: Iterable[tuple[str, str]], kinds: Sequence[Kind] = MEASURED
-) -> tuple[int, dict[str, int], list[str]]:
-    """(utterances, kind → what was taken out, the utterances in which) of (call, text) pairs in order."""
+def false_alarms(texts: Iterable[tuple[str, str]], kinds: Sequence[Kind] = MEASURED) -> tuple[int, dict[str, int]]:
+    """(utterances, kind → how many were taken out) of (call, text) pairs in order."""
     redactor = Redactor(Config(kinds={"*": tuple(kinds)}))
     counts: Counter[str] = Counter()
-    changed, number, memory, call_before = [], 0, Memory(), None
+    number, memory, call_before = 0, Memory(), ""
     for call, text in texts:
         if call != call_before:
-            memory, call_before, begin = Memory(), call, 0
-        begin = 5_000 * number
-        left = redactor.redact(text, (), "en", "", memory, "", begin)
-        counts.update(left.counts)
-        if left.counts:
-            changed.append(left.text)
+            memory, call_before = Memory(), call
+        counts.update(redactor.redact(text, (), "en", "", memory, "", 5_000 * number).counts)
         number += 1
-    return number, dict(counts), changed
+    return number, dict(counts)
 
 
 def helpdesk(file: Path) -> Iterator[tuple[str, str]]:
