@@ -80,13 +80,17 @@ Expected = Kind | Literal["other"]
 
 _SHORTEST_CARD: Final = 13
 _NUMERIC: Final = frozenset({"card", "cvv", "iban", "ssn", "tax_id", "phone", "number"})
-_ISSUERS: Final = re.compile(
-    r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}|35\d{14}|(?:2131|1800)\d{11}"
-    r"|6(?:011|4[4-9]\d|5\d\d)\d{12}|62\d{14,17}|(?:50|5[6-9]|6[0-9])\d{10,17}|220[0-4]\d{12}"
+_CARD: Final = re.compile(
+    r"4\d{15}|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3(?:0[0-5]|[68]\d)\d{11}|35\d{14}|(?:2131|1800)\d{11}"
+    r"|6(?:011|4[4-9]\d|5\d\d)\d{12}|62\d{14}|220[0-4]\d{12}"
 )
-"""Numbers that cards may have: Visa, Mastercard, American Express, Diners, JCB, Discover, UnionPay, Maestro, Mir
-(ISO/IEC 7812 ranges as the schemes publish them)."""
-_LENGTHS_OF_CARDS: Final = (16, 15, 14, 19, 18, 17, 13)
+"""Numbers of Visa, Mastercard, American Express, Diners Club, JCB, Discover, UnionPay and Mir (ISO/IEC 7812 ranges, as
+the schemes publish them)."""
+_RARE_CARD: Final = re.compile(r"4(?:\d{12}|\d{18})|62\d{15,17}|(?:50|5[6-9]|6\d)\d{11,17}")
+"""Of other lengths, and Maestro's: a tenth of all numbers that begin like them have a right check digit."""
+_LENGTHS_OF_CARDS: Final = (16, 15, 14)
+_MOST_BEFORE_CARD: Final = 12
+"""Groups of digits at which a card's number is looked for. Judgement: each is a chance of one that is none."""
 _MAY_BEGIN_CARD: Final = re.compile(r"[3-6]|2[2-7]?$|2[2-7]")
 
 _NINO: Final = re.compile(r"[abceghj-prstw-z][abceghj-nprstw-z]\d{6}[a-d]")
@@ -508,17 +512,17 @@ def _like_a_card(digits: int) -> bool:
 
 
 def _has_card(run: Run, awaited: Expected | None) -> bool:
-    """Whether a card's number stands at the beginning of a group; behind it, or before it, another may follow."""
+    """Whether a card's number begins with one of the groups; before it, or behind it, others may stand."""
     digits = run.digits
     if len(digits) < _SHORTEST_CARD:
         return False
+    if awaited != "other" and _RARE_CARD.fullmatch(digits) and luhn.is_valid(digits):
+        return True
     at = 0
-    for group in run.groups[:12]:
+    for group in run.groups[:_MOST_BEFORE_CARD]:
         for length in _LENGTHS_OF_CARDS:
             number = digits[at : at + length]
-            # An order number that begins like a card's has right check digits once in ten.
-            usual = length in (14, 15, 16) or (awaited != "other" and length == len(digits))
-            if usual and len(number) == length and _ISSUERS.fullmatch(number) and luhn.is_valid(number):
+            if _CARD.fullmatch(number) and luhn.is_valid(number):
                 return True
         at += len(group.digits)
     return False

@@ -235,7 +235,8 @@ def _group(parts: list[_Part], at: int, within: bool) -> tuple[Group | None, int
         return None, at + 1
     if kind == "s":
         # Only between two digits: "four one for one".
-        single = following == "u" or (following == "d" and len(parts[at + 1].digits) == 1)
+        ahead = next((part for part in parts[at + 1 : at + 3] if part.kind != "s"), None)
+        single = ahead is not None and (ahead.kind in "uo" or (ahead.kind == "d" and len(ahead.digits) == 1))
         return (Group(digits, token, token, False) if within and single else None), at + 1
     if kind == "o":
         zero = within or (following != "" and following in "udotTx")
