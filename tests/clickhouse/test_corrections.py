@@ -2,14 +2,9 @@
 
 import json
 import random
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import clickhouse_connect
-import pytest
 from clickhouse_connect.driver.client import Client
 
 from deploy.migrations import apply_migrations
@@ -21,24 +16,6 @@ from tests.scripted import call, score
 
 VERSION = "v1"
 WHO = "SELECT call_id, start_ms, speaker, role, role_confidence FROM utterances"
-
-
-@pytest.fixture
-def client(clickhouse_url: str) -> Iterator[Client]:
-    """A client of an empty database of the test's own."""
-    parts = urlsplit(clickhouse_url)
-    name = f"c{uuid.uuid4().hex}"
-    with clickhouse_connect.get_client(host=parts.hostname, port=parts.port, username=parts.username) as admin:
-        admin.command(f"CREATE DATABASE {name}")
-    with clickhouse_connect.get_client(
-        host=parts.hostname,
-        port=parts.port,
-        username=parts.username,
-        database=name,
-        compress=False,
-        autogenerate_session_id=False,
-    ) as client:
-        yield client
 
 
 def insert(client: Client, *events: Score | Correction, first: int = 0) -> None:
