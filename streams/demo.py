@@ -21,7 +21,7 @@ from schemas.errors import CalltideError
 from streams import samples
 from streams.files import open_audio
 from streams.ingest import Call, Ingest, prepare
-from streams.listen import View, subscribe
+from streams.listen import WATCHED, View, subscribe
 from streams.settings import Settings
 from streams.sink import ask
 from streams.supervisor import Supervisor
@@ -41,6 +41,8 @@ class Heard:
     scores: int = 0
     latencies_s: list[float] = field(default_factory=list)
     ended: set[str] = field(default_factory=set)
+    summed_up: set[str] = field(default_factory=set)
+    """Calls whose last figures have come."""
 
     def add(self, message: dict[str, Any]) -> None:
         """Take one message of the gateway."""
@@ -53,6 +55,8 @@ class Heard:
             self.latencies_s.append((datetime.now(UTC) - captured).total_seconds())
         elif event["kind"] == "call_ended":
             self.ended.add(event["call"]["call_id"])
+        elif event["kind"] == "metrics" and event["final"]:
+            self.summed_up.add(event["call"]["call_id"])
 
     def percentile(self, share: float) -> float:
         """Latency in seconds that `share` of the scores kept to."""
@@ -121,7 +125,7 @@ def _stream(settings: Settings, supervisor: Supervisor, calls: Sequence[Call], c
 
     async def watch() -> None:
         with View(console) as view:
-            messages = subscribe(settings.scores_url)
+            messages = subscribe(settings.scores_url, kinds=WATCHED)
             # The first message is the gateway's hello: from here on nothing is missed.
             view.add(await anext(messages))
             sender.start()
@@ -133,7 +137,7 @@ def _stream(settings: Settings, supervisor: Supervisor, calls: Sequence[Call], c
 
             listening = asyncio.create_task(listen())
             deadline: float | None = None
-            while not {call.info.call_id for call in calls} <= heard.ended:
+            while not {call.info.call_id for call in calls} <= heard.ended & heard.summed_up:
                 await asyncio.sleep(0.2)
                 supervisor.tend()
                 if listening.done():
@@ -190,5 +194,7 @@ def _sum_up(settings: Settings, console: Console, calls: Sequence[Call], heard: 
         markup=False,
         soft_wrap=True,
     )
-    if len(heard.ended) < len(calls):
-        raise CalltideError(f"not every call was heard to its end; see the logs in {settings.directory / 'logs'}")
+    if len(heard.ended) < len(calls) or len(heard.summed_up) < len(calls):
+        raise CalltideError(
+            f"not every call was heard and summed up to its end; see the logs in {settings.directory / 'logs'}"
+        )

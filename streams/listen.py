@@ -25,7 +25,17 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from websockets.frames import CloseCode
 
 from schemas.errors import CalltideError
-from schemas.events import CallEnded, CallEvent, CallInfo, CallStarted, Correction, Score, decode
+from schemas.events import (
+    Alert,
+    CallEnded,
+    CallEvent,
+    CallInfo,
+    CallMetrics,
+    CallStarted,
+    Correction,
+    Score,
+    decode,
+)
 from streams.analyze import ROLE_STYLE, clock, emotion_name, line, marks
 from streams.corrections import Corrections
 
@@ -35,6 +45,12 @@ RETRY_SECONDS: Final = (0.1, 5.0)
 KEPT_UTTERANCES: Final = 200
 ENDED_SECONDS: Final = 20.0
 """How long an ended call stays in the table."""
+
+WATCHED: Final = "score,correction,call_started,call_ended,metrics,alert"
+"""Kinds of events that people at a terminal are shown."""
+KEPT_ALERTS: Final = 3
+
+SEVERITY_STYLE: Final = {"info": "cyan", "warning": "yellow", "critical": "bold red"}
 
 REFRESH: Final = 8
 """Redraws a second at most."""
@@ -137,9 +153,30 @@ def _told(correction: Correction) -> Text:
     return Text(f"-- {'; '.join(told)}", style="bold")
 
 
+def _figures(metrics: CallMetrics) -> Text:
+    """A call in one line: who talked how much, interruptions, silences."""
+    shares = ", ".join(f"{party.speaker} {party.talk_share:.0%}" for party in metrics.parties) or "nobody"
+    counts = [("silence of 5 s and more", "silences of 5 s and more", metrics.silences)]
+    if metrics.interruptions is not None:
+        cuts = sum(party.interruptions or 0 for party in metrics.parties)
+        counts.insert(0, ("interruption", "interruptions", cuts))
+    return Text(f"talk: {shares}" + "".join(f"; {n} {one if n == 1 else many}" for one, many, n in counts))
+
+
+def _alert(event: Alert) -> Text:
+    return Text(f"{event.severity}: {event.message}", SEVERITY_STYLE[event.severity])
+
+
+def _share(metrics: CallMetrics | None) -> str:
+    """How much of the talk is the agent's, where it is known who that is."""
+    agents = [party for party in metrics.parties if party.role == "agent"] if metrics else []
+    return f"agent {sum(party.talk_share for party in agents):.0%}" if agents else ""
+
+
 @dataclass(slots=True)
 class _Call:
     call: CallInfo
+    metrics: CallMetrics | None = None
     corrections: Corrections = field(default_factory=Corrections)
     last: Score | None = None
     said: dict[str, Score] = field(default_factory=dict)
@@ -165,6 +202,9 @@ class View:
         self._calls: dict[str, _Call] = {}
         # As heard, with what becomes known of its call: that outlives the call's place in the table.
         self._scores: deque[tuple[Corrections, Score]] = deque(maxlen=KEPT_UTTERANCES)
+        self._alerts: deque[Alert] = deque(maxlen=KEPT_ALERTS)
+        self._raised: set[tuple[str, str, int]] = set()
+        """Alerts that were shown: after a lost connection those of running calls come again."""
         self._replayed: dict[str, set[str]] = {}
         """Replay → calls of it."""
         self._replay_states: dict[str, str] = {}
@@ -238,6 +278,16 @@ class View:
             said = _told(event)
         elif isinstance(event, CallStarted):
             said = Text(f"-- call begins ({', '.join(event.call.roles)})", style="bold")
+        elif isinstance(event, CallMetrics):
+            state.metrics = event
+            if event.final:
+                said = Text.assemble("-- ", _figures(event))
+        elif isinstance(event, Alert):
+            if (known := (event.call.call_id, event.rule, event.at_ms)) in self._raised:
+                return
+            self._raised.add(known)
+            self._alerts.append(event)
+            said = Text.assemble(f"{clock(event.at_ms):>7} ", _alert(event))
         elif isinstance(event, CallEnded):
             state.ended = time.monotonic()
             state.duration_ms = event.duration_ms
@@ -256,15 +306,17 @@ class View:
         with self._lock:
             shown = list(self._forget_ended().values())
             recent = [corrections.apply(score) for corrections, score in self._scores]
+            alerts = [Text.assemble((f"{one.call.call_id}  ", "dim"), _alert(one)) for one in self._alerts]
         height = self._console.height
         rows = min(len(shown), max(1, height // 2 - 4))
-        recent = recent[-max(3, height - rows - 7) :]
+        recent = recent[-max(3, height - rows - len(alerts) - 7) :]
         width = min(20, max((len(score.call.call_id) for score in recent), default=0))
         said = [Text.assemble((f"{score.call.call_id[-width:]:<{width}} ", "dim"), _row(score)) for score in recent]
-        for text in said:
+        for text in (*alerts, *said):
             text.no_wrap, text.overflow = True, "ellipsis"
         return Group(
             self._table(shown[-rows:], len(shown) - rows) if shown else Text(),
+            *alerts,
             *(said or [Text("nothing has been said yet; try: calltide ingest FILE", style="dim")]),
             Text(self._state, style="yellow"),
         )
@@ -275,6 +327,7 @@ class View:
         table.add_column("agent / queue", no_wrap=True, ratio=2, style="dim")
         table.add_column("time", justify="right", no_wrap=True)
         table.add_column("said", justify="right")
+        table.add_column("talk", no_wrap=True)
         table.add_column("call so far", no_wrap=True, min_width=11)
         table.add_column("customer now", no_wrap=True, min_width=11)
         table.add_column("sounds", no_wrap=True, min_width=13)
@@ -286,6 +339,7 @@ class View:
                 " / ".join(part for part in (call.agent, call.queue) if part),
                 clock(state.duration_ms).rpartition(".")[0] + (" ended" if state.ended else ""),
                 str(last.running.utterances if last else 0),
+                _share(state.metrics),
                 bar(last.running.score) if last else "",
                 bar(customer.running.party_score) if customer else "",
                 f"{emotion_name(emotion)} {emotion.probabilities[emotion.label]:.0%}" if emotion else "",
@@ -301,7 +355,7 @@ def listen(url: str, console: Console, **fields: str | Sequence[str]) -> None:
     async def show() -> None:
         nonlocal scores
         with View(console) as view:
-            async for message in subscribe(url, **({"history": "live"} | fields)):
+            async for message in subscribe(url, **({"history": "live", "kinds": WATCHED} | fields)):
                 view.add(message)
                 scores += message["type"] == "score"
                 if (latency := latency_s(message)) is not None:

@@ -15,9 +15,11 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from schemas.events import (
+    Alert,
     CallEnded,
     CallEvent,
     CallInfo,
+    CallMetrics,
     CallStarted,
     Emotion,
     EmotionLabel,
@@ -160,6 +162,36 @@ def settings_for(bootstrap: str, **gateway: Any) -> Settings:
             "gateway": base.gateway.model_copy(update={"port": 0, **gateway}),
         }
     )
+
+
+def metrics(info: CallInfo, at_ms: int, silence_now_ms: int = 0, final: bool = False) -> CallMetrics:
+    """Figures of a call in which only the agent was heard."""
+    party = {
+        "role": "agent", "speaker": "agent", "utterances": 2, "words": 7, "talk_ms": 2_000, "talk_share": 1.0,
+        "words_per_minute": 210.0, "score": -0.2, "negative": 1, "neutral": 1, "positive": 0,
+        "quarters": [None, -1.0, None, None], "change": None, "emotion_ms": {"anger": 500},
+        "emotion_share": {"anger": 1.0},
+        "longest_monologue_ms": 1_500, "turns": 1, "responses": 0, "response_ms": None, "interruptions": 0,
+        "interrupted": 1, "overtalk_ms": 0, "loudness_lufs": -23.5, "loudness_trend": None,
+    }  # fmt: skip
+    return CallMetrics.model_validate(
+        {
+            "call": info, "at_ms": at_ms, "final": final, "partial": False, "pipeline_version": "v1",
+            "parties": [party], "unheard": ["customer"], "talk_ms": 2_000, "score": -0.2, "quarters": [None] * 4,
+            "change": None, "silences": 1, "silence_ms": 6_000, "longest_silence_ms": 6_000,
+            "silence_now_ms": silence_now_ms, "dead_air": [{"start_ms": 1_000, "end_ms": 7_000}], "interruptions": [],
+        }
+    )  # fmt: skip
+
+
+def alert(info: CallInfo, rule: str = "angry", at_ms: int = 1_000, severity: str = "critical") -> Alert:
+    """What a rule has found."""
+    return Alert.model_validate(
+        {
+            "call": info, "rule": rule, "category": rule, "severity": severity, "at_ms": at_ms,
+            "raised_at": datetime.now(UTC), "message": "it is so", "rules_version": "1", "pipeline_version": "v1",
+        }
+    )  # fmt: skip
 
 
 @contextmanager

@@ -24,7 +24,6 @@ from schemas.events import (
     Alert,
     CallEvent,
     CallInfo,
-    CallMetrics,
     Categorised,
     Correction,
     Emotion,
@@ -40,7 +39,7 @@ from streams import kafka, sink
 from streams.settings import Settings
 from streams.sink import Sink, connect, migrate
 from tests.conftest import JARS
-from tests.scripted import Writer, call, ended, new_topic, score, started
+from tests.scripted import Writer, call, ended, metrics, new_topic, score, started
 from tests.waiting import until
 
 pytestmark = pytest.mark.kafka
@@ -667,25 +666,6 @@ def test_dead_letters_are_rows_that_their_markers_settle(kafka_bootstrap: str, s
     assert (marker["dlq_offset"], marker["settled"]) == (7, "dropped")
 
 
-def metrics(at_ms: int, silence_now_ms: int, final: bool = False) -> CallMetrics:
-    party = {
-        "role": "agent", "speaker": "agent", "utterances": 2, "words": 7, "talk_ms": 2_000, "talk_share": 1.0,
-        "words_per_minute": 210.0, "score": -0.2, "negative": 1, "neutral": 1, "positive": 0,
-        "quarters": [None, -1.0, None, None], "change": None, "emotion_ms": {"anger": 500},
-        "emotion_share": {"anger": 1.0},
-        "longest_monologue_ms": 1_500, "turns": 1, "responses": 0, "response_ms": None, "interruptions": 0,
-        "interrupted": 1, "overtalk_ms": 0, "loudness_lufs": -23.5, "loudness_trend": None,
-    }  # fmt: skip
-    return CallMetrics.model_validate(
-        {
-            "call": INFO, "at_ms": at_ms, "final": final, "partial": False, "pipeline_version": "v1",
-            "parties": [party], "unheard": ["customer"], "talk_ms": 2_000, "score": -0.2, "quarters": [None] * 4,
-            "change": None, "silences": 1, "silence_ms": 6_000, "longest_silence_ms": 6_000,
-            "silence_now_ms": silence_now_ms, "dead_air": [{"start_ms": 1_000, "end_ms": 7_000}], "interruptions": [],
-        }
-    )  # fmt: skip
-
-
 def test_what_is_made_of_scores_has_tables_of_its_own(settings: Settings, topic: str, kafka_bootstrap: str) -> None:
     """The newest figures of each party, every alert and category. The marks of calls that pass there are no calls."""
     made = new_topic(kafka_bootstrap)
@@ -700,8 +680,8 @@ def test_what_is_made_of_scores_has_tables_of_its_own(settings: Settings, topic:
     alert = Alert.model_validate(found | {"severity": "critical", "message": "it's three times 'no'"})
     with sinking(Sink(settings, topic=topic, others=[made])):
         Writer(kafka_bootstrap, made).write(
-            started(INFO), metrics(1_000, 300), metrics(2_000, 1_300), alert, Categorised.model_validate(found),
-            metrics(9_000, 0, final=True), ended(INFO), partition=1,
+            started(INFO), metrics(INFO, 1_000, 300), metrics(INFO, 2_000, 1_300), alert,
+            Categorised.model_validate(found), metrics(INFO, 9_000, 0, final=True), ended(INFO), partition=1,
         )  # fmt: skip
         until(lambda: rows(settings, "SELECT 1 FROM call_progress FINAL WHERE final"), "the last figures")
     (progress,) = rows(settings, "SELECT * FROM call_progress FINAL")

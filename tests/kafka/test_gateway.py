@@ -24,13 +24,13 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from deploy.broker import Broker
 from deploy.topics import Topics
 from schemas.errors import CalltideError
-from schemas.events import Alert, CallInfo, Correction, Interim, Progress, encode
+from schemas.events import CallInfo, Correction, Interim, Progress, encode
 from schemas.topics import SCORES
 from streams import gateway as module
 from streams.gateway import Gateway
 from streams.listen import latency_s, subscribe
 from tests.conftest import JARS
-from tests.scripted import Writer, call, ended, new_topic, score, serving, settings_for, started, values
+from tests.scripted import Writer, alert, call, ended, new_topic, score, serving, settings_for, started, values
 from tests.unit.stage_records import interim
 
 pytestmark = pytest.mark.kafka
@@ -268,13 +268,6 @@ def test_interim_results_come_to_who_asks_and_leave_cursors_as_they_are(
 
     with serving(settings_for(kafka_bootstrap), topic, interim_topic) as gateway:
         within(work(gateway.address))
-
-
-def alert(info: CallInfo, rule: str, at_ms: int) -> Alert:
-    return Alert(
-        call=info, rule=rule, category=rule, severity="critical", at_ms=at_ms, raised_at=info.started_at,
-        message="it is so", rules_version="1", pipeline_version="v1",
-    )  # fmt: skip
 
 
 def test_alerts_come_to_who_asks_and_again_to_who_comes_back(kafka_bootstrap: str, topic: str, writer: Writer) -> None:

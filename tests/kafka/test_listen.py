@@ -18,7 +18,7 @@ from rich.console import Console
 
 from schemas.events import CallEvent, Correction, Role, Score, encode
 from streams.listen import View, bar, latency_s
-from tests.scripted import Writer, call, ended, new_topic, score, serving, settings_for, started
+from tests.scripted import Writer, alert, call, ended, metrics, new_topic, score, serving, settings_for, started
 
 ROOT = Path(__file__).parent.parent.parent
 LISTEN = (
@@ -54,6 +54,36 @@ def test_without_a_terminal_each_event_is_a_line() -> None:
         "call-7  -- call ends after 1:05.0 (hangup)",
         "-- 3 events were skipped: this terminal was too slow",
     ]
+
+
+def test_alerts_and_figures_are_told_once() -> None:
+    out = io.StringIO()
+    info = call("call-7")
+    with View(Console(file=out, width=40)) as view:
+        for event in (alert(info, at_ms=62_000), metrics(info, 63_000), alert(info, at_ms=62_000)):
+            view.add(message(event))
+        view.add(message(metrics(info, 65_000, final=True)))
+    assert out.getvalue().splitlines() == [
+        "call-7   1:02.0 critical: it is so",
+        "call-7  -- talk: agent 100%; 0 interruptions; 1 silence of 5 s and more",
+    ]
+
+
+def test_a_terminal_shows_alerts_above_what_was_said() -> None:
+    console = Console(file=io.StringIO(), width=120, height=20, force_terminal=True, color_system=None)
+    view = View(console)
+    info = call("call-7")
+    for number in range(5):
+        view.add(message(alert(info, f"rule-{number}", 1_000)))
+    for event in (score(info, 0, "hello there"), metrics(info, 1_000)):
+        view.add(message(event))
+    with console.capture() as captured:
+        console.print(view._render())
+    lines = captured.get().splitlines()
+    at = [index for index, one in enumerate(lines) if "critical: it is so" in one]
+    assert len(at) == 3, "the last three"
+    assert at[-1] < next(index for index, one in enumerate(lines) if "hello there" in one)
+    assert any("agent 100%" in one for one in lines)
 
 
 def test_a_terminal_shows_the_calls_and_the_last_utterances_in_its_height() -> None:

@@ -18,6 +18,7 @@ from schemas.topics import ALERTS, DEAD_LETTERS
 from streams import kafka, webhooks
 from streams.health import Health
 from streams.settings import Endpoint, Settings, Webhooks
+from tests import scripted
 from tests.waiting import until
 from tests.workers import Reader, settings_for
 
@@ -99,19 +100,7 @@ def call(call_id: str, tenant: str = "acme") -> CallInfo:
 
 
 def alert(call_id: str, severity: str = "warning", tenant: str = "acme") -> Alert:
-    return Alert.model_validate(
-        {
-            "call": call(call_id, tenant),
-            "rule": "angry-customer",
-            "category": "angry customer",
-            "severity": severity,
-            "at_ms": 1_000,
-            "raised_at": datetime.now(UTC),
-            "message": "three utterances below −0.4",
-            "rules_version": "1",
-            "pipeline_version": "v1",
-        }
-    )
+    return scripted.alert(call(call_id, tenant), severity=severity)
 
 
 def produce(settings: Settings, *events: CallEvent, value: bytes | None = None) -> None:
