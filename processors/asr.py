@@ -1,20 +1,24 @@
 """ASR: what is said in a turn, with the time of each word in the call, and who of two strangers is the agent.
 
 A changer must know: a turn in which nothing was recognised goes on with an empty text and a flag that says why. It is
-never dropped: later stages and people must see that somebody made a sound there. The stage has no state but for
-speakers whose role no channel tells: what they have said so far is kept until the call ends.
+never dropped: later stages and people must see that somebody made a sound there. What is personal is taken out of the
+words, and of the audio that goes on, here (`processors.redaction`). The state is what speakers whose role no channel
+tells have said so far, and which number is being dictated.
 """
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from processors import roles
+from processors import audio, redaction, roles
 from processors.base import Effort, Output, Processor, Record, Step
 from processors.preprocessing import Step as Preprocessing
 from processors.preprocessing import prepare
+from processors.redaction import Memory, Redactor
 from processors.roles import Parties
 from processors.text_format import Numbers, formatted
 from processors.utterances import FORGOTTEN_MS, each_but_idle, promote, read, rounded, samples
@@ -25,6 +29,7 @@ from schemas.events import (
     Correction,
     Interim,
     InterimWord,
+    Progress,
     Stretch,
     Transcript,
     Turn,
@@ -86,6 +91,8 @@ class Config(BaseModel):
         roles.CERTAINTY, gt=0.5, le=1, description="probability from which a role found by what is said is believed"
     )
 
+    redact: redaction.Config = redaction.Config()
+
     @property
     def languages(self) -> tuple[str, ...] | None:
         """Codes of those that can be heard, as far as the settings tell; None: any that the model knows."""
@@ -95,8 +102,34 @@ class Config(BaseModel):
         return ("en",) if self.engine == "whisper" and self.model.endswith(".en") else None
 
 
+@dataclass(slots=True)
+class Known:
+    """State of a call."""
+
+    parties: Parties = field(default_factory=Parties)
+    numbers: Memory = field(default_factory=Memory)
+
+    @classmethod
+    def restore(cls, snapshot: bytes) -> Self:
+        """As it was when `snapshot` was taken."""
+        kept = json.loads(snapshot or b"{}")
+        numbers = Memory.restore(kept.pop("numbers", None))
+        return cls(Parties(**kept), numbers)
+
+    def snapshot(self) -> bytes:
+        """All of it; b"" when nothing is known."""
+        numbers = self.numbers.dump()
+        if numbers is None:
+            return self.parties.snapshot()
+        kept = json.loads(self.parties.snapshot() or b"{}")
+        return json.dumps(kept | {"numbers": numbers}, separators=(",", ":")).encode()
+
+
 class SpeechRecognition:
     """Turns in, transcripts out, with the same audio. Marks pass through.
+
+    What the tenant's settings name is [CARD] or the like in text and words, counted in `redacted`, and silence in the
+    audio that goes on, MARGIN_MS to each side: word times are not that exact.
 
     Word times are milliseconds of the call, kept within the turn. Where the model recognises nothing, the text is empty
     and `flags` holds its reason: no_words, no_speech, phantom or repetition; cross-talk is not even heard.
@@ -116,22 +149,24 @@ class SpeechRecognition:
         quick: "AsrModel | None" = None,
         config: Config | None = None,
         draft: "Callable[[], AsrModel] | None" = None,
+        names: redaction.Names | None = None,
     ) -> None:
-        """`draft` makes the model of `revise`, when it is needed first."""
+        """`draft` makes the model of `revise`, when it is needed first; `names` finds those of people."""
         self._models = (model, quick or model)
         self._make_draft = draft or (lambda: quick or model)
         self._draft: AsrModel | None = None
         self._config = config or Config()
+        self._redactor = Redactor(self._config.redact, names)
         self.reduced: Sequence[Effort] = (Effort(REDUCED, batch=4), Effort(REDUCED, batch=8)) if quick else ()
         self.effort = 0
 
-    def open(self, call_id: str) -> Parties:
-        return Parties()
+    def open(self, call_id: str) -> Known:
+        return Known()
 
-    def restore(self, call_id: str, snapshot: bytes) -> Parties:
-        return Parties.restore(snapshot)
+    def restore(self, call_id: str, snapshot: bytes) -> Known:
+        return Known.restore(snapshot)
 
-    def process(self, batch: Sequence[tuple[Parties, Record]]) -> list[Step]:
+    def process(self, batch: Sequence[tuple[Known, Record]]) -> list[Step]:
         return each_but_idle(batch, self._hear)
 
     def revise(self, batch: Sequence[tuple[Interim | None, Record]]) -> list[Interim]:
@@ -152,14 +187,17 @@ class SpeechRecognition:
         self._draft = self._draft or self._make_draft()
         found = self._recognise(self._draft, heard)
         for event, (before, _), recognition in zip(events, batch, found, strict=True):
-            text, words = self._words(event, *recognition)
+            found_text, found_words = self._words(event, *recognition)
+            language, tenant = recognition[0].language, event.call.tenant
+            left = self._redactor.provisional(found_text, found_words, language, tenant)
+            text, words = formatted(left.text, left.words, self._config.numbers, language)
             same = before.words if before is not None and before.start_ms == event.start_ms else ()
             agreed = list(takewhile(lambda pair: _agree(*pair), zip(words, same, strict=False)))
             interim = tuple(InterimWord(**dict(word), stable=i < len(agreed)) for i, word in enumerate(words))
             revisions.append(event.model_copy(update={"text": text, "words": interim}))
         return revisions
 
-    def _hear(self, batch: Sequence[tuple[Parties, Record]]) -> list[Step]:
+    def _hear(self, batch: Sequence[tuple[Known, Record]]) -> list[Step]:
         events = read(batch, Turn)
         model = self._models[self.effort > 0]
         heard = [
@@ -169,25 +207,28 @@ class SpeechRecognition:
         ]
         recognitions = iter(self._recognise(model, heard))
         steps = []
-        for event, (parties, record) in zip(events, batch, strict=True):
+        for event, (known, record) in zip(events, batch, strict=True):
+            parties = known.parties
             if isinstance(event, Turn):
                 if CROSS_TALK in event.flags:
                     transcript = promote(
                         event, Transcript, text="", language=UNDETERMINED, asr_confidence=0, asr_model=model.id
                     )
                 else:
-                    transcript = self._transcript(event, *next(recognitions), model.id)
+                    transcript = self._transcript(event, *next(recognitions), model.id, known.numbers)
                 if event.role == "unknown":
                     transcript, corrections = self._with_role(parties, transcript)
                 else:
                     corrections = []
-                outputs = [Output.of(transcript, record.value), *corrections]
+                outputs = [Output.of(transcript, silenced(transcript, record.value)), *corrections]
             else:
                 outputs = [Output.of(event, b"")]
+                if isinstance(event, Progress):
+                    known.numbers.at(event.at_ms)
                 if isinstance(event, Correction) and event.same_as:
                     parties.merge(event.speaker, event.same_as)
                     outputs += self._corrections(parties, event)
-            steps.append(Step(outputs, b"" if isinstance(event, CallEnded) else parties.snapshot()))
+            steps.append(Step(outputs, b"" if isinstance(event, CallEnded) else known.snapshot()))
         return steps
 
     def _recognise(
@@ -235,16 +276,22 @@ class SpeechRecognition:
             )
             for word in recognition.words
         )
-        return formatted(recognition.text, words, self._config.numbers, recognition.language)
+        return recognition.text, words
 
-    def _transcript(self, turn: Turn, recognition: "Recognition", cut_s: float, model_id: str) -> Transcript:
+    def _transcript(
+        self, turn: Turn, recognition: "Recognition", cut_s: float, model_id: str, numbers: Memory
+    ) -> Transcript:
         text, words = self._words(turn, recognition, cut_s)
+        language = recognition.language
+        left = self._redactor.redact(text, words, language, turn.call.tenant, numbers, turn.speaker, turn.end_ms)
+        text, words = formatted(left.text, left.words, self._config.numbers, language)
         return promote(
             turn,
             Transcript,
             text=text,
             words=words,
-            language=recognition.language,
+            language=language,
+            redacted=left.counts,
             asr_confidence=rounded(recognition.confidence),
             asr_model=model_id,
             flags=(
@@ -254,6 +301,21 @@ class SpeechRecognition:
                 *([REDUCED] if self.effort else ()),
             ),
         )
+
+
+def silenced(event: Transcript, value: bytes) -> bytes:
+    """The utterance's audio without what was taken out of its words; all of it is silence where their times are not
+    known."""
+    if not event.redacted:
+        return value
+    width = len(audio.silence(1, event.codec))
+    length = len(value) // width
+    quiet = bytearray(value)
+    for start_ms, end_ms in redaction.spans(event.words) or [(event.start_ms, event.end_ms)]:
+        first = max((start_ms - redaction.MARGIN_MS - event.start_ms) * event.rate // 1_000, 0)
+        behind = min(max((end_ms + redaction.MARGIN_MS - event.start_ms) * event.rate // 1_000, first), length)
+        quiet[first * width : behind * width] = audio.silence(max(behind - first, 0), event.codec)
+    return bytes(quiet)
 
 
 def _agree(one: Word, other: Word) -> bool:
@@ -281,7 +343,7 @@ def build(config: Config, pipeline_version: str) -> Processor:
         def onnx() -> OnnxAsr:
             return OnnxAsr(config.model, config.threads, config.language, config.device)
 
-        return SpeechRecognition(onnx(), config=config, draft=onnx)
+        return SpeechRecognition(onnx(), config=config, draft=onnx, names=_names(config.redact))
     from processors.models.whisper import WhisperCt2
 
     def whisper(beam_size: int) -> WhisperCt2:
@@ -289,4 +351,18 @@ def build(config: Config, pipeline_version: str) -> Processor:
 
     model = whisper(config.beam_size)
     quick = model.with_beam(1) if config.beam_size > 1 else None
-    return SpeechRecognition(model, quick, config, lambda: whisper(1).draft())
+    return SpeechRecognition(model, quick, config, lambda: whisper(1).draft(), _names(config.redact))
+
+
+def _names(config: redaction.Config) -> redaction.Names | None:
+    """What finds names, if a tenant's settings ask for them. Raises CalltideError when it cannot be had."""
+    if not any("name" in kinds for kinds in config.kinds.values()):
+        return None
+    if config.names_model is None:
+        raise CalltideError(
+            "CALLTIDE_ASR__REDACT__KINDS has name, and no model finds names; set CALLTIDE_ASR__REDACT__NAMES_MODEL to "
+            "a spaCy pipeline, or leave name out"
+        )
+    from processors.models.names import PresidioNames
+
+    return PresidioNames(config.names_model)

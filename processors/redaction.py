@@ -15,7 +15,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol, Self, get_args
 
-import phonenumbers
 from pydantic import BaseModel, ConfigDict, Field
 from stdnum import iban, luhn
 from stdnum.br import cpf
@@ -48,6 +47,10 @@ WINDOW_MS: Final = 20_000
 their card, and read it slowly."""
 PAUSE_MS: Final = 15_000
 """A number of which nothing came for so long is not gone on with. Judgement."""
+
+MARGIN_MS: Final = 300
+"""What is silenced before and behind what was taken out: so far the edges of a word may move between two hearings of it
+(`processors.asr.AGREED_MS`)."""
 
 
 class Config(BaseModel):
@@ -177,6 +180,9 @@ class Redactor:
     """Takes out what the tenants' settings name. Without `names` no names are found."""
 
     def __init__(self, config: Config, names: Names | None = None) -> None:
+        import phonenumbers  # here, since it costs every command of the command line a tenth of a second
+
+        self._phones = phonenumbers
         self._kinds = {tenant: frozenset(kinds) for tenant, kinds in config.kinds.items()}
         self._regions = config.regions
         self._names = names
@@ -419,12 +425,12 @@ class Redactor:
 
     def _valid_phone(self, digits: str, plus: bool) -> bool:
         plus, digits = plus or digits.startswith("00"), digits.removeprefix("00")
-        for region in self._regions:
+        for region in (None,) if plus else self._regions:
             try:
-                number = phonenumbers.parse(f"+{digits}" if plus else digits, None if plus else region)
-            except phonenumbers.NumberParseException:
+                number = self._phones.parse(f"+{digits}" if plus else digits, region)
+            except self._phones.NumberParseException:
                 continue
-            if phonenumbers.is_valid_number(number):
+            if self._phones.is_valid_number(number):
                 return True
         return False
 

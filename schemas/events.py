@@ -165,6 +165,10 @@ class Transcript(Turn):
     language: str
     asr_confidence: Probability
     asr_model: str
+    redacted: dict[str, int] = Field(
+        default={},
+        description="what was taken out of text, words and audio: kind of personal data → how often",
+    )
 
 
 class InterimWord(Word):

@@ -98,7 +98,7 @@ class Changes:
 
 
 class Checksum:
-    """The words are a checksum of the audio; some of it has none."""
+    """The words are a checksum of the audio; some of it has none, some asks for a number, some dictates one."""
 
     id = "checksum"
 
@@ -110,6 +110,10 @@ class Checksum:
         if number % 5 == 0:
             return Recognition("", (), "en", 0.1, 0.9, "no_words")
         text = f"{len(samples)} {number >> 16:04x} {number & 0xFFFF:04x}"
+        if number % 5 == 1:
+            text = f"your card number {number:x}"
+        elif number % 5 == 2:
+            text = f"{number % 10_000:04}"  # a piece of a card's number, if one was asked for
         confidence = (number & 0xFF) / 0x100
         words = tuple(Word(word, 0.1 * i, 0.1 * i + confidence, confidence) for i, word in enumerate(text.split()))
         return Recognition(text, words, "en", confidence, 0.0, None)
