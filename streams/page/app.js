@@ -4,11 +4,13 @@
 // textContent and attributes only, never as HTML. An utterance is (channel, start_ms): the same one twice replaces itself.
 // Utterances are kept as they were heard and drawn as `known` has them: a correction holds for those before it, too.
 
-const KINDS = "score,correction,call_started,call_ended";
+const KINDS = "score,correction,call_started,call_ended,metrics,alert,category,insights";
+const FINDINGS = ["metrics", "alert", "category", "insights"]; // what is made of the scores, beside the order of the rest
 const RETRY_MS = [250, 5000]; // first and longest pause before connecting again
 const SILENCE_MS = 40000; // the gateway speaks every 15 s: after so long without a word the connection is dead
 const ENDED_KEPT = 50;
 const UTTERANCES_KEPT = 1000;
+const SEVERITIES = ["info", "warning", "critical"];
 const EMOTIONS = ["neutral", "happiness", "sadness", "anger", "fear", "surprise"];
 
 const $ = (id) => document.getElementById(id);
@@ -115,6 +117,8 @@ function receive(message) {
     kafkaIs(message.kafka);
   } else if (message.type === "gap") {
     notice(`Some events are missing: ${message.message}`);
+  } else if (FINDINGS.includes(message.type)) {
+    find(message.event);
   } else if (message.event) {
     const call = callOf(message.event.call);
     if (message.type === "score") hear(call, message.event, message);
@@ -151,6 +155,9 @@ function callOf(info) {
       said: new Map(), // speaker → what was said last; in the order in which they were first heard
       merged: new Map(), // speaker → the earlier speaker whose voice it turned out to be
       roles: new Map(), // speaker → { role, role_confidence } that was found
+      alerts: new Map(), // rule and moment → alert
+      categories: new Map(), // category → the event that told it first
+      ...{ metrics: null, insights: null },
     };
     calls.set(info.call_id, call);
   }
@@ -188,6 +195,18 @@ function correct(call, { speaker, same_as, role, role_confidence }) {
     quietly(() => call.utterances.forEach((event, key) => showTurn(key, event, false)));
     drawSoon();
   }
+}
+
+// Figures, alerts, categories and insights are told again after a lost connection: each replaces itself.
+function find(event) {
+  const call = calls.get(event.call.call_id);
+  if (!call) return;
+  if (event.kind === "metrics") call.metrics = event;
+  else if (event.kind === "insights") call.insights = event;
+  else if (event.kind === "category") call.categories.set(event.category, call.categories.get(event.category) ?? event);
+  else call.alerts.set(`${event.rule}/${event.at_ms}`, event);
+  if (event.kind === "alert") drawCalls();
+  if (event.call.call_id === selected) drawSoon();
 }
 
 function nameOf(call, speaker) {
@@ -262,6 +281,9 @@ function drawEntry(call) {
   mood.title = "the customer's sentiment so far, −1 to +1";
   last.textContent = call.ended ? "" : (call.last?.text ?? "");
   last.hidden = !last.textContent;
+  const worst = SEVERITIES.findLast((severity) => [...call.alerts.values()].some((alert) => alert.severity === severity));
+  button.dataset.alert = worst ?? "";
+  name.title = worst ? `${call.alerts.size} alerts, the worst is ${worst}` : "";
   button.setAttribute("aria-current", String(call.info.call_id === selected));
   return call.entry;
 }
@@ -417,6 +439,9 @@ function drawCall() {
   const keys = parties.map(({ name, look }) => element("span", look, name));
   $("legend").replaceChildren(...keys, element("span", "", "● one utterance"));
   drawEmotions(said);
+  drawAlerts(call);
+  drawTalk(call);
+  drawInsights(call);
 }
 
 // The parties in the order of their sides, each with its utterances that have a sentiment.
@@ -514,6 +539,117 @@ function showAt(key) {
   turn.scrollIntoView({ block: "center", behavior: "smooth" });
   turn.classList.add("shown");
   setTimeout(() => turn.classList.remove("shown"), 1500);
+}
+
+// ---------------------------------------------------------------- what is made of the scores
+
+// A moment of the call that can be gone to: the first utterance that it rests on, or what is closest to a time.
+function momentOf(text, { evidence, at_ms }) {
+  const button = element("button", "moment", text);
+  button.type = "button";
+  const first = evidence?.[0];
+  button.onclick = () => (first ? showAt(`${first.channel}/${first.start_ms}`) : showNear(at_ms));
+  return button;
+}
+
+function showNear(ms) {
+  const near = [...$("transcript").children].reduce(
+    (best, turn) => (Math.abs(turn.dataset.start - ms) < Math.abs((best?.dataset.start ?? Infinity) - ms) ? turn : best),
+    null,
+  );
+  if (near) showAt(near.dataset.key);
+}
+
+function drawAlerts(call) {
+  const alerts = [...call.alerts.values()].sort((a, b) => b.at_ms - a.at_ms);
+  $("alerts-section").hidden = !alerts.length && !call.categories.size;
+  place($("alerts"), alerts.map((alert) => rowOf($("alerts"), `${alert.rule}/${alert.at_ms}`, () => {
+    const row = element("li", alert.severity);
+    row.append(element("span", "severity", alert.severity), element("span", "quiet", clock(alert.at_ms)), momentOf(alert.message, alert));
+    return row;
+  })));
+  $("categories").replaceChildren(
+    ...[...call.categories].map(([category, event]) => momentOf(category, event)),
+  );
+}
+
+// The row of a list that is there already, or a new one: what stays the same is not read aloud again.
+function rowOf(list, key, make) {
+  const there = [...list.children].find((row) => row.dataset.key === key);
+  if (there) return there;
+  const row = make();
+  row.dataset.key = key;
+  return row;
+}
+
+function drawTalk(call) {
+  const { metrics } = call;
+  $("talk-section").hidden = !metrics?.parties.length;
+  if (!metrics) return;
+  const looks = metrics.parties.map((party) => partyOf(call, known(call, party)));
+  $("talk").setAttribute("aria-label", metrics.parties.map((party, at) => `${looks[at].name} ${percent(party.talk_share)}`).join(", "));
+  $("talk").replaceChildren(
+    ...metrics.parties.map(({ talk_share }, at) => {
+      const part = element("span", looks[at].look, talk_share > 0.15 ? percent(talk_share) : "");
+      part.style.flexGrow = talk_share;
+      return part;
+    }),
+  );
+  const number = (value, unit = "", digits = 0) => (value == null ? "–" : `${value.toFixed(digits)}${unit}`);
+  const rows = [
+    ["words a minute", (party) => number(party.words_per_minute)],
+    ["longest monologue", (party) => clock(party.longest_monologue_ms)],
+    ["answers after", (party) => number(party.response_ms == null ? null : party.response_ms / 1000, " s", 1)],
+    ["interruptions", (party) => number(party.interruptions)],
+    ["sentiment by quarter", (party) => party.quarters.map((mean) => (mean == null ? "–" : signed(mean).slice(0, 4))).join(" ")],
+  ];
+  const head = element("tr");
+  head.append(element("th"), ...looks.map(({ name, look }) => element("th", look, name)));
+  $("figures").replaceChildren(
+    head,
+    ...rows.map(([name, of]) => {
+      const row = element("tr");
+      const label = element("th", "", name);
+      label.scope = "row";
+      row.append(label, ...metrics.parties.map((party) => element("td", "", of(party))));
+      return row;
+    }),
+  );
+  const gaps = metrics.dead_air.map(({ start_ms, end_ms }) => {
+    const row = element("li");
+    row.append(momentOf(`${clock(start_ms)} nobody speaks for ${Math.round((end_ms - start_ms) / 1000)} s`, { at_ms: start_ms }));
+    return row;
+  });
+  if (!metrics.final && metrics.silence_now_ms >= 5000) {
+    gaps.push(element("li", "now", `nobody has spoken for ${Math.round(metrics.silence_now_ms / 1000)} s`));
+  }
+  $("dead-air").replaceChildren(...gaps);
+}
+
+function drawInsights(call) {
+  const { insights } = call;
+  $("insights-section").hidden = !insights;
+  if (!insights) return;
+  const parts = [];
+  const list = (title, items, textOf) => {
+    if (!items?.length) return;
+    const rows = element("ul", "moments");
+    rows.append(...items.map((item) => {
+      const row = element("li");
+      row.append(momentOf(textOf(item), item));
+      return row;
+    }));
+    parts.push(element("h4", "", title), rows);
+  };
+  if (insights.state !== "ok") parts.push(element("p", "quiet", insights.why));
+  list("Topics", insights.topics, ({ path }) => path.join(" › "));
+  list("Reason", insights.reason && [insights.reason], ({ text }) => text);
+  list("In short", insights.summary, ({ text }) => text);
+  list("Issues", [...(insights.issues ?? []), ...(insights.objections ?? [])], ({ text }) => text);
+  list("Promised", insights.action_items, ({ text }) => text);
+  list("To practise", insights.coaching, ({ text }) => text);
+  parts.push(element("p", "quiet", `made by ${insights.engine}${insights.engine === "extractive" ? ": quotes of the call and fixed phrases" : ""}`));
+  $("insights").replaceChildren(...parts);
 }
 
 // ---------------------------------------------------------------- begin

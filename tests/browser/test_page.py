@@ -13,11 +13,11 @@ from playwright.sync_api import Browser, Page, expect
 
 from deploy.process import free_port
 from schemas.errors import CalltideError
-from schemas.events import CallInfo, Correction, GranularEmotion, Score
+from schemas.events import CallInfo, Correction, Evidence, GranularEmotion, Insights, Score
 from streams.settings import Settings
 from streams.web import create_app, gateway_address, serve_until
 from tests.browser.conftest import serving_page
-from tests.scripted import Writer, call, ended, new_topic, score, serving, settings_for, started
+from tests.scripted import Writer, alert, call, ended, metrics, new_topic, score, serving, settings_for, started
 
 pytestmark = [pytest.mark.browser, pytest.mark.kafka]
 
@@ -240,6 +240,47 @@ def test_a_page_opened_in_the_middle_shows_what_was_said_and_the_reader_chooses_
         expect(page.locator(".turn")).to_have_count(3)
         assert said(page) == [event.text for event in second[:3]]
         assert page.locator("#transcript").get_attribute("aria-live") == "polite"
+
+
+def test_alerts_figures_and_insights_lead_to_the_words_they_rest_on(
+    page: Page, settings: Settings, address: str, topic: str, writer: Writer, kafka_bootstrap: str
+) -> None:
+    made = new_topic(kafka_bootstrap)
+    findings = Writer(kafka_bootstrap, made)
+    info = call("call-1", datetime.now(UTC))
+    rests_on = {
+        "identity": "call-1/1/2000", "channel": 1, "start_ms": 2_000, "end_ms": 3_000, "speaker": "customer",
+        "role": "customer", "text": "I was charged twice",
+    }  # fmt: skip
+    words = alert(info, at_ms=3_000)
+    hostile = words.model_copy(update={"message": HOSTILE, "evidence": (Evidence.model_validate(rests_on),)})
+    about = {
+        "call": info, "engine": "extractive", "state": "ok", "ended_at": info.started_at, "duration_ms": 9_000,
+        "pipeline_version": "v1", "reason": {"text": "I was charged twice", "evidence": [rests_on]},
+        "topics": [{"path": ["billing", "charged twice"], "similarity": 0.7, "evidence": [rests_on]}],
+    }  # fmt: skip
+    with serving(settings, topic, findings=dict.fromkeys(("metrics", "alert", "category", "insights"), made)):
+        page.goto(address)
+        expect(page.locator("#connection-text")).to_have_text("Live")
+        writer.write(started(info), *conversation())
+        expect(page.locator(".turn")).to_have_count(5)
+        expect(page.locator("#talk-section")).to_be_hidden()
+        findings.write(hostile, metrics(info, 9_000, silence_now_ms=6_000))
+        moment = page.locator("#alerts .moment")
+        expect(moment).to_have_text(HOSTILE)
+        expect(page.locator(".entry")).to_have_attribute("data-alert", "critical")
+        moment.click()
+        expect(page.locator(".turn.shown .text")).to_have_text("I was charged twice")
+        expect(page.locator("#talk")).to_have_attribute("aria-label", "agent 100\u00a0%")
+        expect(page.locator("#dead-air .now")).to_have_text("nobody has spoken for 6 s")
+        expect(page.locator("#figures")).to_contain_text("– −1.0 – –")
+        writer.write(ended(info))
+        findings.write(metrics(info, 9_000, final=True), Insights.model_validate(about))
+        expect(page.locator("#insights")).to_contain_text("billing › charged twice")
+        expect(page.locator("#insights")).to_contain_text("quotes of the call")
+        expect(page.locator("#dead-air .now")).to_have_count(0)
+        findings.write(hostile)
+        expect(page.locator("#alerts li")).to_have_count(1)
 
 
 def test_over_a_restart_of_the_gateway_nothing_is_missed_or_doubled(
