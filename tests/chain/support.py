@@ -23,8 +23,10 @@ from streams.supervisor import PORTS
 from tests import waiting
 
 ROOT = Path(__file__).parent.parent.parent
-METRICS = 11
+METRICS = 14
 """Ports for the metrics of `calltide up` and of all that it starts."""
+RULES = "rules.yaml"
+"""In the home: the starter rules, for tests to write others."""
 
 
 def popen(env: dict[str, str], *arguments: str | Path, stderr: int | None = subprocess.PIPE) -> subprocess.Popen[str]:
@@ -157,6 +159,8 @@ def start(home: Path, metrics: int = 0) -> Stack:
     ports = {name: free_port() for name in PORTS} | {"CALLTIDE_METRICS__PORT": metrics}
     # A slow machine must not make ASR hear with less effort: the tests compare to the last digit.
     own = {"CALLTIDE_HOME": str(home), "CALLTIDE_RUNTIME__REDUCE_AT_LAG_S": "0", "PYTHONUNBUFFERED": "1"}
+    (home / RULES).write_text((ROOT / "processors" / "rules" / "starter.yaml").read_text())
+    own["CALLTIDE_RULES__PATH"] = str(home / RULES)
     env = os.environ | own | {name: str(port) for name, port in ports.items()}
     return Stack(home, env, popen(env, "up", stderr=None), ports)
 
