@@ -278,7 +278,7 @@ def _bytes(heard: Heard) -> int:
 
 
 def build(config: Config, pipeline_version: str) -> Processor:
-    """The stage with its engine, the glossaries read. Raises CalltideError when a glossary or a weight cannot be had."""
+    """The stage with its engine, the glossaries read. Raises CalltideError when a glossary or weights cannot be had."""
     from processors.insights_extractive import ExtractiveEngine
     from processors.models.embedding import Embedder
     from processors.models.glossary import Topics

@@ -33,11 +33,17 @@ FEWEST_WORDS: Final = 4
 """Of a sentence that can be a summary's."""
 REDUNDANCY: Final = 0.5
 """What a sentence of the summary loses for being like one that is in it already (Carbonell & Goldstein 1998)."""
+FULL_WORDS: Final = 6
+"""Words from which a sentence of the summary has its full weight."""
+OPEN_END: Final = 0.5
+"""What a question loses of it, and what breaks off."""
+OPENING: Final = 8
+"""Sentences of the customer in which he tells why he calls. Judgement."""
 PRE_SUMMARY: Final = 8
 """Sentences that the topics are looked for in: a topic that the call is about is near its middle."""
 CUSTOMER_BONUS: Final = 0.1
 """What the customer's sentences are ahead in it: agents ask the same questions in every call."""
-TOPIC_SIMILARITY: Final = 0.45
+TOPIC_SIMILARITY: Final = 0.5
 """Cosine from which a term counts. Measured: docs/insights.md."""
 TOPIC_SUPPORT: Final = 0.5
 """Weight of a term's second closest sentence beside its closest: one word in passing is no topic."""
@@ -51,8 +57,8 @@ TALK_FROM_MS: Final = 60_000
 INTERRUPTIONS: Final = 2
 DEAD_AIR_MS: Final = 10_000
 MONOLOGUE_MS: Final = 60_000
-PACE_WPM: Final = 190
-"""Judgement: 150 is usual in conversation (Yuan, Liberman & Cieri 2006: 164 over the telephone)."""
+PACE_WPM: Final = 220
+"""Judgement. Of utterances alone, without the pauses between them, 180 is usual."""
 NEGATIVE: Final = -0.3
 """Score from which an utterance counts as unhappy; two in a row are a run."""
 
@@ -89,6 +95,11 @@ class Sentence:
     def words(self) -> int:
         return len(self.text.split())
 
+    @property
+    def open_end(self) -> bool:
+        """A question, or broken off."""
+        return self.text.endswith(("?", "…", "..."))
+
 
 class ExtractiveEngine:
     """Findings by embedding and pattern, for English. `topics` has the vectors of the glossary for each business."""
@@ -111,9 +122,11 @@ class ExtractiveEngine:
         vectors = self._embedder.embed([one.text for one in kept])
         # How close each is to all that was said: the middle of the call (Radev et al. 2004).
         centrality = vectors @ vectors.mean(axis=0) if kept else np.zeros(0, np.float32)
-        summary = summarised(kept, vectors, centrality, self._summary_sentences)
-        reason = _reason(kept, centrality)
         topics = self._topics[call.business]
+        reason = _reason(kept, vectors, centrality, topics)
+        outcome = _outcome(kept, centrality)
+        anchors = [one for one in (reason, outcome) if one]
+        summary = summarised(kept, vectors, centrality, self._summary_sentences, anchors)
         found = self._about(topics, kept, vectors, centrality, reason)
         issues = _found(call, said, phrases.ISSUES)
         objections = _found(call, said, phrases.OBJECTIONS)
@@ -135,7 +148,7 @@ class ExtractiveEngine:
             glossary=topics.id,
             issues=issues,
             objections=objections,
-            outcome=_outcome(call, kept, centrality),
+            outcome=_quoted(call, outcome) if outcome else None,
             action_items=promises,
             resolution=resolution,
             coaching=coaching,
@@ -179,18 +192,21 @@ def sentences(call: FinishedCall) -> list[Sentence]:
     return said
 
 
-def summarised(kept: Sequence[Sentence], vectors: Vectors, centrality: Vectors, most: int) -> list[Sentence]:
-    """The most central sentences that are not like one another, in the order of the call; both parties have a word."""
-    chosen: list[int] = []
-    score = centrality.copy()
-    for _ in range(min(most, len(kept))):
-        best = int(np.argmax(score))
-        if chosen and len(chosen) == most - 1 and len({kept[i].customer for i in chosen}) == 1:
-            others = [i for i in range(len(kept)) if kept[i].customer != kept[chosen[0]].customer and i not in chosen]
-            best = max(others, key=lambda i: (score[i], -i), default=best)
-        chosen.append(best)
-        score = np.minimum(score, centrality - REDUNDANCY * (vectors @ vectors[chosen].T).max(axis=1))
-        score[chosen] = -np.inf
+def summarised(
+    kept: Sequence[Sentence], vectors: Vectors, centrality: Vectors, most: int, anchors: Sequence[Sentence] = ()
+) -> list[Sentence]:
+    """The anchors, and the most central sentences that are not like one another nor them, in the order of the call;
+    both parties have a word."""
+    chosen = [i for i, one in enumerate(kept) if any(one is anchor for anchor in anchors)][:most]
+    # A fragment is like everything and tells nothing; a question is about what comes after it.
+    weight = np.array([min(one.words / FULL_WORDS, 1) - OPEN_END * one.open_end for one in kept], np.float32)
+    score = centrality * weight
+    while len(chosen) < min(most, len(kept)):
+        near = (vectors @ vectors[chosen].T).max(axis=1) if chosen else np.zeros(len(kept), np.float32)
+        order = sorted(set(range(len(kept))) - set(chosen), key=lambda i: (-(score[i] - REDUNDANCY * near[i]), i))
+        one_sided = chosen and len(chosen) == most - 1 and len({kept[i].customer for i in chosen}) == 1
+        others = [i for i in order if kept[i].customer != kept[chosen[0]].customer] if one_sided else []
+        chosen.append((others or order)[0])
     return [kept[i] for i in sorted(chosen)]
 
 
@@ -219,18 +235,20 @@ def _quoted(call: FinishedCall, one: Sentence) -> Statement:
     return Statement(text=one.text, evidence=(call.evidence(one.heard, one.text),))
 
 
-def _reason(kept: Sequence[Sentence], centrality: Vectors) -> Sentence | None:
-    """Of the first that the customer says: what sounds like a reason, and is near what the call is about."""
-    opening = [(i, one) for i, one in enumerate(kept) if one.customer][:6]
-    outbound = [(i, one) for i, one in enumerate(kept[:6]) if one.agent and phrases.OUTBOUND.search(one.plain)]
-
-    def weight(item: tuple[int, Sentence]) -> tuple[float, int]:
-        i, one = item
+def _reason(kept: Sequence[Sentence], vectors: Vectors, centrality: Vectors, topics: Topics) -> Sentence | None:
+    """Of the first that the customer says: what sounds like a reason, near the middle of the call and near a topic."""
+    opening = [i for i, one in enumerate(kept) if one.customer][:OPENING]
+    opening += [i for i, one in enumerate(kept[:OPENING]) if one.agent and phrases.OUTBOUND.search(one.plain)]
+    if not opening:
+        return None
+    likeness = topics.likeness(vectors[opening]).max(axis=0)
+    weights = []
+    for i, near in zip(opening, likeness, strict=True):
+        one = kept[i]
         cue = (phrases.REASON if one.customer else phrases.OUTBOUND).search(one.plain) is not None
         wrong = one.customer and any(pattern.search(one.plain) for pattern in phrases.ISSUES.values())
-        return float(centrality[i]) + 0.3 * cue + 0.15 * wrong - 0.3 * one.text.endswith("?"), -i
-
-    return max(opening + outbound, key=weight, default=(0, None))[1]
+        weights.append(float(centrality[i] + near) + 0.2 * cue + 0.15 * wrong - 0.3 * one.open_end)
+    return kept[opening[int(np.argmax(weights))]]
 
 
 def _found(call: FinishedCall, said: Sequence[Sentence], sorts: Mapping[str, re.Pattern[str]]) -> tuple[Finding, ...]:
@@ -264,28 +282,27 @@ def _promises(call: FinishedCall, said: Sequence[Sentence]) -> tuple[ActionItem,
     return tuple(items.values())[:MOST]
 
 
-def _outcome(call: FinishedCall, kept: Sequence[Sentence], centrality: Vectors) -> Statement | None:
-    """Of the last third: what tells of something done or not done; the later and the nearer to the matter the better."""
+def _outcome(kept: Sequence[Sentence], centrality: Vectors) -> Sentence | None:
+    """Of the last third: what tells of something done or not; the later and the nearer to the matter the better."""
     last = len(kept) - max(len(kept) // 3, min(len(kept), 6))
-    told = [i for i in range(last, len(kept)) if phrases.OUTCOME.search(kept[i].plain) and kept[i].text[-1] != "?"]
+    told = [i for i in range(last, len(kept)) if phrases.OUTCOME.search(kept[i].plain) and not kept[i].open_end]
     best = max(told, key=lambda i: (float(centrality[i]) + 0.3 * (i - last) / (len(kept) - last), i), default=None)
-    return None if best is None else _quoted(call, kept[best])
+    return None if best is None else kept[best]
 
 
 def _resolution(call: FinishedCall, said: Sequence[Sentence]) -> Resolution:
-    """What the customer says in the last half, the later the weightier; promises to go on elsewhere by the agent, too."""
+    """What the customer says in the last half, the later the weightier, and what the agent could do or not."""
     total, evidence = 0.0, []
     first = len(said) // 2
     for one in said[first:]:
         late = 0.25 + 0.75 * (one.at - first + 1) / (len(said) - first)
         weights = [weight for pattern, weight in phrases.SETTLED if pattern.search(one.plain)]
         # An agent hopes that it works; that it goes on elsewhere, he knows.
-        weights = [min(weights)] if weights else []
         if not one.customer:
-            weights = [weight for weight in weights if weight == -0.5 and "escalat" in one.plain.lower()]
+            weights = [-0.5] if phrases.LEFT_OPEN.search(one.plain) else [0.5] if phrases.DONE.search(one.plain) else []
         if weights and not one.text.endswith("?"):
-            total += late * weights[0]
-            evidence.append((weights[0], one))
+            total += late * min(weights)
+            evidence.append((min(weights), one))
     if abs(total) < RESOLVED_FROM:
         return Resolution()
     speaking = [one for weight, one in evidence if weight * total > 0][-3:]

@@ -26,8 +26,9 @@ COURTESY: Final = _any(
     r"how (?:are|is) (?:you|it|your day)",
     r"have a (?:\w+ )?(?:day|one|evening|weekend|afternoon|night|time)",
     r"good ?bye\b|bye\b|take care\b|see you\b",
-    r"you(?:'re| are) (?:very |most )?welcome",
+    r"you(?:'re| are) (?:very |most )?welcome\b(?! to)",
     r"my name is\b|speaking with\b|this is \w+ (?:from|speaking|with|at|here)",
+    r"(?:give|giving|gave) you (?:guys |all )?a (?:call|ring)|thank(?:s| you) (?:so|very) much\b",
     r"(?:hold on|please hold|one moment|just a (?:moment|second|minute)|bear with me)",
     r"(?:is there )?anything else\b",
     r"i(?:'m| am)? (?:glad|happy|here) (?:i|to|that)\b",
@@ -104,7 +105,7 @@ ISSUES: Final[Mapping[str, re.Pattern[str]]] = {
         r"|print(?:ing|s)?|connect(?:ing|s|ed)?|switch(?:ing)? on|install(?:ing|s)?|recogni[sz]ed?|detected)\b",
         r"(?:stopped|stops|quit) (?:working|responding)\b|unresponsive\b|out of order\b|broken?\b|broke down\b"
         r"|crash(?:es|ed|ing)?\b",
-        r"freez(?:es|ing)|frozen\b|(?:error|fault) (?:code|message)?s?\b|fail(?:s|ed|ing|ure)?\b|outage\b|offline\b",
+        r"freez(?:es|ing)|frozen\b|(?<!no )(?<!any )(?:error|fault)s?\b|fail(?:s|ed|ing|ure)?\b|outage\b|offline\b",
         r"keeps? (?:dropping|crashing|freezing|disconnecting|failing|cutting|showing|saying|giving|asking|getting)\b",
         r"(?:very|really|so|too|running|extremely|super|pretty) slow(?:ly)?\b|(?:is|are|was|has been|went"
         r"|goes) down\b",
@@ -131,7 +132,8 @@ OBJECTIONS: Final[Mapping[str, re.Pattern[str]]] = {
     "price": _any(
         r"(?:too|so|very|really|bit|quite|pretty|more) (?:expensive|pricey|costly)|(?:can't|cannot|couldn't"
         r"|don't think i can) afford",
-        r"(?:too|so) much (?:money|for)\b|(?:over|out of|beyond|not in|outside) (?:my|our|the) (?:budget|price)",
+        r"too much (?:money|for)\b|so much money\b|(?:over|out of|beyond|not in|outside) (?:my|our|the) (?:budget"
+        r"|price)",
         r"(?:cheaper|better price) (?:\w+ ){0,3}(?:elsewhere|somewhere|online|with|at)|(?:that's|that is"
         r"|it's) a lot of money",
         r"(?:price|cost)s? (?:is|are|has|have|seems?) (?:\w+ )?(?:high|too|gone up|steep)|not worth (?:it|the|that)",
@@ -192,7 +194,8 @@ _WHAT: Final = (
     r"|check (?:with|on|into)"
     r"|talk to|speak (?:to|with)|investigate|review|pay|bring|return|try|test|reinstall|restart|let (?:you|them|him"
     r"|her|us) know"
-    r"|have (?:someone|somebody|a|our|my|the)|ask|remove|apply|set (?:up|that)|take (?:care|it to|that|this)|drop"
+    r"|have (?:someone|somebody|a|our|my|the)|get you (?:in|an?|the)|ask|remove|apply|set (?:up|that)|take (?:care"
+    r"|it to|that|this)|drop"
     r"|come|visit)"
 )
 PROMISE: Final = _any(
@@ -241,11 +244,13 @@ OUTCOME: Final = _any(
     r"|verified|confirmed|registered|removed|added|set up|noted|submitted|applied|arranged|transferred)\b",
     r"(?:has|have) (?:now |just |already |successfully )*been (?:\w+ )?(?:\w+ed|set|sent|reset|made|done|put)\b"
     r"|successfully\b",
-    r"(?:it|that|this|everything|they|both|we)(?:'s|'re| is| are)? (?:\w+ )?(?:works?|worked|working|fixed|resolved"
-    r"|solved|done|sorted|set|back)\b",
+    r"(?<!if )(?<!whether )(?:it|that|this|everything|they|both|we)"
+    r"(?:(?:'s|'re| is| are| has| have) (?:\w+ )?(?:working|worked|fixed|resolved|solved|done|sorted|set|back)"
+    r"| (?:\w+ )?(?:works?|worked))\b",
     r"(?:all set|sorted out|good to go|in the system|up and running)\b",
-    r"escalat\w+|ticket (?:number|has|is|for)|reference number|case number|appointment (?:is|for|on)|you(?:'re"
-    r"| are) (?:booked|scheduled|set)\b",
+    r"escalat\w+|ticket (?:number|has|is|for)|reference number|case number|(?:i|we) have (?:you"
+    r"|an?) (?:\w+ ){0,6}(?:appointment|down for|in for)"
+    r"|appointment is|you(?:'re| are) (?:booked|scheduled|set)\b",
     r"(?:didn't|did not|couldn't|could not|weren't|still|not) (?:\w+ ){0,3}(?:find a solution|fix|solve|resolve"
     r"|working|work)\b",
 )
@@ -254,7 +259,8 @@ OUTCOME: Final = _any(
 SETTLED: Final[tuple[tuple[re.Pattern[str], float], ...]] = (
     (
         _any(
-            r"(?:it|that|this|everything|they|which|now)(?:'s|'re| is| are| has| have| both)? (?:\w+ ){0,2}(?:works?"
+            r"(?<!if )(?<!whether )(?:it|that|this|everything|they|which|now)(?:'s|'re| is| are| has| have"
+            r"| both)? (?:\w+ ){0,2}(?:works?"
             r"|worked|working|fixed|solved|resolved"
             r"|sorted|perfect(?:ly)?|back to normal|better|faster|gone|printing|connected|loading)\b",
             r"(?:problem|issue|matter|question)s? (?:is|has been|was|are|seems?|seem to be"
@@ -274,7 +280,7 @@ SETTLED: Final[tuple[tuple[re.Pattern[str], float], ...]] = (
             r"perfect\b|excellent\b|wonderful\b|fantastic\b|awesome\b|(?:very|so|really|been) helpful\b|(?:great"
             r"|good) (?:help|news|service)",
             r"(?:i feel|feeling) (?:\w+ )?(?:better|good|relieved|confident)|(?:much|so much|a lot) better\b"
-            r"|appreciate (?:your|the|all) (?:\w+ )?(?:help|assistance)",
+            r"|appreciate (?:your|the|all) (?:\w+ )?(?:help|assistance|support|guidance)",
         ),
         0.5,
     ),
@@ -305,6 +311,22 @@ SETTLED: Final[tuple[tuple[re.Pattern[str], float], ...]] = (
     ),
 )
 """What speaks for a matter that is settled, and against it, with its weight."""
+
+DONE: Final = _any(
+    r"successfully\b|(?:has|have) (?:now |just |already )*been (?:updated|changed|processed|cancell?ed|refunded"
+    r"|credited|fixed"
+    r"|resolved|reset|activated|removed|added|corrected|replaced)\b",
+    r"(?:i've|i have|we've|we have) (?:now |just |already )*(?:updated|changed|processed|cancell?ed|refunded"
+    r"|credited|fixed"
+    r"|resolved|reset|activated|removed|added|corrected|replaced|booked|scheduled)\b|you(?:'re| are) all set\b",
+)
+"""What agents say of a matter that is done."""
+
+LEFT_OPEN: Final = _any(
+    r"escalat\w+|(?:couldn't|could not|unable to|not able to|can't|cannot) (?:\w+ )?(?:resolve|fix|solve|help"
+    r"|do (?:that|this|it))",
+)
+"""What agents say of a matter that goes on after the call."""
 
 EMPATHY: Final = _any(
     r"sorry\b|apologi\w+|(?:i|we) (?:completely |totally |fully |certainly |absolutely |do )?(?:understand|hear you"
