@@ -8,8 +8,10 @@ lie the few utterances that something may still come before. Every sum is of who
 order, and `load(dump())` is exact. docs/metrics.md says what each figure means and where its threshold comes from.
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from typing import Any, Final
 
 from pydantic_core import from_json, to_json
@@ -74,8 +76,12 @@ class Voice:
     emotion_ms: dict[str, int] = field(default_factory=dict)
     step_ms: int = 0
     """Distance of points that were joined; 0: none was."""
-    points: list[list[int]] = field(default_factory=list)
-    """[sum of start + end, scored utterances, sum of scores in 1/10,000]."""
+    points: list[int] = field(default_factory=list)
+    """Where in time the scored utterances are (start + end, the mean of joined ones), in order."""
+    scored: list[int] = field(default_factory=list)
+    """How many at each point."""
+    scores: list[int] = field(default_factory=list)
+    """The sum of their scores at each point, in 1/10,000."""
     loudness: list[int] = field(default_factory=lambda: [0] * 6)
     """Of utterances with a loudness y (1/100 LUFS) at the time x (start + end, 0.1 s), weighed by their length w in ms:
     how many, and the sums of w, wx, wy, wxx, wxy."""
@@ -91,7 +97,10 @@ class Voice:
             self.emotion_ms[label] = self.emotion_ms.get(label, 0) + length_ms
         if score.sentiment is not None:
             self.labels[score.sentiment.label] = self.labels.get(score.sentiment.label, 0) + 1
-            self.points.append([at, 1, round(score.sentiment.score * 10_000)])
+            place = bisect_right(self.points, at)
+            self.points.insert(place, at)
+            self.scored.insert(place, 1)
+            self.scores.insert(place, round(score.sentiment.score * 10_000))
             if len(self.points) > POINTS:
                 self._join_points()
         if score.acoustics is not None and score.acoustics.loudness_lufs is not None:
@@ -103,10 +112,12 @@ class Voice:
         self.step_ms = max(self.step_ms, STEP_MS)
         while True:
             joined: dict[int, list[int]] = {}
-            for at, n, total in sorted(self.points):
-                point = joined.setdefault(at // (2 * n * self.step_ms), [0, 0, 0])
-                point[0], point[1], point[2] = point[0] + at, point[1] + n, point[2] + total
-            self.points = list(joined.values())
+            for at, n, total in zip(self.points, self.scored, self.scores, strict=True):
+                point = joined.setdefault(at // (2 * self.step_ms), [0, 0, 0])
+                point[0], point[1], point[2] = point[0] + at * n, point[1] + n, point[2] + total
+            self.points = [at // n for at, n, _ in joined.values()]
+            self.scored = [n for _, n, _ in joined.values()]
+            self.scores = [total for *_, total in joined.values()]
             if len(self.points) <= POINTS // 2:
                 return
             self.step_ms *= 2
@@ -436,15 +447,15 @@ class Tally:
     def _scores(self, numbers: Iterable[int]) -> list[list[int]]:
         """For each quarter of the call so far, how many utterances of these voices were scored and the sum of it."""
         if self._by_quarter is None:
+            # As in call_metrics: the quarter of an utterance is that in which its middle lies.
             length_ms = max(self.now_ms, 1)
+            borders = [(quarter * length_ms + 1) // 2 for quarter in (1, 2, 3)]
             self._by_quarter = []
             for voice in self._voices:
-                sums = [[0, 0], [0, 0], [0, 0], [0, 0]]
-                for at, n, total in voice.points:
-                    quarter = sums[min(at * 2 // (n * length_ms), 3)]
-                    quarter[0] += n
-                    quarter[1] += total
-                self._by_quarter.append(sums)
+                cuts = [0, *(bisect_left(voice.points, border) for border in borders), len(voice.points)]
+                self._by_quarter.append(
+                    [[sum(voice.scored[since:to]), sum(voice.scores[since:to])] for since, to in pairwise(cuts)]
+                )
         chosen = [self._by_quarter[number] for number in numbers]
         return [[sum(sums[quarter][of] for sums in chosen) for of in (0, 1)] for quarter in range(4)]
 
