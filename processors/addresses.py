@@ -100,7 +100,7 @@ def _domain(cores: Sequence[str], at: int) -> tuple[int, str]:
 
 
 def postal(cores: Sequence[str], texts: Sequence[str], runs: Sequence[Run], awaited: bool) -> Spans:
-    """Postal addresses; `awaited`: somebody has spoken of one."""
+    """Postal addresses; `awaited`: somebody has spoken of one, and five digits said one by one are a postcode."""
     found: Spans = []
     by_first = {run.first: run for run in runs}
     behind = 0
@@ -117,7 +117,8 @@ def postal(cores: Sequence[str], texts: Sequence[str], runs: Sequence[Run], awai
         behind = whole or _with_unit(cores, by_first, end)
         found.append((run.first, behind - 1))
     for run in runs:
-        if run.first >= behind and len(run.digits) in (5, 9) and _is_zip(cores, texts, run):
+        by_digit = awaited and len(run.groups) == 5
+        if run.first >= behind and len(run.digits) in (5, 9) and (by_digit or _is_zip(cores, texts, run)):
             found.append((run.first, run.last))
     return found
 

@@ -304,17 +304,16 @@ class SpeechRecognition:
 
 
 def silenced(event: Transcript, value: bytes) -> bytes:
-    """The utterance's audio without what was taken out of its words; all of it is silence where their times are not
-    known."""
+    """The utterance's audio without what was taken out of its words."""
     if not event.redacted:
         return value
     width = len(audio.silence(1, event.codec))
-    length = len(value) // width
     quiet = bytearray(value)
-    for start_ms, end_ms in redaction.spans(event.words) or [(event.start_ms, event.end_ms)]:
-        first = max((start_ms - redaction.MARGIN_MS - event.start_ms) * event.rate // 1_000, 0)
-        behind = min(max((end_ms + redaction.MARGIN_MS - event.start_ms) * event.rate // 1_000, first), length)
-        quiet[first * width : behind * width] = audio.silence(max(behind - first, 0), event.codec)
+    for start_ms, end_ms in redaction.hidden(event.words, event.start_ms, event.end_ms):
+        first, behind = (
+            min((at - event.start_ms) * event.rate // 1_000, len(value) // width) for at in (start_ms, end_ms)
+        )
+        quiet[first * width : behind * width] = audio.silence(behind - first, event.codec)
     return bytes(quiet)
 
 

@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from processors import acoustics
 from processors.base import Output, Processor, Record, Step
 from processors.emotion_names import complex_emotion, granular
-from processors.utterances import WITHOUT_SPACES, promote, read, rounded, samples
+from processors.redaction import hidden
+from processors.utterances import RATE, WITHOUT_SPACES, promote, read, rounded, samples
 from schemas.events import Acoustics, CallEvent, Emotion, EmotionLabel, EmotionScored, Transcript
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class VoiceEmotion:
     def process(self, batch: Sequence[tuple[None, Record]]) -> list[Step]:
         events = read(batch, Transcript)
         heard = [
-            (event, samples(event, record))
+            (event, _audible(event, samples(event, record)))
             for event, (_, record) in zip(events, batch, strict=True)
             if isinstance(event, Transcript) and self._skipped(event) is None
         ]
@@ -123,6 +124,8 @@ class VoiceEmotion:
             return f"role {event.role} is not in emotion.roles ({', '.join(roles)})"
         if event.end_ms - event.start_ms < MINIMUM_MS:
             return f"shorter than {MINIMUM_MS} ms"
+        if event.redacted and event.end_ms - event.start_ms - _hidden_ms(event) < MINIMUM_MS:
+            return "nearly all of it was personal and is silenced"
         if not event.text:
             return "no words were recognised"
         return None
@@ -139,6 +142,20 @@ class VoiceEmotion:
             granular=granular(probabilities),
             complex=complex_emotion(probabilities),
         )
+
+
+def _audible(event: Transcript, heard: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What is left of the voice, 16 kHz float32 (n,), where personal data was silenced: silence is heard as sad."""
+    if not event.redacted:
+        return heard
+    kept = np.ones(len(heard), bool)
+    for start_ms, end_ms in hidden(event.words, event.start_ms, event.end_ms):
+        kept[(start_ms - event.start_ms) * RATE // 1_000 : (end_ms - event.start_ms) * RATE // 1_000] = False
+    return heard[kept]
+
+
+def _hidden_ms(event: Transcript) -> int:
+    return sum(end_ms - start_ms for start_ms, end_ms in hidden(event.words, event.start_ms, event.end_ms))
 
 
 def build(config: Config, pipeline_version: str) -> Processor:

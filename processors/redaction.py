@@ -410,7 +410,7 @@ class Redactor:
 
     def _is_phone(self, heard: _Heard, run: Run, awaited: Expected | None) -> bool:
         length = len(run.digits)
-        if not 7 <= length <= 15:
+        if not 6 <= length <= 15:
             return False
         if run.plus:
             return self._valid_phone(run.digits, plus=True)
@@ -449,7 +449,7 @@ class Redactor:
             at = end + 1
 
 
-_FEWEST: Final = {"card": 4, "cvv": 3, "ssn": 4, "tax_id": 5, "phone": 7, "iban": 6}
+_FEWEST: Final = {"card": 4, "cvv": 3, "ssn": 4, "tax_id": 5, "phone": 6, "iban": 6}
 """Digits from which a number is taken for what is awaited. Judgement; docs/redaction.md has what comes of it."""
 
 
@@ -585,10 +585,18 @@ def _replaced(words: tuple[Word, ...], heard: _Heard) -> tuple[Word, ...]:
     return tuple(kept)
 
 
-def spans(words: Sequence[Word]) -> list[tuple[int, int]]:
-    """(start, end) in milliseconds of the call of the words that stand for what was taken out."""
+def hidden(words: Sequence[Word], start_ms: int, end_ms: int) -> list[tuple[int, int]]:
+    """Where an utterance's audio is silenced, in milliseconds of the call, in order and apart: the words that stand for
+    what was taken out, MARGIN_MS more to each side; all of it where no word says where."""
     tags = frozenset(TAGS.values())
-    return [(word.start_ms, word.end_ms) for word in words if word.text.strip(_OUTSIDE) in tags]
+    found: list[tuple[int, int]] = []
+    for word in words:
+        if word.text.strip(_OUTSIDE) in tags:
+            first, behind = max(word.start_ms - MARGIN_MS, start_ms), min(word.end_ms + MARGIN_MS, end_ms)
+            if found and first <= found[-1][1]:
+                first, behind = found.pop()[0], max(behind, first)
+            found.append((first, behind))
+    return found or [(start_ms, end_ms)]
 
 
 _OUTSIDE: Final = EDGES.replace("[", "").replace("]", "")

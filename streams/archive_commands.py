@@ -38,6 +38,8 @@ def archive(since: Since = None, until: Until = None, calls: Calls = None, tenan
 
         done = archiving.archive(load(), wish, tell)
     typer.echo(f"archived {done.calls} calls, {done.bytes / 1e6:,.1f} MB; {done.before} were there before")
+    if done.silenced:
+        typer.echo(f"in {done.silenced} of them what was taken out of the words is silenced")
     for call_id, why in done.failed.items():
         sys.stderr.write(f"calltide: {call_id}: {why}\n")
     if done.failed:

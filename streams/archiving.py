@@ -1,24 +1,30 @@
 """`calltide archive` and `calltide forget`: ended calls out of Kafka, and one call out of everywhere.
 
 A changer must know: nothing can be deleted from the middle of a topic. What `forget` cannot delete expires, and it says
-when.
+when. What ASR took out of a call's words is silenced in its archived audio; where that was is found on the topic of
+scores, so a call of which an utterance did not get there is not archived.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
 from confluent_kafka import KafkaException, Message
+from confluent_kafka.admin import AdminClient
 
+from processors import audio
 from processors.base import Record
+from processors.redaction import hidden
+from schemas.audio import BYTES_PER_SAMPLE, AudioPacket
 from schemas.errors import CalltideError
-from schemas.topics import DEAD_LETTER_RETENTION_MS, LANES, STAGES, Lane, frames
+from schemas.events import Score, decode
+from schemas.topics import DEAD_LETTER_RETENTION_MS, LANES, SCORES, STAGES, Lane, frames
 from streams import history, kafka
 from streams.archive import Archive, Damaged, Kept
 from streams.dead_letters import DeadLetters, Filter
-from streams.replay.plan import Call, Survey, Wish, survey
+from streams.replay.plan import SLACK_MS, Call, Survey, Wish, survey
 from streams.settings import Settings
 from streams.sink import MIGRATION_S, connect
 
@@ -32,6 +38,8 @@ class Archived:
 
     calls: int = 0
     bytes: int = 0
+    silenced: int = 0
+    """Those of `calls` in which something personal was silenced."""
     before: int = 0
     """Calls that were in the archive already."""
     failed: dict[str, str] = field(default_factory=dict)
@@ -54,11 +62,18 @@ def archive(
             done.before += 1
         else:
             wanted[call.call_id] = call
+    silent: dict[str, Silent] = {}
+    if wanted and any(settings.asr.redact.kinds.values()):
+        for call_id, reason in _unheard(settings, wanted).items():
+            done.failed[call_id] = reason
+            del wanted[call_id]
+        silent = _silent(settings, wanted)
     for lane in LANES:
         for call_id, records in _whole_calls(settings, found, lane, wanted):
             try:
-                done.bytes += store.put(records, lane).bytes
+                done.bytes += store.put(silenced(records, silent.get(call_id, {})), lane).bytes
                 done.calls += 1
+                done.silenced += call_id in silent
             except Damaged as error:
                 done.failed[call_id] = str(error)
             tell(done, len(wanted))
@@ -106,6 +121,73 @@ def _whole_calls(
         raise CalltideError(f"Kafka: {error.args[0].str()}; run it again, what is archived is kept") from error
     # Those that fell silent have no end among their frames.
     yield from going.items()
+
+
+Silent = dict[int, list[tuple[int, int]]]
+"""Channel → (start, end) of what is silenced, in milliseconds of the call."""
+
+
+def _unheard(settings: Settings, wanted: dict[str, Call]) -> dict[str, str]:
+    """Call → why it is not known what in it is personal, of those calls of which that is so."""
+    after_vad = {row.name for row in STAGES[1:]}
+    letters = [
+        letter
+        for letter in DeadLetters(settings).letters()
+        if letter.call in wanted and letter.stage in after_vad and letter.settled is None
+    ]
+    return {
+        letter.call: "some of it is among the dead letters, and may be personal; redrive or drop them, then try again"
+        for letter in letters
+    }
+
+
+def _silent(settings: Settings, wanted: dict[str, Call]) -> dict[str, Silent]:
+    """What ASR took out of each call, where it took out any."""
+    found: dict[str, Silent] = {}
+    if not wanted:
+        return found
+    admin = AdminClient(kafka.client(settings))
+    since_ms = min(round(call.started_at.timestamp() * 1_000) for call in wanted.values()) - SLACK_MS
+    try:
+        numbers = sorted({call.partition for call in wanted.values()})
+        ranges = kafka.ranges(admin, SCORES, numbers, history.ANSWER_S)
+        first = history.offsets_at(admin, SCORES, numbers, since_ms)
+        ranges = {
+            number: (high if first[number] is None else max(low, first[number] or 0), high)
+            for number, (low, high) in ranges.items()
+        }
+        for message in history.read(settings, SCORES, ranges):
+            record = _record(message)
+            # Most utterances have nothing personal in them, and need not be decoded to be told so.
+            if record.call_id not in wanted or record.kind != "score" or b'"redacted":{}' in record.value:
+                continue
+            event = decode(record.headers, record.value)
+            if isinstance(event, Score) and event.redacted:
+                places = found.setdefault(record.call_id, {}).setdefault(event.channel, [])
+                places += hidden(event.words, event.start_ms, event.end_ms)
+    except KafkaException as error:
+        raise CalltideError(f"Kafka: {error.args[0].str()}; run it again, what is archived is kept") from error
+    return found
+
+
+def silenced(records: list[Record], silent: Silent) -> list[Record]:
+    """The records of a call with silence in these places of its audio."""
+    if not silent:
+        return records
+    quiet = []
+    for record in records:
+        if record.kind != "audio":
+            quiet.append(record)
+            continue
+        packet = AudioPacket.decode(record.headers, record.value)
+        value, width = bytearray(record.value), BYTES_PER_SAMPLE[packet.codec]
+        for start_ms, end_ms in silent.get(packet.channel, ()):
+            first, behind = (
+                min(max(at * packet.rate // 1_000 - packet.sample, 0), packet.samples) for at in (start_ms, end_ms)
+            )
+            value[first * width : behind * width] = audio.silence(behind - first, packet.codec)
+        quiet.append(replace(record, value=bytes(value)))
+    return quiet
 
 
 def _record(message: Message) -> Record:

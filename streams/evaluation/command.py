@@ -3,6 +3,7 @@
 A changer must know: what the extra `eval` brings is imported inside the functions: the command line starts without it.
 """
 
+import importlib
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -26,13 +27,17 @@ if TYPE_CHECKING:
 PACKAGES: Final = ("jiwer", "pyannote", "scipy", "sklearn", "whisper_normalizer")
 """Modules that the extra `eval` brings."""
 
+ALONE: Final = ("redaction",)
+"""What is measured on data of its own: `calltide eval NAME` is `show` of `streams.evaluation.NAME`."""
 FORMS: "Final[tuple[Form, ...]]" = ("written", "spoken")
 T = TypeVar("T")
 H = TypeVar("H")
 
 Manifests = Annotated[
     list[Path] | None,
-    typer.Argument(help="data sets: .json, .jsonl or directories (docs/evaluation.md)", show_default=False),
+    typer.Argument(
+        help="data sets: .json, .jsonl or directories (docs/evaluation.md); or redaction, alone", show_default=False
+    ),
 ]
 
 
@@ -55,6 +60,9 @@ def evaluate(
 
     from streams.settings import load
 
+    if manifests and (name := str(manifests[0])) in ALONE and len(manifests) == 1:
+        importlib.import_module(f"streams.evaluation.{name}").show(load().test_data)
+        return
     try:
         from streams.evaluation import report as reports
     except ModuleNotFoundError as error:
