@@ -9,6 +9,8 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from processors.redaction import KINDS
+
 LABELS: Final = ("stage", "lane")
 SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 500)
 SECONDS: Final = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
@@ -44,6 +46,7 @@ REDUCED = Counter("calltide_reduced_utterances_total", "utterances processed wit
 RELOADS = Counter(
     "calltide_reloads_total", "files that people changed and a stage works by: taken or refused", ("stage", "what")
 )
+REDACTED = Counter("calltide_redacted_total", "what was taken out of words and audio as personal", ("lane", "kind"))
 INTERIM = Counter(
     "calltide_interim_total",
     "revisions of unfinished utterances: emitted, dropped, transcribed, or skipped (superseded, finished, old)",
@@ -66,6 +69,8 @@ def begin(stage: str, lane: str) -> None:
     counted = (RECORDS, BYTES, OUTPUTS, BATCH, PROCESS, TRANSACTION, ABORTS, REJOINS, DEAD, DELAY, REDUCED)
     for metric in (*counted, PAUSED, EFFORT):
         metric.labels(stage, lane)
+    for kind in KINDS if stage == "asr" else ():
+        REDACTED.labels(lane, kind)
 
 
 def begin_interim(stage: str, outcomes: Iterable[str]) -> None:

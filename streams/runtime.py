@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient
 
 from processors.base import Adjustable, Processor, Record, Reloadable
 from schemas.errors import CalltideError
-from schemas.events import Segment, decode
+from schemas.events import Segment, Transcript, decode
 from schemas.topics import Stage
 from streams import kafka, metrics
 from streams.checkpoint import Checkpoint, Consumed, Produced
@@ -508,6 +508,9 @@ class _Life:
                 event = decode(dict(headers), record.output.value)
                 assert isinstance(event, Segment)
                 metrics.DELAY.labels(*labels).observe(now - event.captured_at.timestamp())
+                if type(event) is Transcript:
+                    for kind, number in event.redacted.items():
+                        metrics.REDACTED.labels(labels[1], kind).inc(number)
                 if self.lane.ladder is not None and self.lane.ladder.step:
                     metrics.REDUCED.labels(*labels).inc()
                 if self.lane.beside is not None:
