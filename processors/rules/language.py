@@ -7,10 +7,11 @@ and defaults that are spelled out do not change it.
 
 import hashlib
 import json
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Final, TypeVar
+from graphlib import CycleError, TopologicalSorter
+from typing import Annotated, Any, ClassVar, Final, TypeVar
 
 import re2
 import yaml
@@ -300,21 +301,20 @@ class Rule(_Model):
     description: str = ""
     enabled: bool = True
     tenants: Several[Annotated[str, Field(min_length=1)]] | None = None
-    category: Name
+    category: Name | None = None
     alert: AlertOf | None = None
     when: Condition
 
-    @model_validator(mode="before")
-    @classmethod
-    def _category_by_name(cls, value: Any) -> Any:
-        if isinstance(value, dict) and "category" not in value and "name" in value:
-            return value | {"category": value["name"]}
-        return value
+    @property
+    def gives(self) -> str:
+        """The category of the calls that it finds: its name where it says no other."""
+        return self.category or self.name
 
     @cached_property
     def version(self) -> str:
         """A hash of what it means: 12 hexadecimal digits."""
-        return _hash(self.model_dump(mode="json", by_alias=True, exclude={"description"}))
+        means = self.model_dump(mode="json", by_alias=True, exclude={"description"})
+        return _hash(means | {"category": self.gives})
 
     @cached_property
     def needs(self) -> frozenset[str]:
@@ -373,6 +373,15 @@ def _hash(value: Any) -> str:
 Path = tuple[str | int, ...]
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML in which yes, no, on and off are words, as in YAML 1.2: people say them."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        letter: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":bool") or letter in "tTfF"]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
 class _Reader:
     """A YAML document as plain values, and the line of each of them."""
 
@@ -381,8 +390,8 @@ class _Reader:
         self.lines: dict[Path, int] = {(): 1}
         self._left = NODES
         try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-            self._loader = yaml.SafeLoader("")
+            node = yaml.compose(text, Loader=_Loader)
+            self._loader = _Loader("")
             self.value = None if node is None else self._value(node, ())
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
@@ -439,7 +448,7 @@ def parse(texts: Mapping[str, str]) -> RuleSet:
         faults = list(_contradictions(found))
     if faults:
         raise RuleError(faults)
-    return RuleSet(tuple(_in_order([rule for rule, _ in found if rule.enabled])))
+    return RuleSet(tuple(_in_order(rule for rule, _ in found if rule.enabled)))
 
 
 def _read(name: str, text: str) -> Iterator[tuple[Rule, str]]:
@@ -473,9 +482,7 @@ def _in_words(message: str, kind: str) -> str:
     if kind == "missing":
         return "this field is missing"
     if kind == "string_type":
-        return (
-            "should be a text: YAML takes numbers, yes, no, on and off for something else unless they stand in quotes"
-        )
+        return "should be a text; numbers, dates, true and false are none unless they stand in quotes"
     return message.removeprefix("Value error, ").replace("Input should", "should")
 
 
@@ -495,13 +502,13 @@ def _contradictions(found: list[tuple[Rule, str]]) -> Iterator[str]:
         yield from (f"{place}: contradiction: {why}" for why in _impossible(rule.when))
     for rule, place in active:
         for category in sorted(rule.needs):
-            givers = [other for other, _ in active if other.category == category]
+            givers = [other for other, _ in active if other.gives == category]
             if not any(_share_a_tenant(rule, other) for other in givers):
                 yield f"{place}: no rule gives the category {category} to the calls that this one is for"
-    places = {id(rule): place for rule, place in active}
-    for ring in _rings([rule for rule, _ in active]):
-        names = " → ".join(rule.name for rule in (*ring, ring[0]))
-        yield f"{places[id(ring[0])]}: rules go in a circle by the categories that they ask for: {names}"
+    if circle := _circle([rule for rule, _ in active]):
+        place = next(place for rule, place in active if rule is circle[0])
+        names = " → ".join(rule.name for rule in circle)
+        yield f"{place}: rules go in a circle by the categories that they ask for: {names}"
 
 
 def _share_a_tenant(one: Rule, other: Rule) -> bool:
@@ -563,59 +570,33 @@ def _told(condition: Condition) -> str:
     return f"category {condition.category}" if condition.category else f"the same {name}"
 
 
-Node = TypeVar("Node", bound=Hashable)
-
-
-def _givers(rules: list[Rule]) -> dict[int, list[Rule]]:
-    """By the id of a rule: the rules whose categories it asks for."""
-    by_category: dict[str, list[Rule]] = {}
-    for rule in rules:
-        by_category.setdefault(rule.category, []).append(rule)
+def _givers(rules: Sequence[Rule]) -> dict[int, list[int]]:
+    """For each rule those whose categories it asks for, by their numbers."""
+    by_category: dict[str, list[int]] = {}
+    for number, rule in enumerate(rules):
+        by_category.setdefault(rule.gives, []).append(number)
     return {
-        id(rule): [
+        number: [
             giver
             for category in sorted(rule.needs)
-            for giver in by_category.get(category, [])
-            if _share_a_tenant(rule, giver)
+            for giver in by_category.get(category, ())
+            if _share_a_tenant(rule, rules[giver])
         ]
-        for rule in rules
+        for number, rule in enumerate(rules)
     }
 
 
-def _rings(rules: list[Rule]) -> Iterator[list[Rule]]:
-    """Rules that ask for each other's categories in a circle, each circle once."""
-    givers, done = _givers(rules), set[int]()
-    for start in rules:
-        line: list[Rule] = []
-        todo: list[tuple[Rule, int]] = [(start, 0)]
-        while todo:
-            rule, depth = todo.pop()
-            del line[depth:]
-            if rule in line:
-                yield line[line.index(rule) :]
-                done.update(id(one) for one in line)
-                continue
-            if id(rule) in done:
-                continue
-            line.append(rule)
-            if not givers[id(rule)]:
-                done.add(id(rule))
-            todo += [(giver, depth + 1) for giver in givers[id(rule)]]
-        done.add(id(start))
+def _circle(rules: Sequence[Rule]) -> list[Rule]:
+    """Rules that ask for each other's categories, the first of them again at the end; none where there are none."""
+    try:
+        TopologicalSorter(_givers(rules)).prepare()
+    except CycleError as error:
+        # It comes with each behind the one that asks for it.
+        return [rules[number] for number in reversed(error.args[1])]
+    return []
 
 
-def _in_order(rules: list[Rule]) -> list[Rule]:
-    """By name, and each behind those whose categories it asks for."""
+def _in_order(rules: Iterable[Rule]) -> list[Rule]:
+    """Each behind those whose categories it asks for, else by name."""
     rules = sorted(rules, key=lambda rule: (rule.name, rule.tenants or ()))
-    givers, ordered, seen = _givers(rules), list[Rule](), set[int]()
-
-    def add(rule: Rule) -> None:
-        if id(rule) not in seen:
-            seen.add(id(rule))
-            for giver in givers[id(rule)]:
-                add(giver)
-            ordered.append(rule)
-
-    for rule in rules:
-        add(rule)
-    return ordered
+    return [rules[number] for number in TopologicalSorter(_givers(rules)).static_order()]

@@ -214,7 +214,8 @@ class Watch:
     courses: dict[str, Course] = field(default_factory=dict)
     """By the rule's name; without one nothing of interest has happened."""
     recent: list[Heard] = field(default_factory=list)
-    categories: list[str] = field(default_factory=list)
+    categories: dict[str, Found] = field(default_factory=dict)
+    """The call's categories, each with what it was first found by."""
 
     def dump(self) -> bytes:
         """JSON; docs/rules.md has its size."""
@@ -550,9 +551,10 @@ class Moment:
             if not course.categorised:
                 course.categorised = True
                 findings.append(self._finding(Categorised, rule, at_ms, verdict.found))
-                if rule.category not in watch.categories:
-                    watch.categories.append(rule.category)
-                    for leaf in self.view.by_category.get(rule.category, ()):
+                if rule.gives not in watch.categories:
+                    heard = [one for _, _, utterances in verdict.found for one in utterances]
+                    watch.categories[rule.gives] = [at_ms, f"category {rule.gives}", heard[-RECENT:]]
+                    for leaf in self.view.by_category.get(rule.gives, ()):
                         self._sets_off(leaf)
             cooled_ms = at_ms - course.alerted_ms
             if rule.alert is not None and (
@@ -579,7 +581,7 @@ class Moment:
         return kind(
             call=call,
             rule=rule.name,
-            category=rule.category,
+            category=rule.gives,
             at_ms=at_ms,
             raised_at=raised_at,
             evidence=tuple(
@@ -619,8 +621,8 @@ class Moment:
     def _leaf(self, leaf: Leaf, course: Course, fresh: set[int]) -> Verdict:
         asks, new = leaf.asks, leaf.number in fresh
         if isinstance(asks, str):
-            true = asks in self.watch.categories
-            return Verdict(true, new and true)
+            category = self.watch.categories.get(asks)
+            return Verdict(category is not None, new, [] if category is None else [category])
         if isinstance(asks, TalkShare | Length):
             measured, said = self._measure(leaf)
             return Verdict(measured, new and bool(measured), [said] if measured else [])
