@@ -65,7 +65,7 @@ def _mailbox(cores: Sequence[str], texts: Sequence[str], runs: Sequence[Run], at
     while first > 0:
         one = cores[first - 1]
         joined = first < at and (cores[first] in SIGNS or one in SIGNS)
-        spelled = len(one) == 1 or any(map(str.isdigit, one))
+        spelled = len(one) == 1 or any(map(str.isdecimal, one))
         if one in SIGNS:
             sure = True
         elif spelled or any(run.first <= first - 1 <= run.last for run in runs):
@@ -143,7 +143,7 @@ def _with_unit(cores: Sequence[str], by_first: dict[int, Run], end: int) -> int:
         return end
     if end + 1 in by_first:
         return by_first[end + 1].last + 1
-    numbered = end + 1 < len(cores) and (len(cores[end + 1]) <= 2 or any(map(str.isdigit, cores[end + 1])))
+    numbered = end + 1 < len(cores) and (len(cores[end + 1]) <= 2 or any(map(str.isdecimal, cores[end + 1])))
     return end + 2 if numbered else end + 1
 
 

@@ -35,6 +35,7 @@ from processors.redaction_cues import (
 )
 from processors.spoken_digits import EDGES, Run, core, runs
 from processors.utterances import WITHOUT_SPACES
+from schemas.errors import CalltideError
 from schemas.events import Word
 
 Kind = Literal["card", "cvv", "iban", "ssn", "tax_id", "phone", "email", "address", "name", "number"]
@@ -103,8 +104,9 @@ _LETTERED_IDS: Final[tuple[tuple[int, Callable[[str], bool]], ...]] = (
     (9, lambda text: bool(dni.is_valid(text) or nie.is_valid(text))),
     (16, lambda text: bool(codicefiscale.is_valid(text))),
 )
-_SEPARATED: Final = re.compile(r"\d{3}[).-]+\d{3}|\(\d{3}\)|\d[.-]\d{4}")
-"""As telephone numbers are written and little else."""
+_PHONE_GROUPS: Final = ((3, 3, 4), (1, 3, 3, 4))
+_SEPARATED: Final = re.compile(r"\d{3}[).-]+ ?\d{3}[.-]\d{4}")
+"""As telephone numbers are written in North America, and little else is."""
 _LONGEST_CODE: Final = 34
 """Characters of the longest IBAN (ISO 13616)."""
 
@@ -177,7 +179,10 @@ class _Heard:
 
 
 class Redactor:
-    """Takes out what the tenants' settings name. Without `names` no names are found."""
+    """Takes out what the tenants' settings name. Without `names` no names are found.
+
+    Raises CalltideError for a region that is none.
+    """
 
     def __init__(self, config: Config, names: Names | None = None) -> None:
         import phonenumbers  # here, since it costs every command of the command line a tenth of a second
@@ -187,8 +192,12 @@ class Redactor:
         self._regions = config.regions
         self._names = names
         for region in config.regions:
+            if region not in phonenumbers.SUPPORTED_REGIONS:
+                raise CalltideError(
+                    f"CALLTIDE_ASR__REDACT__REGIONS: {region} is no country; give two capital letters, such as US or GB"
+                )
             # Reads the country's table now, and not in the first call.
-            phonenumbers.is_valid_number(phonenumbers.example_number(region) or phonenumbers.PhoneNumber())
+            phonenumbers.is_valid_number(phonenumbers.example_number(region))
 
     def kinds(self, tenant: str) -> frozenset[Kind]:
         """What is taken out of a tenant's calls."""
@@ -271,7 +280,7 @@ class Redactor:
         if "email" in kinds:
             for first, last in addresses.mail(cores, texts, numbers, "email" in asked):
                 heard.mark(first, last, "email")
-        if numbers or any(map(str.isdigit, "".join(cores))):
+        if numbers or any(map(str.isdecimal, "".join(cores))):
             if kinds & {"iban", "tax_id"}:
                 self._mark_codes(heard, kinds, cues, memory)
             self._mark_cards(heard, kinds, cues, memory, end_ms)
@@ -301,7 +310,7 @@ class Redactor:
         for first, word in enumerate(cores):
             if not word[:1].isalpha() or len(word) > _LONGEST_CODE or heard.marks[first] or first in spoken:
                 continue
-            if len(word) > 2 and not any(map(str.isdigit, word)):
+            if len(word) > 2 and not any(map(str.isdecimal, word)):
                 continue  # a word, and no country's two letters
             code, at = "", first
             while at < len(cores) and len(code) < _LONGEST_CODE:
@@ -310,7 +319,7 @@ class Redactor:
                 if group is not None and not group.cardinal:
                     code, at = code + group.digits, group.last + 1
                 elif one.isalnum() and (
-                    len(one) == 1 or any(map(str.isdigit, one)) or (len(one) <= 4 and heard.texts[at].isupper())
+                    len(one) == 1 or any(map(str.isdecimal, one)) or (len(one) <= 4 and heard.texts[at].isupper())
                 ):
                     code, at = code + one, at + 1
                 elif one in ("", "dash", "uh", "um") and code:
@@ -325,7 +334,7 @@ class Redactor:
                     heard.mark(first, at - 1, "tax_id")
                     break
             # With a digit misheard the check fails, and most of the number is there.
-            looks_like_one = len(code) >= 12 and code[:2].isalpha() and code[2:4].isdigit()
+            looks_like_one = len(code) >= 12 and code[:2].isalpha() and code[2:4].isdecimal()
             if looks_like_one and "iban" in kinds and _awaited(first, cues, memory) == "iban":
                 heard.mark(first, at - 1, "iban")
 
@@ -395,6 +404,8 @@ class Redactor:
             fewest = _FEWEST[awaited]
             if dictated:
                 fewest = 1 if before else 2
+            if awaited == "card" and (run.plus or _is_written_as_phone(heard, run)):
+                return None
             year = length == 4 and digits[:2] in ("19", "20") and not dictated and awaited != "cvv"
             if fewest <= length <= (4 if awaited == "cvv" else 24) and not year:
                 return awaited
@@ -416,10 +427,9 @@ class Redactor:
             return self._valid_phone(run.digits, plus=True)
         if awaited == "phone":
             return True
-        shaped = run.lengths in ((3, 3, 4), (1, 3, 3, 4))
-        if shaped and run.digits[-10] not in "01" and _SEPARATED.search(heard.texts[run.first] + heard.texts[run.last]):
+        if _is_written_as_phone(heard, run) and run.digits[-10] not in "01":
             return True
-        if awaited == "other" and not shaped:
+        if awaited == "other" and run.lengths not in _PHONE_GROUPS:
             return False
         return length >= 9 and self._valid_phone(run.digits, plus=False)
 
@@ -469,7 +479,8 @@ def _cues(cores: Sequence[str]) -> list[tuple[int, str]]:
     found = [
         (match.end(), kind not in ("code", "other"), kind) for kind, pattern in CUES for match in pattern.finditer(line)
     ]
-    return [(line.count(" ", 0, end), kind) for end, _, kind in sorted(found)]
+    # One may end with the space before the number that it asks for.
+    return [(line.count(" ", 0, end - 1), kind) for end, _, kind in sorted(found)]
 
 
 def _awaited(at: int, cues: list[tuple[int, str]], memory: Memory) -> Expected | None:
@@ -510,6 +521,11 @@ def _is_last(heard: _Heard, run: Run) -> bool:
 
 def _measured(heard: _Heard, run: Run) -> bool:
     return heard.cores[run.last + 1 : run.last + 2] != [] and heard.cores[run.last + 1] in MEASURES
+
+
+def _is_written_as_phone(heard: _Heard, run: Run) -> bool:
+    written = " ".join(heard.texts[run.first : run.last + 1])
+    return run.lengths in _PHONE_GROUPS and bool(_SEPARATED.search(written))
 
 
 def _like_a_card(digits: int) -> bool:
@@ -553,7 +569,7 @@ def _is_tax_id(run: Run, awaited: Expected | None) -> bool:
 
 
 def _is_iban(code: str) -> bool:
-    return code[:2].isalpha() and code[2:4].isdigit() and bool(iban.is_valid(code, check_country=False))
+    return code[:2].isalpha() and code[2:4].isdecimal() and bool(iban.is_valid(code, check_country=False))
 
 
 def _replaced(words: tuple[Word, ...], heard: _Heard) -> tuple[Word, ...]:

@@ -76,7 +76,8 @@ _DIGITS: Final[dict[str, tuple[str, ...]]] = {
 _KNOWN: Final[dict[str, dict[str, Piece]]] = {
     "en": _ENGLISH | _FILLERS,
     **{
-        language: {word: ("u", str(value)) for value, words in enumerate(table) for word in words.split("/")} | _FILLERS
+        # Where English hesitates Portuguese has a one: "um".
+        language: _FILLERS | {word: ("u", str(value)) for value, words in enumerate(table) for word in words.split("/")}
         for language, table in _DIGITS.items()
     },
 }
@@ -86,6 +87,7 @@ _MOST_FILLERS: Final = 2
 _DATE: Final = re.compile(r"\d{4}-\d\d?-\d\d?|\d\d?-\d\d?-(?:19|20)\d\d")
 _DOTTED: Final = re.compile(r"\d{2,4}(?:\.\d{2,4}){2,5}")
 _ADDRESS_OF_A_MACHINE: Final = re.compile(r"(?:(?:1?\d?\d|2[0-4]\d|25[0-5])\.){3}(?:1?\d?\d|2[0-4]\d|25[0-5])")
+_NUMERALS: Final = frozenset("0123456789")
 _EXTENSION: Final = re.compile(r"x\d{1,6}$")
 _THOUSANDS: Final = re.compile(r"\d{1,3}(?:,\d{3})+")
 
@@ -157,7 +159,9 @@ def runs(texts: Sequence[str], cores: Sequence[str], language: str) -> list[Run]
         if piece is not None:
             # "Oh, two of them": no zero.
             pieces = None if piece[0] == "o" and texts[at][-1:] in ",." and not numeric else (piece,)
-        elif any(map(str.isdigit, word)):
+            if piece[0] == "s" and at and texts[at - 1][-1:] in ",.":
+                pieces = None
+        elif not _NUMERALS.isdisjoint(word):
             pieces = _written(word)
         elif "-" in word:
             split = [known.get(part) for part in word.split("-")]
@@ -189,7 +193,7 @@ def runs(texts: Sequence[str], cores: Sequence[str], language: str) -> list[Run]
 def _written(word: str) -> Sequence[Piece] | None:
     """The digits of a word that has some; None: it is no part of a number (a date, a time, money, a code)."""
     bare = _EXTENSION.sub("", word.lstrip("+"))
-    if bare.isdigit():
+    if _NUMERALS.issuperset(bare) and bare:
         return (("d", bare),)
     if bare.strip("0123456789()-.,") or _DATE.fullmatch(bare):
         return None
@@ -197,7 +201,7 @@ def _written(word: str) -> Sequence[Piece] | None:
         return None
     if _THOUSANDS.fullmatch(bare):
         return (("c", bare.replace(",", "")),)
-    return [("d", part) for part in re.split(r"[^0-9]+", bare) if part]
+    return [("d", part) for part in re.split(r"[^0-9]+", bare) if part] or None
 
 
 def _read(parts: list[_Part], plus: bool) -> list[Run]:
@@ -214,7 +218,7 @@ def _read(parts: list[_Part], plus: bool) -> list[Run]:
         if fillers > _MOST_FILLERS and groups:
             found.append(Run(tuple(groups), plus))
             groups, plus = [], False
-        group, behind = _group(parts, at, bool(groups))
+        group, behind = _group(parts, at, groups)
         fillers = 0
         if group:
             groups.append(group)
@@ -225,8 +229,8 @@ def _read(parts: list[_Part], plus: bool) -> list[Run]:
     return [*found, Run(tuple(groups), plus)] if groups else found
 
 
-def _group(parts: list[_Part], at: int, within: bool) -> tuple[Group | None, int]:
-    """(what begins at `at`, where the next one begins). `within`: whether digits stand before it."""
+def _group(parts: list[_Part], at: int, before: list[Group]) -> tuple[Group | None, int]:
+    """(what begins at `at`, where the next one begins); `before` it stand these digits."""
     kind, digits, token = parts[at]
     following = parts[at + 1].kind if at + 1 < len(parts) else ""
     if kind == "x":
@@ -237,9 +241,10 @@ def _group(parts: list[_Part], at: int, within: bool) -> tuple[Group | None, int
         # Only between two digits: "four one for one".
         ahead = next((part for part in parts[at + 1 : at + 3] if part.kind != "s"), None)
         single = ahead is not None and (ahead.kind in "uo" or (ahead.kind == "d" and len(ahead.digits) == 1))
-        return (Group(digits, token, token, False) if within and single else None), at + 1
+        within = single and bool(before) and len(before[-1].digits) <= 2
+        return (Group(digits, token, token, False) if within else None), at + 1
     if kind == "o":
-        zero = within or (following != "" and following in "udotTx")
+        zero = bool(before) or (following != "" and following in "udotTx")
         return (Group(digits, token, token, False) if zero else None), at + 1
     if kind in "dc":
         return Group(digits, token, token, kind == "c"), at + 1
