@@ -254,7 +254,8 @@ def test_a_region_that_is_none_is_told() -> None:
 
 
 _WORDS = """
-four one oh double 4111 1111 12 + @ at dot com gmail john my card number code email iban DE89 D E street Oak Springfield IL
+four one oh double 4111 1111 12 + @ at dot com gmail john my card number code email iban DE89 D E street Oak
+Springfield IL
 62704 phone uh, and thousand hundred to for ٤ 北 [CARD] .
 """
 _SAID = st.sampled_from(_WORDS.split())
