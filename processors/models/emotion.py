@@ -56,17 +56,21 @@ class WhisperEncoder:
 
     def states(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """Float32 (6 layers, positions of 20 ms, 384) of one utterance. Raises ValueError when it is empty."""
+        states: NDArray[np.float32] = self._session.run(None, {"audio": self.prepared(samples)[None]})[0]
+        return states
+
+    @classmethod
+    def prepared(cls, samples: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the network hears of them: bounded and levelled. Raises ValueError when there are none."""
         if not len(samples):
             raise ValueError("an empty utterance has no emotion")
-        shortest, longest = int(self.SHORTEST_S * RATE), int(self.LONGEST_S * RATE)
+        shortest, longest = int(cls.SHORTEST_S * RATE), int(cls.LONGEST_S * RATE)
         if len(samples) < shortest:
             samples = np.resize(samples, shortest)
         start = max(0, (len(samples) - longest) // 2)
         samples = samples[start : start + longest]
         level = float(np.sqrt(np.mean(np.square(samples))))
-        levelled = samples * np.float32(self.LEVEL / max(level, self.FLOOR))
-        states: NDArray[np.float32] = self._session.run(None, {"audio": levelled[None]})[0]
-        return states
+        return samples * np.float32(cls.LEVEL / max(level, cls.FLOOR))
 
 
 class WhisperStatsEmotion:
