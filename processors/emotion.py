@@ -167,10 +167,11 @@ def build(config: Config, pipeline_version: str) -> Processor:
         return VoiceEmotion(config, None)
     if config.acoustics and config.praat:
         acoustics.require_praat()
-    return VoiceEmotion(config, _model(config))
+    return VoiceEmotion(config, load_model(config))
 
 
-def _model(config: Config) -> "EmotionModel":
+def load_model(config: Config) -> "EmotionModel":
+    """The voice model that the settings name. Raises CalltideError when it cannot be had."""
     from processors.models.emotion import WhisperStatsEmotion, head_in
 
     if config.model == "packaged":

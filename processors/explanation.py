@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 MOST_VOICE_PARTS: Final = 12
 MOST_TEXT_PARTS: Final = 40
 """Of more words, neighbours are taken together: so many parts can be told apart with so many questions."""
-VOICE_QUESTIONS: Final = 126
-TEXT_QUESTIONS: Final = 254
-"""Sets of words that a model is asked about. They are all that there are of 7 and of 8 parts, whose values are exact
-then; and what two cores answer in three seconds (docs/explanations.md)."""
+VOICE_QUESTIONS: Final = 96
+TEXT_QUESTIONS: Final = 190
+"""Sets of words that a model is asked about: what two cores answer in three seconds (docs/explanations.md). They are
+all that there are of 6 and of 7 parts, whose values are exact then."""
 KERNEL_WIDTH: Final = 0.25
 """How fast a set of words counts less, the more are missing: that of LIME for text (Ribeiro et al. 2016)."""
 FEWEST_OTHERS: Final = 5

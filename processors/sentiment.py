@@ -156,7 +156,7 @@ class FusedSentiment:
         """By the id of the event, which model read it and what it found; one call of each model."""
         chosen: dict[int, tuple[SentimentModel, list[EmotionScored]]] = {}
         for event in events:
-            if (model := self._model(event.role, _plain(event.language))) is not None:
+            if (model := self.model_for(event.role, event.language)) is not None:
                 chosen.setdefault(id(model), (model, []))[1].append(event)
         return {
             id(event): (model, text)
@@ -164,7 +164,9 @@ class FusedSentiment:
             for event, text in zip(theirs, model.score([event.text for event in theirs]), strict=True)
         }
 
-    def _model(self, role: Role, language: str) -> "SentimentModel | None":
+    def model_for(self, role: Role, language: str) -> "SentimentModel | None":
+        """What reads the words of a party in a language; None: nothing is set for them."""
+        language = _plain(language)
         for key in (f"{role}/{language}", f"{role}/*", f"*/{language}", "*/*"):
             if key in self._models:
                 return self._models[key]
@@ -185,7 +187,7 @@ class FusedSentiment:
             course.score += (sentiment.score - course.score) * step
             course.utterances += 1
         elif event.text:
-            any_language = any(self._model(event.role, language) for language in self._languages)
+            any_language = any(self.model_for(event.role, language) for language in self._languages)
             flags = (*flags, NO_LANGUAGE if any_language else NO_ROLE)
         running = RunningScore(
             score=rounded(course.score),

@@ -19,10 +19,12 @@ from streams import archive_commands
 from streams.analytics import command as analytics
 from streams.dashboards import dashboards_app
 from streams.evaluation.command import evaluate
+from streams.explain_command import explain
 from streams.ingestion import command as ingestion
 from streams.replay import version_commands
 from streams.replay.command import app as replay_app
 from streams.report.command import report
+from streams.rules_commands import rules_app
 
 if TYPE_CHECKING:
     from streams.dead_letters import Fate, Filter
@@ -45,6 +47,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(samples_app, name="samples")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(train_app, name="train")
+app.add_typer(rules_app, name="rules")
 app.add_typer(replay_app, name="replay")
 app.add_typer(dashboards_app, name="dashboards")
 app.command("eval")(evaluate)
@@ -58,6 +61,7 @@ app.command()(ingestion.ingest)
 app.command()(ingestion.load)
 app.command()(analytics.generate)
 app.command()(report)
+app.command()(explain)
 
 INTERRUPTED = 130
 """What typer makes of Ctrl-C, as shells do."""

@@ -20,7 +20,7 @@ from processors.models.onnx_session import WEIGHTS
 from processors.models.sentiment import ENCODER_FILE, MAX_TOKENS, TOKENIZER_FILE, straight
 
 Rollout = NDArray[np.float64]
-"""(positions, positions): row by row the shares, of sum 1, that all positions of the input have in one of the output."""
+"""(positions, positions): the shares, of sum 1 a row, that the positions of the input have in each of the output."""
 
 
 class _Network:

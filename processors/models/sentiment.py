@@ -106,7 +106,7 @@ class EnsembleSentiment:
     """
 
     def __init__(self, weights_dir: Path | None = None, threads: int = 1) -> None:
-        folder = weights_dir or WEIGHTS
+        self.folder = folder = weights_dir or WEIGHTS
         for name in (ENCODER_FILE, TOKENIZER_FILE, HEAD_FILE):
             if not (folder / name).is_file():
                 raise CalltideError(
