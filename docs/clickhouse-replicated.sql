@@ -84,7 +84,9 @@ CREATE TABLE IF NOT EXISTS calltide.alerts ON CLUSTER '{cluster}'
     `call_id` String CODEC(ZSTD(1)),
     `pipeline_version` LowCardinality(String),
     `at` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    `at_ms` UInt32 COMMENT 'media time, milliseconds from the start of the call',
     `rule` LowCardinality(String),
+    `rules_version` LowCardinality(String),
     `category` LowCardinality(String),
     `severity` LowCardinality(String) COMMENT 'info, warning or critical',
     `queue` LowCardinality(String),
@@ -101,6 +103,30 @@ CREATE TABLE IF NOT EXISTS calltide.alerts ON CLUSTER '{cluster}'
 ENGINE = ReplicatedReplacingMergeTree(offset)
 PARTITION BY toYYYYMM(at)
 ORDER BY (tenant, at, call_id, pipeline_version, rule)
+SETTINGS replicated_deduplication_window = 1000;
+
+CREATE TABLE IF NOT EXISTS calltide.call_categories ON CLUSTER '{cluster}'
+(
+    `tenant` LowCardinality(String),
+    `pipeline_version` LowCardinality(String),
+    `started_at` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    `call_id` String CODEC(ZSTD(1)),
+    `category` LowCardinality(String),
+    `rule` LowCardinality(String),
+    `rules_version` LowCardinality(String),
+    `queue` LowCardinality(String),
+    `agent` LowCardinality(String),
+    `at_ms` UInt32 COMMENT 'when the condition was first met' CODEC(ZSTD(1)),
+    `utterances` Array(Tuple(
+        channel UInt8,
+        start_ms UInt32)) COMMENT 'what it rests on',
+    `topic` LowCardinality(String),
+    `partition` UInt32,
+    `offset` UInt64 CODEC(Delta(8), ZSTD(1))
+)
+ENGINE = ReplicatedReplacingMergeTree(offset)
+PARTITION BY toYYYYMM(started_at)
+ORDER BY (tenant, pipeline_version, started_at, call_id, category, rule)
 SETTINGS replicated_deduplication_window = 1000;
 
 CREATE TABLE IF NOT EXISTS calltide.call_metrics ON CLUSTER '{cluster}'
@@ -140,6 +166,58 @@ CREATE TABLE IF NOT EXISTS calltide.call_metrics ON CLUSTER '{cluster}'
     `overtalk_ms` Nullable(UInt32) COMMENT 'how long both speak after it began so' CODEC(ZSTD(1))
 )
 ENGINE = ReplicatedReplacingMergeTree
+PARTITION BY toYYYYMM(started_at)
+ORDER BY (tenant, pipeline_version, started_at, call_id, role, speaker)
+SETTINGS replicated_deduplication_window = 1000;
+
+CREATE TABLE IF NOT EXISTS calltide.call_progress ON CLUSTER '{cluster}'
+(
+    `tenant` LowCardinality(String),
+    `pipeline_version` LowCardinality(String),
+    `started_at` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    `call_id` String CODEC(ZSTD(1)),
+    `role` LowCardinality(String),
+    `speaker` LowCardinality(String),
+    `queue` LowCardinality(String),
+    `agent` LowCardinality(String),
+    `at_ms` UInt32 COMMENT 'media time up to which anything is known' CODEC(ZSTD(1)),
+    `final` Bool,
+    `partial` Bool COMMENT 'the beginning of the call was not heard',
+    `utterances` UInt32 CODEC(ZSTD(1)),
+    `words` UInt32 CODEC(ZSTD(1)),
+    `talk_ms` UInt32 CODEC(ZSTD(1)),
+    `talk_share` Float32 COMMENT 'of all talk of the call' CODEC(ZSTD(1)),
+    `words_per_minute` Nullable(Float32) COMMENT 'of talk' CODEC(ZSTD(1)),
+    `score` Nullable(Float32) COMMENT 'mean of its utterances, words and voice fused' CODEC(ZSTD(1)),
+    `negative` UInt32 COMMENT 'utterances' CODEC(ZSTD(1)),
+    `neutral` UInt32 CODEC(ZSTD(1)),
+    `positive` UInt32 CODEC(ZSTD(1)),
+    `quarters` Array(Nullable(Float32)) COMMENT 'mean score in each quarter of the call so far, -5 to 5; NULL: said nothing there' CODEC(ZSTD(1)),
+    `change` Nullable(Float32) COMMENT 'last quarter less first; NULL: spoke in one at most' CODEC(ZSTD(1)),
+    `emotion_ms` Map(LowCardinality(String), UInt32) COMMENT 'talk by emotion' CODEC(ZSTD(1)),
+    `longest_monologue_ms` UInt32 COMMENT 'longest stretch in which no other party begins to speak' CODEC(ZSTD(1)),
+    `turns` UInt32 COMMENT 'how often it takes the floor' CODEC(ZSTD(1)),
+    `responses` UInt32 COMMENT 'how often it answers another party' CODEC(ZSTD(1)),
+    `response_ms` Nullable(UInt32) COMMENT 'median silence before it answers; NULL: it never does' CODEC(ZSTD(1)),
+    `interruptions` Nullable(UInt32) COMMENT 'how often it begins while another speaks, and both go on for 0.3 s; NULL: all share a channel' CODEC(ZSTD(1)),
+    `interrupted` Nullable(UInt32) COMMENT 'how often another party does so to it' CODEC(ZSTD(1)),
+    `overtalk_ms` Nullable(UInt32) COMMENT 'how long both speak after it began so' CODEC(ZSTD(1)),
+    `loudness_lufs` Nullable(Float32) COMMENT 'mean over its talk, where it was measured' CODEC(ZSTD(1)),
+    `loudness_trend` Nullable(Float32) COMMENT 'dB a minute; NULL: too few utterances were measured' CODEC(ZSTD(1)),
+    `call_score` Nullable(Float32) COMMENT 'of the whole call, as what follows: mean of all utterances' CODEC(ZSTD(1)),
+    `silences` UInt32 COMMENT 'gaps of 5 s and more in which nobody speaks' CODEC(ZSTD(1)),
+    `silence_ms` UInt32 COMMENT 'of these gaps' CODEC(ZSTD(1)),
+    `longest_silence_ms` UInt32 COMMENT 'the longest gap, if of 5 s or more' CODEC(ZSTD(1)),
+    `silence_now_ms` UInt32 COMMENT 'how long nobody has spoken by at_ms' CODEC(ZSTD(1)),
+    `dead_air` Array(Tuple(
+        start_ms UInt32,
+        end_ms UInt32)) COMMENT 'the longest gaps, in order of time',
+    `hold_ms` Nullable(UInt32) COMMENT 'on hold; NULL: nobody marked it, or the call goes on' CODEC(ZSTD(1)),
+    `topic` LowCardinality(String),
+    `partition` UInt32,
+    `offset` UInt64 CODEC(Delta(8), ZSTD(1))
+)
+ENGINE = ReplicatedReplacingMergeTree(offset)
 PARTITION BY toYYYYMM(started_at)
 ORDER BY (tenant, pipeline_version, started_at, call_id, role, speaker)
 SETTINGS replicated_deduplication_window = 1000;
@@ -229,6 +307,46 @@ CREATE TABLE IF NOT EXISTS calltide.dead_letters ON CLUSTER '{cluster}'
 )
 ENGINE = ReplicatedAggregatingMergeTree
 ORDER BY (dlq_topic, dlq_partition, dlq_offset);
+
+CREATE TABLE IF NOT EXISTS calltide.insights ON CLUSTER '{cluster}'
+(
+    `tenant` LowCardinality(String),
+    `pipeline_version` LowCardinality(String),
+    `started_at` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    `call_id` String CODEC(ZSTD(1)),
+    `queue` LowCardinality(String),
+    `agent` LowCardinality(String),
+    `ended_at` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    `duration_ms` UInt32 CODEC(ZSTD(1)),
+    `engine` LowCardinality(String) COMMENT 'extractive: quotes and fixed phrases only; or another\'s name',
+    `model` LowCardinality(String),
+    `state` LowCardinality(String) COMMENT 'ok; why there is nothing, otherwise',
+    `language` LowCardinality(String),
+    `business` LowCardinality(String) COMMENT 'whose glossary was read: b2b or b2c',
+    `glossary` LowCardinality(String) COMMENT 'name and hash',
+    `utterances` UInt32 COMMENT 'with words' CODEC(ZSTD(1)),
+    `unread` UInt32 COMMENT 'of these, left out of a call too long' CODEC(ZSTD(1)),
+    `summary` Array(String) COMMENT 'its statements, in order' CODEC(ZSTD(1)),
+    `reason` String COMMENT 'why the customer calls' CODEC(ZSTD(1)),
+    `outcome` String CODEC(ZSTD(1)),
+    `resolved` LowCardinality(String) COMMENT 'yes, no, unknown',
+    `topics` Array(LowCardinality(String)) COMMENT 'paths, "IT support > Access > Password reset", likeliest first',
+    `similarities` Array(Float32) COMMENT 'of the topics' CODEC(ZSTD(1)),
+    `issues` Array(LowCardinality(String)) COMMENT 'sorts, in order of time',
+    `objections` Array(LowCardinality(String)),
+    `coaching` Array(LowCardinality(String)),
+    `action_items` UInt16 CODEC(ZSTD(1)),
+    `questions` UInt16 COMMENT 'of the quiz' CODEC(ZSTD(1)),
+    `uncited` UInt16 COMMENT 'statements left out since they cited nothing' CODEC(ZSTD(1)),
+    `findings` String COMMENT 'JSON' CODEC(ZSTD(1)),
+    `topic` LowCardinality(String),
+    `partition` UInt32,
+    `offset` UInt64 CODEC(Delta(8), ZSTD(1))
+)
+ENGINE = ReplicatedReplacingMergeTree(offset)
+PARTITION BY toYYYYMM(started_at)
+ORDER BY (tenant, pipeline_version, started_at, call_id)
+SETTINGS replicated_deduplication_window = 1000;
 
 CREATE TABLE IF NOT EXISTS calltide.promotions ON CLUSTER '{cluster}'
 (
@@ -849,4 +967,7 @@ INSERT INTO calltide.schema_migrations (number, name, sha256) VALUES
     (7, '0007_call_metrics.sql', '69b3d6a6742b4d885a8c7579c570c5a3d4b02f07af923eeccd7b71497e2fa985'),
     (8, '0008_utterances_copied.sql', 'fe40ea4fdb946d3dfc9d60bb1baa79334fad7ec03f0c62b5a44efd9269014429'),
     (9, '0009_utterances_copied_end.sql', '15d0361276555feed618e869da730fbd5d1e2d31a5f2d1d12764859db9f4439f'),
-    (10, '0010_promotions.sql', 'c3857ac22c06e3480b68d11f9a8108ed48c3eefed79d4e25d687d9dfdf3f0463');
+    (10, '0010_promotions.sql', 'c3857ac22c06e3480b68d11f9a8108ed48c3eefed79d4e25d687d9dfdf3f0463'),
+    (11, '0011_categories.sql', '3c9240b70c8b17c180ae56bdd8e59448eca71d113d0a545137769cec730783a3'),
+    (12, '0012_insights.sql', 'c1344ecef068c36999c151c30aecdc705133bce0d098b14e56ca40273f75ce05'),
+    (13, '0013_call_progress.sql', 'b4d4d576692b45a460649028b629e282c1965de12e0cc546220c02b5fdaaac69');

@@ -27,7 +27,7 @@ COURTESY: Final = _any(
     r"have a (?:\w+ )?(?:day|one|evening|weekend|afternoon|night|time)",
     r"good ?bye\b|bye\b|take care\b|see you\b",
     r"you(?:'re| are) (?:very |most )?welcome\b(?! to)",
-    r"my name is\b|speaking with\b|this is \w+ (?:from|speaking|with|at|here)",
+    r"my (?:\w+ )?name is\b|speaking with\b|this is \w+ (?:from|speaking|with|at|here)",
     r"(?:give|giving|gave) you (?:guys |all )?a (?:call|ring)|thank(?:s| you) (?:so|very) much\b",
     r"(?:hold on|please hold|one moment|just a (?:moment|second|minute)|bear with me)",
     r"(?:is there )?anything else\b",
@@ -105,7 +105,8 @@ ISSUES: Final[Mapping[str, re.Pattern[str]]] = {
         r"|print(?:ing|s)?|connect(?:ing|s|ed)?|switch(?:ing)? on|install(?:ing|s)?|recogni[sz]ed?|detected)\b",
         r"(?:stopped|stops|quit) (?:working|responding)\b|unresponsive\b|out of order\b|broken?\b|broke down\b"
         r"|crash(?:es|ed|ing)?\b",
-        r"freez(?:es|ing)|frozen\b|(?<!no )(?<!any )(?:error|fault)s?\b|fail(?:s|ed|ing|ure)?\b|outage\b|offline\b",
+        r"freez(?:es|ing)|frozen\b|(?:warning|service|engine|check) (?:\w+ )?light\b|(?<!no )(?<!any )(?:error"
+        r"|fault)s?\b|fail(?:s|ed|ing|ure)?\b|outage\b|offline\b",
         r"keeps? (?:dropping|crashing|freezing|disconnecting|failing|cutting|showing|saying|giving|asking|getting)\b",
         r"(?:very|really|so|too|running|extremely|super|pretty) slow(?:ly)?\b|(?:is|are|was|has been|went"
         r"|goes) down\b",

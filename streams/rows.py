@@ -20,6 +20,8 @@ from schemas.events import (
     Categorised,
     Correction,
     Evidence,
+    Findings,
+    Insights,
     Score,
     decode,
 )
@@ -250,6 +252,34 @@ def progress_rows(event: CallMetrics, place: Place) -> list[dict[str, Any]]:
         for party in event.parties
     ]
 
+
+def insights_row(event: Insights, place: Place) -> dict[str, Any]:
+    """The row of `insights`."""
+    findings = event.model_dump_json(include=set(Findings.model_fields), exclude_defaults=True)
+    return {
+        **_call_of(event, event.pipeline_version),
+        **event.model_dump(include=_OF_INSIGHTS),
+        "ended_at": time_of(event.ended_at),
+        "summary": [one.text for one in event.summary],
+        "reason": event.reason.text if event.reason else "",
+        "outcome": event.outcome.text if event.outcome else "",
+        "resolved": event.resolution.resolved,
+        "topics": [" > ".join(one.path) for one in event.topics],
+        "similarities": [one.similarity for one in event.topics],
+        "issues": [one.name for one in event.issues],
+        "objections": [one.name for one in event.objections],
+        "coaching": [one.name for one in event.coaching],
+        "action_items": len(event.action_items),
+        "questions": len(event.quiz),
+        "findings": findings,
+        **_at(place),
+    }
+
+
+_OF_INSIGHTS: Final = {
+    "duration_ms", "engine", "model", "state", "language", "business", "glossary", "utterances", "unread", "uncited",
+}  # fmt: skip
+"""Fields of insights that are columns of the same name."""
 
 _OF_CALL: Final = {
     "at_ms", "final", "partial", "silences", "silence_ms", "longest_silence_ms", "silence_now_ms", "hold_ms",

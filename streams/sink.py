@@ -39,6 +39,7 @@ from schemas.events import (
     CallStarted,
     Categorised,
     Correction,
+    Insights,
     Score,
     decode,
 )
@@ -52,6 +53,7 @@ from streams.rows import (
     category_row,
     correction_row,
     fitting,
+    insights_row,
     letter_row,
     progress_rows,
     time_of,
@@ -70,6 +72,7 @@ TABLES: Final = (
     "call_progress",
     "alerts",
     "call_categories",
+    "insights",
 )
 """In the order of inserts: what a call's end is counted from comes before it."""
 IDENTITY: Final = {
@@ -367,6 +370,8 @@ class Sink:
                     return [("alerts", alert_row(event, place))]
                 case Categorised():
                     return [("call_categories", category_row(event, place))]
+                case Insights():
+                    return [("insights", insights_row(event, place))]
             return []
         match event:
             case Score():

@@ -27,7 +27,9 @@ from schemas.events import (
     Categorised,
     Correction,
     Emotion,
+    Findings,
     GranularEmotion,
+    Insights,
     Progress,
     RunningScore,
     Score,
@@ -678,10 +680,17 @@ def test_what_is_made_of_scores_has_tables_of_its_own(settings: Settings, topic:
         ],
     }  # fmt: skip
     alert = Alert.model_validate(found | {"severity": "critical", "message": "it's three times 'no'"})
+    said = {"text": "it's 'no'; DROP TABLE calls", "evidence": found["evidence"]}
+    insights = Insights.model_validate({
+        "call": INFO, "engine": "extractive", "state": "ok", "ended_at": INFO.started_at, "duration_ms": 9_000,
+        "summary": [said], "reason": said, "issues": [said | {"name": "billing"}], "utterances": 7,
+        "topics": [{"path": ["Billing", "Bill too high"], "similarity": 0.75, "evidence": found["evidence"]}],
+        "resolution": {"resolved": "no", "evidence": found["evidence"]}, "pipeline_version": "v1",
+    })  # fmt: skip
     with sinking(Sink(settings, topic=topic, others=[made])):
         Writer(kafka_bootstrap, made).write(
             started(INFO), metrics(INFO, 1_000, 300), metrics(INFO, 2_000, 1_300), alert,
-            Categorised.model_validate(found), metrics(INFO, 9_000, 0, final=True), ended(INFO), partition=1,
+            Categorised.model_validate(found), insights, metrics(INFO, 9_000, 0, final=True), ended(INFO), partition=1,
         )  # fmt: skip
         until(lambda: rows(settings, "SELECT 1 FROM call_progress FINAL WHERE final"), "the last figures")
     (progress,) = rows(settings, "SELECT * FROM call_progress FINAL")
@@ -695,6 +704,11 @@ def test_what_is_made_of_scores_has_tables_of_its_own(settings: Settings, topic:
     (category,) = rows(settings, "SELECT * FROM call_categories FINAL")
     assert category["utterances"] == row["utterances"] == [{"channel": 1, "start_ms": 3_000}]
     assert (category["category"], category["rules_version"]) == ("angry customer", "abc")
+    (told,) = rows(settings, "SELECT * FROM insights FINAL")
+    assert (told["summary"], told["reason"], told["outcome"]) == ([said["text"]], said["text"], "")
+    assert (told["topics"], told["similarities"], told["issues"]) == (["Billing > Bill too high"], [0.75], ["billing"])
+    assert (told["resolved"], told["utterances"], told["action_items"]) == ("no", 7, 0)
+    assert Findings.model_validate_json(told["findings"]).resolution == insights.resolution
     assert count(settings, "calls") == 0
 
 
