@@ -17,7 +17,6 @@ from schemas.events import (
     CallInfo,
     CallStarted,
     Emotion,
-    EmotionLabel,
     Progress,
     Role,
     RunningScore,
@@ -92,7 +91,7 @@ class Call:
         score: float | None = 0.0,
         *,
         length_s: float = 2,
-        voice: dict[EmotionLabel, float] | None = None,
+        voice: dict[str, float] | None = None,
         uncertain: bool = False,
         **fields: Any,
     ) -> "Call":
@@ -105,7 +104,8 @@ class Call:
             )
         if voice is not None:
             label = max(voice, key=lambda one: voice[one])
-            fields["emotion"] = Emotion(label=label, probabilities=voice, model="some-voice", uncertain=uncertain)
+            found = {"label": label, "probabilities": voice, "model": "some-voice", "uncertain": uncertain}
+            fields["emotion"] = Emotion.model_validate(found)
         channel = self.info.roles.index(role) if role in self.info.roles else 0
         event = utterance(
             Score,
