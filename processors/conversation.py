@@ -237,7 +237,8 @@ class Tally:
         self._same_as: dict[str, str] = {}
         self._known_role: dict[str, Role] = {}
         self._ahead: Floor | None = None
-        self._by_quarter: list[list[list[int]]] | None = None
+        self._told: tuple[list[tuple[int, int, int, int]], tuple[Interruption, ...]] | None = None
+        self._by_quarter: list[list[tuple[int, int]]] | None = None
 
     # Hearing
 
@@ -250,6 +251,7 @@ class Tally:
         elif isinstance(event, Progress):
             self._settle(event.at_ms)
         elif isinstance(event, Correction):
+            self._told = None
             if event.same_as:
                 self._same_as[event.speaker] = event.same_as
             # One that merges nobody says what the role is, be it unknown again.
@@ -349,10 +351,15 @@ class Tally:
         """The longest INSTANCES in order of time; None where all parties share a channel."""
         if len(self.roles) < 2:
             return None
-        return tuple(
-            Interruption(start_ms=start_ms, overtalk_ms=ms, by=self.party(who)[1], of=self.party(whom)[1])
-            for ms, start_ms, who, whom in sorted(self._now().interruptions, key=lambda one: (one[1], one[2]))
-        )
+        found = self._now().interruptions
+        if self._told is None or self._told[0] != found:
+            in_order = sorted(found, key=lambda one: (one[1], one[2]))
+            told = tuple(
+                Interruption(start_ms=start_ms, overtalk_ms=ms, by=self.party(who)[1], of=self.party(whom)[1])
+                for ms, start_ms, who, whom in in_order
+            )
+            self._told = found.copy(), told
+        return self._told[1]
 
     def interruptions_by(self, role: Role) -> int | None:
         """How often a role has interrupted another party; None where all parties share a channel."""
@@ -444,7 +451,7 @@ class Tally:
                 self._ahead.take(said, self._same)
         return self._ahead
 
-    def _scores(self, numbers: Iterable[int]) -> list[list[int]]:
+    def _scores(self, numbers: Iterable[int]) -> list[tuple[int, int]]:
         """For each quarter of the call so far, how many utterances of these voices were scored and the sum of it."""
         if self._by_quarter is None:
             # As in call_metrics: the quarter of an utterance is that in which its middle lies.
@@ -454,10 +461,13 @@ class Tally:
             for voice in self._voices:
                 cuts = [0, *(bisect_left(voice.points, border) for border in borders), len(voice.points)]
                 self._by_quarter.append(
-                    [[sum(voice.scored[since:to]), sum(voice.scores[since:to])] for since, to in pairwise(cuts)]
+                    [(sum(voice.scored[since:to]), sum(voice.scores[since:to])) for since, to in pairwise(cuts)]
                 )
-        chosen = [self._by_quarter[number] for number in numbers]
-        return [[sum(sums[quarter][of] for sums in chosen) for of in (0, 1)] for quarter in range(4)]
+        sums = [(0, 0)] * 4
+        for number in numbers:
+            theirs = zip(sums, self._by_quarter[number], strict=True)
+            sums = [(n + more, total + added) for (n, total), (more, added) in theirs]
+        return sums
 
     # Keeping
 

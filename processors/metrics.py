@@ -11,9 +11,9 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from processors.base import Output, Processor, Record, Step
-from processors.conversation import Tally, change
+from processors.conversation import SILENCE_MS, Tally, change
 from processors.utterances import FORGOTTEN_MS, each_but_idle, read
-from schemas.events import CallEnded, CallEvent, CallMetrics, CallStarted, Mark, Score, Silence
+from schemas.events import CallEnded, CallEvent, CallMetrics, CallStarted, Correction, Mark, Score, Silence
 
 EVERY_MS: Final = 1_000
 """Least media time between two records of a call that goes on: as often as the VAD marks how far it has heard."""
@@ -37,13 +37,15 @@ class Account:
     tally: Tally
     told_ms: int = 0
     """Media time of the last record."""
+    news: bool = False
+    """Something was heard since."""
 
 
 class Metrics:
     """Scores, marks and corrections in; records of kind `metrics`, and the call's start and end, out.
 
-    A record is written with the first event by which the call is known EVERY_MS beyond the last record, and with the
-    call's end, before it, a final one.
+    A record is written with the first event by which the call is known EVERY_MS beyond the last record, if an utterance
+    or a correction has come since or there is dead air; and with the call's end, before it, a final one.
     """
 
     idle_timeout_ms: int | None = FORGOTTEN_MS
@@ -56,8 +58,8 @@ class Metrics:
         return Account(Tally())
 
     def restore(self, call_id: str, snapshot: bytes) -> Account:
-        told_ms, tally = snapshot.decode().split(" ", 1)
-        return Account(Tally.load(tally), int(told_ms))
+        told_ms, news, tally = snapshot.decode().split(" ", 2)
+        return Account(Tally.load(tally), int(told_ms), news == "1")
 
     def process(self, batch: Sequence[tuple[Account, Record]]) -> list[Step]:
         return each_but_idle(batch, self._hear)
@@ -71,11 +73,12 @@ class Metrics:
         if isinstance(event, CallEnded):
             return Step([Output.of(self._metrics(tally, event)), Output.of(event)], b"")
         outputs = [Output.of(event)] if isinstance(event, CallStarted) else []
+        account.news = account.news or isinstance(event, Score | Correction)
         now_ms = tally.now_ms
-        if now_ms >= account.told_ms + EVERY_MS:
-            account.told_ms = now_ms
+        if now_ms >= account.told_ms + EVERY_MS and (account.news or tally.silence_now_ms >= SILENCE_MS):
+            account.told_ms, account.news = now_ms, False
             outputs.append(Output.of(self._metrics(tally, event)))
-        return Step(outputs, f"{account.told_ms} {tally.dump()}".encode())
+        return Step(outputs, f"{account.told_ms} {account.news:d} {tally.dump()}".encode())
 
     def _metrics(self, tally: Tally, event: CallEvent) -> CallMetrics:
         ended = isinstance(event, CallEnded)

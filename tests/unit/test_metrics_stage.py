@@ -33,7 +33,7 @@ def metrics(written: Sequence[CallEvent]) -> list[CallMetrics]:
     return [event for event in written if isinstance(event, CallMetrics)]
 
 
-def test_a_call_is_told_each_second_and_once_more_at_its_end() -> None:
+def test_dead_air_is_told_each_second_and_a_call_once_more_at_its_end() -> None:
     events = [CallStarted(call=STEREO), *(until(at_ms) for at_ms in range(0, 5_400, 100)), said(0, 5_300, 7_000)]
     ended = end(7_500)
     written = told(*events, ended)
@@ -41,15 +41,24 @@ def test_a_call_is_told_each_second_and_once_more_at_its_end() -> None:
     assert written[-1] == ended
     updates = metrics(written)
     assert [(one.at_ms, one.final) for one in updates] == [
-        *((at_ms, False) for at_ms in range(EVERY_MS, 6_000, EVERY_MS)),
+        (5_000, False),
         (7_000, False),
         (7_500, True),
     ]
-    assert [event.kind for event in written] == ["call_started", *["metrics"] * 7, "call_ended"]
-    assert (updates[4].silences, updates[4].silence_now_ms, updates[4].unheard) == (1, 5_000, ("agent", "customer"))
+    assert [event.kind for event in written] == ["call_started", *["metrics"] * 3, "call_ended"]
+    assert (updates[0].silences, updates[0].silence_now_ms, updates[0].unheard) == (1, 5_000, ("agent", "customer"))
     last = updates[-1]
     assert (last.silences, last.silence_ms, last.longest_silence_ms) == (1, 5_300, 5_300)
     assert (last.talk_ms, last.unheard, last.partial, last.pipeline_version) == (1_700, ("customer",), False, "v1")
+
+
+def test_what_is_heard_is_told_once_a_second_at_most_and_not_forgotten() -> None:
+    spoken = [said(number % 2, at_ms, at_ms + 300) for number, at_ms in enumerate(range(700, 3_500, 300))]
+    written = metrics(told(CallStarted(call=STEREO), *spoken, *(until(at_ms) for at_ms in range(3_700, 7_000, 100))))
+    assert [one.at_ms for one in written] == [1_000, 2_200, 3_400, 4_400]
+    assert [sum(party.utterances for party in one.parties) for one in written] == [1, 5, 9, 10]
+    seconds = [CallStarted(call=STEREO), *(until(at_ms) for at_ms in range(0, 8_000, 100))]
+    assert [one.at_ms for one in metrics(told(*seconds))] == [5_000, 5_000 + EVERY_MS, 5_000 + 2 * EVERY_MS]
 
 
 def test_whatever_is_read_again_is_told_again_the_same() -> None:
@@ -123,7 +132,7 @@ def test_a_forgotten_call_leaves_nothing() -> None:
 
 def test_the_record_of_four_hours_is_small() -> None:
     stage, ended = build(Config(), "v1"), Output.of(end(4 * 3_600_000))
-    snapshot = f"0 {heard(CallStarted(call=STEREO), *day_long()).dump()}".encode()
+    snapshot = f"0 0 {heard(CallStarted(call=STEREO), *day_long()).dump()}".encode()
     assert len(snapshot) < 20_000
     record = Record("call-1", "call_ended", dict(ended.headers), ended.value, 0)
     (step,) = stage.process([(stage.restore("call-1", snapshot), record)])
