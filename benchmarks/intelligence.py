@@ -5,8 +5,10 @@ The parts, all of them by default:
   and writes; and how far its quarters are off where it can no longer keep each utterance.
 * `overlap`: how well interruptions and silences are known: the speech of calls/made, trimmed to where its level is
   within TRIM_DB of its loudest, put after each other's end with planted gaps and overlaps, through the real VAD.
+* `rules`: CPU time of the stage rules for an utterance, with the marks around it, and the size of what it keeps, with
+  100 rules, with and without such that ask for a meaning. The words are those of text/helpdesk-calls.jsonl.
 
-The figures stand in docs/metrics.md.
+The figures stand in docs/metrics.md and docs/rules.md.
 """
 
 import json
@@ -23,10 +25,13 @@ import soundfile
 from numpy.typing import NDArray
 
 from benchmarks.support import Table, named_parts
-from processors import metrics, vad
+from processors import metrics, rules, vad
 from processors.base import Output, Record
 from processors.conversation import INTERRUPTION_MS, SILENCE_MS, Tally
+from processors.models.embedding import Embedder
 from processors.models.silero import SileroVad
+from processors.rules.language import parse
+from processors.rules.stage import Rules
 from schemas.audio import AudioPacket
 from schemas.events import (
     Acoustics,
@@ -224,7 +229,80 @@ def _segments(samples: Floats, model: SileroVad) -> list[Segment]:
     return found
 
 
-PARTS: Final[dict[str, Callable[[Path], Iterator[Table]]]] = {"metrics": of_metrics, "overlap": of_overlap}
+def hundred_rules(meanings: int = 0) -> str:
+    """A file of 100 rules of all kinds, of which so many ask for a meaning too."""
+    things = ("account", "order", "invoice", "router", "laptop", "password", "delivery", "warranty", "printer", "seat")
+    asks: list[str] = []
+    for thing in things:
+        size = len(thing)
+        asks += [
+            f"said: {{by: customer, exact: [cancel my {thing}, close the {thing}, my {thing} is broken]}}",
+            f"said: {{by: customer, stem: [return the {thing}, complaining about the {thing}], below: -0.2}}",
+            rf"said: {{by: agent, regex: ['\b(replac|exchang|refund)\w*\s+(\w+\s+){{0,3}}{thing}\b', 'new {thing}']}}",
+            rf"said: {{by: customer, regex: '\b(third|fourth|fifth) {thing}\b', unless: {{exact: no {thing}}}}}",
+            f"all: [{{said: {{by: customer, stem: {thing}}}}}, {{not: {{said: {{by: agent, exact: sorry}}}}}}]",
+            f"all: [{{said: {{exact: {thing}, times: 3, within_s: 120}}}}, {{trend: {{by: customer, below: -0.4}}}}]",
+            f"missing: {{by: agent, exact: [your {thing} is insured], window: {{first_s: {10 + size}}}}}",
+            f"all: [{{silence: {{at_least_s: {5 + size}}}}}, {{said: {{exact: the {thing}, window: {{last_s: 60}}}}}}]",
+            f"any: [{{talk_share: {{by: agent, above: 0.{80 + size}}}}}, {{length: {{at_least_s: {size}00}}}}]",
+            f"all: [{{interruption: {{by: agent, times: {size}}}}}, {{said: {{emotion: anger, below: -0.3}}}}]",
+        ]
+    for number in range(meanings):
+        like = [
+            f"{text} {things[number]}" for text in ("I want to get rid of this", "please take back my", "I hate the")
+        ]
+        asks[number] = f"said: {{by: customer, meaning: {json.dumps(like)}}}"
+    return "rules:\n" + "".join(
+        f" - name: rule-{number}\n   alert: {{}}\n   when: {{{one}}}\n" for number, one in enumerate(asks)
+    )
+
+
+def spoken(minutes: float, data: Path) -> list[CallEvent]:
+    """A made call in which the words are those of the help desk's calls."""
+    calls = map(json.loads, (data / "text" / "helpdesk-calls.jsonl").read_text(encoding="utf-8").splitlines())
+    texts = [turn["text"] for call in calls for turn in call["turns"]]
+    return [
+        event.model_copy(update={"text": texts[at % len(texts)]}) if isinstance(event, Score) else event
+        for at, event in enumerate(made_call(minutes))
+    ]
+
+
+def of_rules(data: Path) -> Iterator[Table]:
+    """Cost and size by how many rules there are and what they ask for."""
+    sets = {
+        "no rules": "rules: []",
+        "starter set": (Path(rules.__file__).parent / "starter.yaml").read_text(encoding="utf-8"),
+        "100 rules": hundred_rules(),
+        "100 rules, 10 by meaning": hundred_rules(10),
+    }
+    rows: list[tuple[str, ...]] = []
+    for minutes in (10, 240):
+        events = spoken(minutes, data)
+        read, n = records(events), sum(isinstance(event, Score) for event in events)
+        for name, text in sets.items():
+            best_s, kept, found = float("inf"), 0, 0
+            parsed = parse({"made.yaml": text})
+            for _ in range(2 if "meaning" in name else 5):
+                stage = Rules(lambda: parsed, lambda: False, "made", Embedder)  # noqa: B023
+                state, found, began = stage.open(""), 0, time.process_time()
+                for record in read:
+                    (step,) = stage.process([(state, record)])
+                    kept = max(kept, len(step.snapshot or b""))
+                    found += len(step.outputs)
+                best_s = min(best_s, time.process_time() - began)
+            rows.append((f"{minutes} min", name, str(n), f"{best_s / n * 1e6:.0f}", f"{kept:,}", f"{found - 2:,}"))
+    columns = ("call", "rules", "utterances", "CPU µs an utterance", "snapshot, bytes", "categories and alerts")
+    note = (
+        "An utterance with the marks around it, one by one: read, held against the rules, kept. Best of five, of two."
+    )
+    yield Table("The stage rules", columns, rows, [note])
+
+
+PARTS: Final[dict[str, Callable[[Path], Iterator[Table]]]] = {
+    "metrics": of_metrics,
+    "overlap": of_overlap,
+    "rules": of_rules,
+}
 
 
 def main() -> None:

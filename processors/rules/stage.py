@@ -12,13 +12,13 @@ going on does not know what was said before: what it says is missing must not ha
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, get_args
 
 from processors.base import Output, Record, Step
-from processors.conversation import CROSS_TALK, Tally
+from processors.conversation import CROSS_TALK, SILENCE_MS, Tally
 from processors.rules.language import (
     Condition,
     Interruption,
@@ -45,7 +45,12 @@ TEXT: Final = 500
 REASONS: Final = 600
 """Most letters of the reasons in a message."""
 
+NEVER: Final = 2**53
+"""No call lasts so long, in milliseconds."""
+
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
 Heard = list[Any]
 """An utterance as it is kept: channel, start_ms, end_ms, speaker, role, text."""
@@ -74,12 +79,24 @@ class Leaf:
     """A leaf of a rule, and where its texts are among those of the matcher."""
 
     rule: int
+    name: str
+    """Of the rule."""
+    version: str
+    """Of the rule."""
     number: int
     asks: Any
     lenient: bool = False
     """It is asked for as absent: a party of which nobody knows the role may have said it."""
     words: int | None = None
     unless: int | None = None
+    due_ms: int = 0
+    """Media time at which a measure, or what is missing, may become known; until then it need not be asked."""
+
+
+class _Numbered(NamedTuple):
+    number: int
+    name: str
+    version: str
 
 
 @dataclass(slots=True)
@@ -112,7 +129,8 @@ class View:
         self.by_category: dict[str, list[Leaf]] = {}
         for number, rule in enumerate(rules):
             leaves: list[Leaf] = []
-            root = self._tree(rule.when, number, leaves, groups, lenient=False)
+            of = _Numbered(number, rule.name, rule.version)
+            root = self._tree(rule.when, of, leaves, groups, lenient=False)
             forgets = not any(one.all or one.not_ for one in rule.when.walk()) and not any(
                 isinstance(leaf.asks, Missing | str)
                 or (isinstance(leaf.asks, Occurrence) and (leaf.asks.times > 1 or _at_end(leaf.asks)))
@@ -121,7 +139,9 @@ class View:
             self.rules.append(Prepared(rule, root, leaves, forgets))
         self.matcher = Matcher(groups, embedder)
 
-    def _tree(self, condition: Condition, rule: int, leaves: list[Leaf], groups: list[Any], lenient: bool) -> Node:
+    def _tree(
+        self, condition: Condition, rule: _Numbered, leaves: list[Leaf], groups: list[Any], lenient: bool
+    ) -> Node:
         asks = condition.leaf
         if asks is None:
             how = "all" if condition.all else "any" if condition.any else "not"
@@ -136,7 +156,8 @@ class View:
             if asks.unless is not None:
                 unless = len(groups)
                 groups.append(asks.unless)
-        leaf = Leaf(rule, len(leaves), asks, lenient or isinstance(asks, Missing), words, unless)
+        absent = lenient or isinstance(asks, Missing)
+        leaf = Leaf(*rule, len(leaves), asks, absent, words, unless, _due_ms(asks))
         leaves.append(leaf)
         self._file(leaf)
         return Node("leaf", leaf=leaf.number, at_end=_at_end(asks))
@@ -166,6 +187,13 @@ class View:
             self.at_end.append(leaf)
 
 
+def _due_ms(asks: Any) -> int:
+    if isinstance(asks, TalkShare | Length):
+        return round((asks.at_least_s if isinstance(asks, Length) else asks.after_s) * 1_000)
+    closes_ms = asks.window.closes_ms if isinstance(asks, Missing) and asks.window else None
+    return NEVER if closes_ms is None else closes_ms
+
+
 def _at_end(asks: Any) -> bool:
     return isinstance(asks, Occurrence) and asks.window is not None and asks.window.at_end
 
@@ -188,11 +216,18 @@ class Course:
     was true, what was decided of a `missing`."""
     row: dict[int, list[Heard]] = field(default_factory=dict)
     """By leaf: the utterances of a trend so far."""
+    kept: bytes = b""
+    """As it was dumped last; empty when it has changed since: with many rules most have not."""
 
-    def dump(self) -> list[Any]:
-        by_leaf = (self.found, self.mark, self.row)
-        # JSON's objects have only strings for keys.
-        return [self.version, self.alerted_ms, self.categorised, *(list(one.items()) for one in by_leaf)]
+    def dump(self) -> bytes:
+        """JSON."""
+        if not self.kept:
+            by_leaf = (self.found, self.mark, self.row)
+            # JSON's objects have only strings for keys.
+            self.kept = _json(
+                [self.version, self.alerted_ms, self.categorised, *(list(one.items()) for one in by_leaf)]
+            )
+        return self.kept
 
     @classmethod
     def load(cls, dumped: list[Any]) -> "Course":
@@ -216,19 +251,31 @@ class Watch:
     recent: list[Heard] = field(default_factory=list)
     categories: dict[str, Found] = field(default_factory=dict)
     """The call's categories, each with what it was first found by."""
+    asked_ms: int = -1
+    """Media time at which all measures were asked last; −1: all must be, for the state or the rules are new here."""
+    cut_ins: dict[Role, int] = field(default_factory=dict)
+    """Interruptions by role, as they were counted last."""
+    kept: bytes = b""
+    """`courses` as they were dumped last; empty when any has changed since."""
 
     def dump(self) -> bytes:
         """JSON; docs/rules.md has its size."""
-        courses = [[name, course.dump()] for name, course in self.courses.items()]
-        rest = [self.version, self.from_ms, self.since_ms, courses, self.recent, self.categories]
-        return f"[{self.tally.dump()},{json.dumps(rest, separators=(',', ':'), ensure_ascii=False)}]".encode()
+        if not self.kept:
+            courses = b",".join(course.dump() for course in self.courses.values())
+            self.kept = b"%b,[%b]]" % (_json(list(self.courses)), courses)
+        rest = _json([self.version, self.from_ms, self.since_ms, self.recent, self.categories])
+        return b"[%b,%b,%b" % (self.tally.dump().encode(), rest, self.kept)
 
     @classmethod
     def load(cls, snapshot: bytes) -> "Watch":
         """The state as it was dumped."""
-        tally, (version, from_ms, since_ms, courses, recent, categories) = json.loads(snapshot)
-        known = {name: Course.load(course) for name, course in courses}
+        tally, (version, from_ms, since_ms, recent, categories), names, courses = json.loads(snapshot)
+        known = {name: Course.load(course) for name, course in zip(names, courses, strict=True)}
         return cls(Tally.load(json.dumps(tally)), version, from_ms, since_ms, known, recent, categories)
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 Truth = bool | None
@@ -331,6 +378,8 @@ class Rules:
             if rule.name in watch.since_ms:
                 since_ms[rule.name] = watch.since_ms[rule.name]
         watch.courses, watch.since_ms, watch.version = courses, since_ms, self.version
+        watch.asked_ms, watch.kept = -1, b""
+        watch.cut_ins.clear()
 
     @property
     def pipeline_version(self) -> str:
@@ -346,6 +395,9 @@ class Moment:
         self.tally = watch.tally
         self.fresh: dict[int, set[int]] = {}
         """By rule: the leaves that have become true, or known."""
+        self.now_ms = 0
+        self.talk_ms: dict[Role | None, int] = {}
+        """What the tally says, asked once."""
 
     def findings(self) -> list[Categorised | Alert]:
         """What the rules find; the call's state is that after the record."""
@@ -356,15 +408,17 @@ class Moment:
         if isinstance(event, Score):
             # Of the tally only times are asked for here: without the rest the state is a tenth as large.
             tally.hear(event.model_copy(update={"sentiment": None, "acoustics": None, "emotion": None}))
-            if CROSS_TALK not in event.flags:
-                self._said(event)
         else:
             tally.hear(event)
+        self.now_ms = tally.now_ms
+        if isinstance(event, Score) and CROSS_TALK not in event.flags:
+            self._said(event)
         self._silences(silent_since_ms)
         if isinstance(event, Score | Progress | CallEnded):
             self._interruptions()
             self._measures()
             self._missing()
+            watch.asked_ms = self.now_ms
         if isinstance(event, CallEnded):
             for leaf in self.view.at_end:
                 self._sets_off(leaf)
@@ -378,14 +432,15 @@ class Moment:
     # What happens
 
     def _course(self, leaf: Leaf) -> Course:
-        rule = self.view.rules[leaf.rule].rule
-        course = self.watch.courses.get(rule.name)
+        """What the rule knows of the call, to be changed."""
+        course = self.watch.courses.get(leaf.name)
         if course is None:
-            course = self.watch.courses[rule.name] = Course(rule.version)
+            course = self.watch.courses[leaf.name] = Course(leaf.version)
+        course.kept = self.watch.kept = b""
         return course
 
     def _marked(self, leaf: Leaf) -> int:
-        course = self.watch.courses.get(self.view.rules[leaf.rule].rule.name)
+        course = self.watch.courses.get(leaf.name)
         return -1 if course is None else course.mark.get(leaf.number, -1)
 
     def _sets_off(self, leaf: Leaf) -> None:
@@ -433,9 +488,9 @@ class Moment:
         if score.sentiment is None or not _by(asks.by, score.role, leaf.lenient):
             return
         if not _scored(asks, score) or not (asks.window is None or asks.window.holds(score.start_ms, None)):
-            course = self.watch.courses.get(self.view.rules[leaf.rule].rule.name)
-            if course is not None:
-                course.row.pop(leaf.number, None)
+            known = self.watch.courses.get(leaf.name)
+            if known is not None and leaf.number in known.row:
+                del self._course(leaf).row[leaf.number]
             return
         course = self._course(leaf)
         row = course.row[leaf.number] = [*course.row.get(leaf.number, []), heard][-asks.utterances :]
@@ -450,6 +505,8 @@ class Moment:
     def _silences(self, before_ms: int) -> None:
         """`before_ms`: where the silence began of which was known before this record."""
         tally = self.tally
+        if tally.watermark_ms - min(before_ms, tally.silent_since_ms) < SILENCE_MS:
+            return
         for leaf in self.view.silences:
             least_ms = round(leaf.asks.at_least_s * 1_000)
             for since_ms in sorted({before_ms, tally.silent_since_ms}):
@@ -473,23 +530,37 @@ class Moment:
                     self._occurs(leaf, at_ms, why, before[-1:])
 
     def _interruptions(self) -> None:
+        if not self.view.interruptions:
+            return
+        counts: dict[Role, int] = {role: self.tally.interruptions_by(role) or 0 for role in ROLES}
+        if counts == self.watch.cut_ins:
+            return
+        self.watch.cut_ins = counts
         for leaf in self.view.interruptions:
-            roles: Iterable[Role] = leaf.asks.by or ("agent", "customer", "unknown")
-            counts = [self.tally.interruptions_by(role) for role in dict.fromkeys(roles)]
-            n = sum(count for count in counts if count is not None)
+            n = sum(counts[role] for role in set(leaf.asks.by or ROLES))
             before = max(self._marked(leaf), 0)
             if n <= before:
                 continue
             self._course(leaf).mark[leaf.number] = n
-            now_ms = self.tally.now_ms
+            now_ms = self.now_ms
             if leaf.asks.window is None or leaf.asks.window.holds(now_ms, None):
                 who = "somebody" if leaf.asks.by is None else " or ".join(leaf.asks.by)
                 for _ in range(min(n - before, leaf.asks.times)):
                     why = f"{who} has interrupted {n} times" if n > 1 else f"{who} has interrupted"
                     self._occurs(leaf, now_ms, why, self.watch.recent[-RECENT:])
 
+    def _talk_ms(self, role: Role | None) -> int:
+        if role not in self.talk_ms:
+            self.talk_ms[role] = self.tally.talk_ms(role)
+        return self.talk_ms[role]
+
     def _measures(self) -> None:
+        asked_ms, now_ms = self.watch.asked_ms, self.now_ms
+        # Silence changes no share, and a length is reached once.
+        may_turn = asked_ms < 0 or not isinstance(self.event, Progress)
         for leaf in self.view.measured:
+            if leaf.due_ms > now_ms or (leaf.due_ms <= asked_ms and not may_turn):
+                continue
             true, was = bool(self._measure(leaf)[0]), self._marked(leaf) > 0
             if true and not was:
                 self._course(leaf).mark[leaf.number] = 1
@@ -499,26 +570,26 @@ class Moment:
 
     def _measure(self, leaf: Leaf) -> tuple[Truth, Found]:
         """Whether it is so, and what is to be said of it."""
-        tally, asks, now_ms = self.tally, leaf.asks, self.tally.now_ms
+        asks, now_ms = leaf.asks, self.now_ms
         if isinstance(asks, Length):
             least_ms = round(asks.at_least_s * 1_000)
-            return now_ms >= least_ms, [min(least_ms, now_ms), f"the call lasts {_clock(least_ms)} and longer", []]
-        whole_ms = tally.talk_ms()
+            if now_ms < least_ms:
+                return False, []
+            return True, [least_ms, f"the call lasts {_clock(least_ms)} and longer", []]
+        whole_ms = self._talk_ms(None)
         if self.watch.from_ms:
             return None, []  # not all of the talk was heard
         if not whole_ms or now_ms < asks.after_s * 1_000:
             return False, []
-        share = sum(tally.talk_ms(role) for role in dict.fromkeys(asks.by)) / whole_ms
-        true = (asks.above is None or share > asks.above) and (asks.below is None or share < asks.below)
-        return true, [now_ms, f"{' and '.join(asks.by)} has {share:.0%} of the talk", []]
+        share = sum(map(self._talk_ms, dict.fromkeys(asks.by))) / whole_ms
+        if (asks.above is not None and share <= asks.above) or (asks.below is not None and share >= asks.below):
+            return False, []
+        return True, [now_ms, f"{' and '.join(asks.by)} has {share:.0%} of the talk", []]
 
     def _missing(self) -> None:
         ended, watermark_ms = self.tally.ended, self.tally.watermark_ms
         for leaf in self.view.missing:
-            closes_ms = leaf.asks.window.closes_ms if leaf.asks.window else None
-            if not ended and (closes_ms is None or watermark_ms < closes_ms):
-                continue
-            if self._marked(leaf) > 0:
+            if (not ended and watermark_ms < leaf.due_ms) or self._marked(leaf) > 0:
                 continue
             course = self._course(leaf)
             course.mark[leaf.number] = decided = self._decide(leaf, course)
@@ -528,13 +599,13 @@ class Moment:
 
     def _decide(self, leaf: Leaf, course: Course) -> int:
         window, watch = leaf.asks.window, self.watch
-        length_ms = self.tally.now_ms
+        length_ms = self.now_ms
         said = [
             one for one in course.found.get(leaf.number, ()) if window is None or window.holds(_begun(one), length_ms)
         ]
         if len(said) >= leaf.asks.times:
             return SAID
-        heard_from_ms = max(watch.from_ms, watch.since_ms.get(self.view.rules[leaf.rule].rule.name, 0))
+        heard_from_ms = max(watch.from_ms, watch.since_ms.get(leaf.name, 0))
         return UNKNOWN if heard_from_ms > max(window.opens_ms(length_ms) if window else 0, 0) else MISSING
 
     # What it comes to
@@ -545,9 +616,9 @@ class Moment:
         verdict = self._verdict(prepared.root, prepared, course, fresh)
         findings: list[Categorised | Alert] = []
         if verdict.true and verdict.fresh:
-            at_ms = max((one[0] for one in verdict.found), default=self.tally.now_ms)
+            at_ms = max((one[0] for one in verdict.found), default=self.now_ms)
             if self.tally.ended and prepared.root.at_end:
-                at_ms = self.tally.now_ms
+                at_ms = self.now_ms
             if not course.categorised:
                 course.categorised = True
                 findings.append(self._finding(Categorised, rule, at_ms, verdict.found))
@@ -636,7 +707,7 @@ class Moment:
         return self._occurred(leaf, course, new)
 
     def _occurred(self, leaf: Leaf, course: Course, new: bool) -> Verdict:
-        asks, ended, now_ms = leaf.asks, self.tally.ended, self.tally.now_ms
+        asks, ended, now_ms = leaf.asks, self.tally.ended, self.now_ms
         found = course.found.get(leaf.number, [])
         if _at_end(asks):
             if not ended:
@@ -650,7 +721,7 @@ class Moment:
 
     def _closed_ms(self, asks: Missing) -> int:
         closes_ms = asks.window.closes_ms if asks.window else None
-        return self.tally.now_ms if closes_ms is None else min(closes_ms, self.tally.now_ms)
+        return self.now_ms if closes_ms is None else min(closes_ms, self.now_ms)
 
 
 def _heard_from(event: CallEvent) -> int:
