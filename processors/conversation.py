@@ -108,6 +108,20 @@ class Voice:
             added = 1, w, w * x, w * y, w * x * x, w * x * y
             self.loudness = [before + more for before, more in zip(self.loudness, added, strict=True)]
 
+    def joined(self, others: Sequence["Voice"]) -> "Voice":
+        """This and others as one, without the points in time."""
+        every = [self, *others]
+        return Voice(
+            self.role,
+            self.speaker,
+            utterances=sum(voice.utterances for voice in every),
+            words=sum(voice.words for voice in every),
+            talk_ms=sum(voice.talk_ms for voice in every),
+            labels=_summed(voice.labels for voice in every),
+            emotion_ms=_summed(voice.emotion_ms for voice in every),
+            loudness=[sum(sums) for sums in zip(*(voice.loudness for voice in every), strict=True)],
+        )
+
     def _join_points(self) -> None:
         self.step_ms = max(self.step_ms, STEP_MS)
         while True:
@@ -396,11 +410,10 @@ class Tally:
         apart = len(self.roles) > 1
         figures = []
         for (role, speaker), numbers in self._parties().items():
-            voices = [self._voices[number] for number in numbers]
-            talk_ms = sum(voice.talk_ms for voice in voices)
-            words = sum(voice.words for voice in voices)
-            labels = _summed(voice.labels for voice in voices)
-            emotion_ms = _summed(voice.emotion_ms for voice in voices)
+            voice, *others = (self._voices[number] for number in numbers)
+            if others:
+                voice = voice.joined(others)
+            talk_ms, words, emotion_ms = voice.talk_ms, voice.words, voice.emotion_ms
             felt_ms = sum(emotion_ms.values())
             scores = self._scores(numbers)
             quarters = _means(scores)
@@ -409,20 +422,20 @@ class Tally:
             responses = _summed(
                 {steps: n} for (to, by, steps), n in floor.responses.items() if by in mine and to not in mine
             )
-            loudness, trend = _line([sum(sums) for sums in zip(*(voice.loudness for voice in voices), strict=True)])
+            loudness, trend = _line(voice.loudness)
             figures.append(
                 PartyMetrics(
                     role=role,
                     speaker=speaker,
-                    utterances=sum(voice.utterances for voice in voices),
+                    utterances=voice.utterances,
                     words=words,
                     talk_ms=talk_ms,
                     talk_share=rounded(talk_ms / all_ms) if all_ms else 0.0,
                     words_per_minute=rounded(words * 60_000 / talk_ms) if talk_ms else None,
                     score=_mean(scores),
-                    negative=labels.get("negative", 0),
-                    neutral=labels.get("neutral", 0),
-                    positive=labels.get("positive", 0),
+                    negative=voice.labels.get("negative", 0),
+                    neutral=voice.labels.get("neutral", 0),
+                    positive=voice.labels.get("positive", 0),
                     quarters=quarters,
                     change=change(quarters),
                     emotion_ms=emotion_ms,
