@@ -12,9 +12,10 @@ going on does not know what was said before: what it says is missing must not ha
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any, Final, NamedTuple, get_args
 
 from processors.base import Output, Record, Step
@@ -52,8 +53,6 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
 
-Heard = list[Any]
-"""An utterance as it is kept: channel, start_ms, end_ms, speaker, role, text."""
 Found = list[Any]
 """An occurrence as it is kept: at_ms, why (for people), utterances."""
 MISSING, SAID, UNKNOWN = 1, 2, 3
@@ -201,6 +200,29 @@ def _at_end(asks: Any) -> bool:
 # A call
 
 
+@dataclass(slots=True, eq=False)
+class Heard:
+    """An utterance as it is kept. Many rules may rest on it; it is dumped once."""
+
+    number: int
+    """Of those of the call, in the order in which they came."""
+    channel: int
+    start_ms: int
+    end_ms: int
+    speaker: str
+    role: Role
+    text: str
+    kept: bytes = b""
+
+    def dump(self) -> bytes:
+        """JSON."""
+        if not self.kept:
+            self.kept = _json(
+                [self.number, self.channel, self.start_ms, self.end_ms, self.speaker, self.role, self.text]
+            )
+        return self.kept
+
+
 @dataclass(slots=True)
 class Course:
     """What a rule knows of a call."""
@@ -218,21 +240,42 @@ class Course:
     """By leaf: the utterances of a trend so far."""
     kept: bytes = b""
     """As it was dumped last; empty when it has changed since: with many rules most have not."""
+    rests_on: dict[int, Heard] = field(default_factory=dict)
+    """By number, the utterances of which the dump has the numbers only."""
 
     def dump(self) -> bytes:
         """JSON."""
         if not self.kept:
-            by_leaf = (self.found, self.mark, self.row)
+            found = [(leaf, [_numbered(one) for one in several]) for leaf, several in self.found.items()]
+            row = [(leaf, [one.number for one in several]) for leaf, several in self.row.items()]
             # JSON's objects have only strings for keys.
-            self.kept = _json(
-                [self.version, self.alerted_ms, self.categorised, *(list(one.items()) for one in by_leaf)]
-            )
+            self.kept = _json([self.version, self.alerted_ms, self.categorised, found, list(self.mark.items()), row])
+            utterances = (one for several in self.found.values() for _, _, heard in several for one in heard)
+            self.rests_on = {one.number: one for one in chain(utterances, *self.row.values())}
         return self.kept
 
     @classmethod
-    def load(cls, dumped: list[Any]) -> "Course":
+    def load(cls, dumped: list[Any], heard: Mapping[int, Heard]) -> "Course":
+        """The course as it was dumped, with the call's utterances by their numbers."""
         version, alerted_ms, categorised, found, mark, row = dumped
-        return cls(version, alerted_ms, categorised, dict(found), dict(mark), dict(row))
+        return cls(
+            version,
+            alerted_ms,
+            categorised,
+            {leaf: [_known(one, heard) for one in several] for leaf, several in found},
+            dict(mark),
+            {leaf: [heard[number] for number in several] for leaf, several in row},
+        )
+
+
+def _numbered(found: Found) -> Found:
+    at_ms, why, utterances = found
+    return [at_ms, why, [one.number for one in utterances]]
+
+
+def _known(found: Found, heard: Mapping[int, Heard]) -> Found:
+    at_ms, why, numbers = found
+    return [at_ms, why, [heard[number] for number in numbers]]
 
 
 @dataclass(slots=True)
@@ -248,6 +291,8 @@ class Watch:
     """For rules that came while the call was going on: when."""
     courses: dict[str, Course] = field(default_factory=dict)
     """By the rule's name; without one nothing of interest has happened."""
+    heard: int = 0
+    """Utterances so far."""
     recent: list[Heard] = field(default_factory=list)
     categories: dict[str, Found] = field(default_factory=dict)
     """The call's categories, each with what it was first found by."""
@@ -256,22 +301,46 @@ class Watch:
     cut_ins: dict[Role, int] = field(default_factory=dict)
     """Interruptions by role, as they were counted last."""
     kept: bytes = b""
-    """`courses` as they were dumped last; empty when any has changed since."""
+    """`courses` and `categories` as they were dumped last; empty when any has changed since."""
+    rests_on: dict[int, Heard] = field(default_factory=dict)
+    """By number, the utterances of which that has the numbers only."""
 
     def dump(self) -> bytes:
         """JSON; docs/rules.md has its size."""
         if not self.kept:
             courses = b",".join(course.dump() for course in self.courses.values())
-            self.kept = b"%b,[%b]]" % (_json(list(self.courses)), courses)
-        rest = _json([self.version, self.from_ms, self.since_ms, self.recent, self.categories])
-        return b"[%b,%b,%b" % (self.tally.dump().encode(), rest, self.kept)
+            rests_on = {
+                number: one
+                for course in self.courses.values()
+                if course.rests_on
+                for number, one in course.rests_on.items()
+            }
+            rests_on |= {one.number: one for _, _, utterances in self.categories.values() for one in utterances}
+            self.rests_on = rests_on
+            categories = {name: _numbered(found) for name, found in self.categories.items()}
+            self.kept = b"%b,[%b]" % (_json([list(self.courses), categories]), courses)
+        recent = [one.number for one in self.recent]
+        rest = _json([self.version, self.from_ms, self.since_ms, self.heard, recent])
+        utterances = self.rests_on | {one.number: one for one in self.recent}
+        said = b",".join(one.dump() for _, one in sorted(utterances.items()))
+        return b"[%b,%b,[%b],%b]" % (self.tally.dump().encode(), rest, said, self.kept)
 
     @classmethod
     def load(cls, snapshot: bytes) -> "Watch":
         """The state as it was dumped."""
-        tally, (version, from_ms, since_ms, recent, categories), names, courses = json.loads(snapshot)
-        known = {name: Course.load(course) for name, course in zip(names, courses, strict=True)}
-        return cls(Tally.load(json.dumps(tally)), version, from_ms, since_ms, known, recent, categories)
+        tally, rest, said, (names, categories), courses = json.loads(snapshot)
+        version, from_ms, since_ms, n, recent = rest
+        heard = {one[0]: Heard(*one) for one in said}
+        return cls(
+            Tally.load(json.dumps(tally)),
+            version,
+            from_ms,
+            since_ms,
+            {name: Course.load(course, heard) for name, course in zip(names, courses, strict=True)},
+            n,
+            [heard[number] for number in recent],
+            {name: _known(found, heard) for name, found in categories.items()},
+        )
 
 
 def _json(value: Any) -> bytes:
@@ -459,7 +528,9 @@ class Moment:
 
     def _said(self, score: Score) -> None:
         view = self.view
-        heard = [score.channel, score.start_ms, score.end_ms, score.speaker, score.role, score.text[:TEXT]]
+        number = self.watch.heard = self.watch.heard + 1
+        text = score.text[:TEXT]
+        heard = Heard(number, score.channel, score.start_ms, score.end_ms, score.speaker, score.role, text)
         self.watch.recent = [*self.watch.recent, heard][-RECENT:]
         if score.text:
             self._words(score, heard)
@@ -526,7 +597,7 @@ class Moment:
                 self._course(leaf).mark[leaf.number] = since_ms
                 if leaf.asks.window is None or leaf.asks.window.holds(at_ms, None):
                     why = f"nobody has spoken for {leaf.asks.at_least_s:g} s since {_clock(since_ms)}"
-                    before = [one for one in self.watch.recent if one[2] <= since_ms]
+                    before = [one for one in self.watch.recent if one.end_ms <= since_ms]
                     self._occurs(leaf, at_ms, why, before[-1:])
 
     def _interruptions(self) -> None:
@@ -612,10 +683,11 @@ class Moment:
 
     def _judge(self, prepared: Prepared, fresh: set[int]) -> list[Categorised | Alert]:
         rule, watch = prepared.rule, self.watch
-        course = self._course(prepared.leaves[0])
+        course = watch.courses.get(rule.name) or self._course(prepared.leaves[0])
         verdict = self._verdict(prepared.root, prepared, course, fresh)
         findings: list[Categorised | Alert] = []
         if verdict.true and verdict.fresh:
+            self._course(prepared.leaves[0])  # it changes
             at_ms = max((one[0] for one in verdict.found), default=self.now_ms)
             if self.tally.ended and prepared.root.at_end:
                 at_ms = self.now_ms
@@ -644,8 +716,8 @@ class Moment:
         self, kind: type[Categorised] | type[Alert], rule: Rule, at_ms: int, found: list[Found], **added: Any
     ) -> Any:
         call, event = self.event.call, self.event
-        heard = {(one[0], one[1]): one for _, _, utterances in found for one in utterances}
-        latest = sorted(heard.values(), key=lambda one: (one[1], one[0]))[-EVIDENCE:]
+        heard = {(one.channel, one.start_ms): one for _, _, utterances in found for one in utterances}
+        latest = sorted(heard.values(), key=lambda one: (one.start_ms, one.channel))[-EVIDENCE:]
         raised_at = (
             event.captured_at if isinstance(event, Score) else _EPOCH + timedelta(milliseconds=self.record.timestamp_ms)
         )
@@ -657,15 +729,15 @@ class Moment:
             raised_at=raised_at,
             evidence=tuple(
                 Evidence(
-                    identity=f"{call.call_id}/{channel}/{start_ms}",
-                    channel=channel,
-                    start_ms=start_ms,
-                    end_ms=end_ms,
-                    speaker=speaker,
-                    role=role,
-                    text=text,
+                    identity=f"{call.call_id}/{one.channel}/{one.start_ms}",
+                    channel=one.channel,
+                    start_ms=one.start_ms,
+                    end_ms=one.end_ms,
+                    speaker=one.speaker,
+                    role=one.role,
+                    text=one.text,
                 )
-                for channel, start_ms, end_ms, speaker, role, text in latest
+                for one in latest
             ),
             rules_version=self.stage.version,
             pipeline_version=self.stage.pipeline_version,
@@ -737,8 +809,9 @@ def _heard_from(event: CallEvent) -> int:
 
 def _begun(found: Found) -> int:
     """The moment by which an occurrence is in a window: the beginning of its last utterance, or its own time."""
-    at_ms, _, utterances = found
-    return int(utterances[-1][1]) if utterances and utterances[-1][2] == at_ms else int(at_ms)
+    at_ms: int = found[0]
+    utterances: list[Heard] = found[2]
+    return utterances[-1].start_ms if utterances and utterances[-1].end_ms == at_ms else at_ms
 
 
 def _by(roles: Sequence[Role] | None, role: Role, lenient: bool) -> bool:
