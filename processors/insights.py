@@ -283,8 +283,9 @@ def build(config: Config, pipeline_version: str) -> Processor:
     from processors.models.embedding import Embedder
     from processors.models.glossary import Topics
 
+    glossaries = {business: glossary_of(config, business) for business in BUSINESSES}
     embedder = Embedder()
-    topics = {business: Topics(glossary_of(config, business), embedder) for business in BUSINESSES}
+    topics = {business: Topics(glossary, embedder) for business, glossary in glossaries.items()}
     engine = ExtractiveEngine(embedder, topics, config.summary_sentences, config.topics)
     return CallInsights(config, pipeline_version, engine)
 

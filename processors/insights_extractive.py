@@ -20,7 +20,7 @@ import numpy as np
 
 from processors import insights_phrases as phrases
 from processors.insights import FinishedCall, Heard
-from processors.models.embedding import Embedder, Vectors
+from processors.models.embedding import SentenceModel, Vectors
 from processors.models.glossary import Topics
 from processors.models.sentiment import straight
 from processors.utterances import rounded
@@ -104,11 +104,11 @@ class Sentence:
 class ExtractiveEngine:
     """Findings by embedding and pattern, for English. `topics` has the vectors of the glossary for each business."""
 
-    name: Final = "extractive"
-    languages: Final = frozenset({"en"})
+    name: str = "extractive"
+    languages: frozenset[str] | None = frozenset({"en"})
 
     def __init__(
-        self, embedder: Embedder, topics: Mapping[str, Topics], summary_sentences: int, most_topics: int
+        self, embedder: SentenceModel, topics: Mapping[str, Topics], summary_sentences: int, most_topics: int
     ) -> None:
         self.model = embedder.id
         self._embedder = embedder

@@ -10,7 +10,7 @@ bit for bit whatever is asked beside it. `minilm-sentences.onnx` reads its embed
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -32,13 +32,23 @@ CACHED: Final = 4_096
 Vectors = npt.NDArray[np.float32]
 
 
+class SentenceModel(Protocol):
+    """Makes vectors of sentences, each for itself."""
+
+    id: str
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """float32 [n, d], each row of length 1."""
+        ...
+
+
 class Embedder:
     """Sentences to vectors. `folder` is where the weights lie; without it, the committed ones are taken.
 
     Raises CalltideError when a file is missing.
     """
 
-    id: Final = MODEL_ID
+    id: str = MODEL_ID
 
     def __init__(self, folder: Path = WEIGHTS, threads: int = 1) -> None:
         for name in (TABLES_FILE, TOKENIZER_FILE):

@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from processors.models.embedding import Embedder, Vectors
+from processors.models.embedding import SentenceModel, Vectors
 from schemas.errors import CalltideError
 
 COLUMNS: Final = ("level1", "level2", "term", "synonyms", "examples")
@@ -84,7 +84,7 @@ def _csv(path: Path, content: bytes) -> list[list[str]]:
     # Spreadsheets write what the country is used to between the cells.
     delimiter = max(",;\t", key=text.partition("\n")[0].count)
     try:
-        return [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)]
+        return list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as error:
         raise CalltideError(f"the glossary {path} is no CSV ({error}); save it anew from a spreadsheet") from None
 
@@ -153,7 +153,7 @@ def _parts(cell: str) -> Iterable[str]:
 class Topics:
     """A glossary whose phrases have become vectors."""
 
-    def __init__(self, glossary: Glossary, embedder: Embedder) -> None:
+    def __init__(self, glossary: Glossary, embedder: SentenceModel) -> None:
         self.id = glossary.id
         self.terms = glossary.terms
         self._vectors = embedder.embed([phrase for term in self.terms for phrase in term.phrases])

@@ -16,7 +16,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from processors import asr, audio, diarization, emotion, metrics, sentiment, vad
+from processors import asr, audio, diarization, emotion, insights, metrics, sentiment, vad
 from processors.base import Output, Processor, Record
 from processors.models.sentiment import TextSentiment
 from processors.models.whisper import Recognition, Word
@@ -31,12 +31,14 @@ from schemas.events import (
     Emotion,
     EmotionLabel,
     EmotionScored,
+    Findings,
     Progress,
     Role,
     RunningScore,
     Score,
     Segment,
     Sentiment,
+    Statement,
     Transcript,
     Turn,
 )
@@ -440,6 +442,16 @@ class Checksums:
         return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
+class Recital:
+    """Says all that it was given."""
+
+    name, model, languages = "recital", "", None
+
+    def conclude(self, call: insights.FinishedCall) -> Findings:
+        said = tuple(Statement(text=one.text, evidence=(call.evidence(one),)) for one in call.utterances)
+        return Findings(engine=self.name, state="ok", why=call.tally.dump(), summary=said)
+
+
 STAND_INS: Final[dict[str, StandIn]] = {
     "vad": StandIn(lambda: vad.VoiceActivity(VAD_CONFIG, Restless()), TELEPHONE),
     "diarization": StandIn(
@@ -460,5 +472,6 @@ STAND_INS: Final[dict[str, StandIn]] = {
     "rules": StandIn(
         lambda: Rules(lambda: parse({"rules.yaml": RULES}), lambda: False, "v1", Checksums), talk(Score), Score
     ),
+    "insights": StandIn(lambda: insights.CallInsights(insights.Config(), "v1", Recital()), talk(Score), Score),
 }
 """By the stage's name in `schemas.topics.STAGES`."""
