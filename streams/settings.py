@@ -104,7 +104,7 @@ class Archive(_Section):
     url: str | None = Field(
         None, description="directory, or s3://bucket/prefix (any of fsspec); none: in CALLTIDE_HOME"
     )
-    key: str = Field("", description="32 bytes in base64: what is archived is encrypted with it (AES-256-GCM)")
+    key: str = Field("", description="32 bytes in base64: what is archived is encrypted with it (AES-256-GCM-SIV)")
 
 
 class Serve(_Section):

@@ -30,6 +30,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from prometheus_client import Counter, Gauge, Histogram
 
 from deploy.migrations import apply_migrations, keep_for, rebuild
+from processors.base import NO_MORE
 from schemas.errors import CalltideError
 from schemas.events import Acoustics, CallEnded, CallEvent, CallStarted, Correction, Score, decode
 from schemas.topics import DEAD_LETTERS, SCORES
@@ -470,6 +471,8 @@ class Sink:
         part = self.batch.parts.setdefault((topic, partition), _Part(offset, offset, message.timestamp()[1]))
         part.last = offset
         headers = {name: value for name, value in kafka.headers_of(message) if value is not None}
+        if headers.get("kind") == NO_MORE.encode():
+            return
         try:
             if topic == self.dead_letters:
                 part.rows["dead_letters"].append(letter_row(message, topic, partition, offset))
