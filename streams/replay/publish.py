@@ -191,7 +191,7 @@ class Publication:
             replay=self.plan.name,
             begun_at=self.plan.created_at,
             state=self.state,
-            position_ms=int(self.place_ms),
+            position_ms=int(self._place if reset else self.place_ms),
             of_ms=self.line.length_ms,
             speed=self.speed,
             reset=reset,
@@ -272,6 +272,7 @@ class Publication:
         self._next = self.line.at(int(self._place))
         before = [([*event.headers, (BEFORE, b"1")], event.value) for event in self.line.so_far(self._next)]
         self._send(producer, [self._mark(answer or [], reset=True), *before])
+        self._since = time.monotonic()
 
     def _send_due(self, producer: Producer) -> None:
         """What is due, and now and then where it is."""
