@@ -38,6 +38,8 @@ FORM: Final = 1
 NONCE: Final = bytes(12)
 """Always the same, which AES-GCM-SIV bears (RFC 8452, section 9): all that shows is whether two files are alike. So
 what is archived again is the same object, and none is left behind that `calltide forget` would not find."""
+OBJECT_STORES: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "r2"})
+"""Where an object is there whole or not at all, and there are no directories to make."""
 LONGEST_S: Final = 24 * 3_600
 """Judgement: a packet further on is damaged, and would fill the disk with silence."""
 
@@ -79,6 +81,7 @@ class Archive:
             raise CalltideError(
                 f"the archive {self.url} cannot be opened ({error}); mend CALLTIDE_ARCHIVE__URL"
             ) from None
+        self._at_once = not OBJECT_STORES.isdisjoint(_protocols(self._files))
         self._cipher = AESGCMSIV(_key(settings.archive.key)) if settings.archive.key else None
 
     def put(self, records: Sequence[Record], lane: str = "live") -> Kept:
@@ -216,7 +219,7 @@ class Archive:
             self._files.rm_file(path)
         except FileNotFoundError:
             pass  # it was deleted before
-        except OSError as error:
+        except Exception as error:
             raise CalltideError(f"{path} cannot be deleted: {error}; run it again") from error
 
     def _kept(self, path: str) -> Kept:
@@ -256,7 +259,7 @@ class Archive:
             found: list[str] = self._files.find(f"{self._root}/{part}")
         except FileNotFoundError:
             return []
-        except OSError as error:
+        except Exception as error:
             raise CalltideError(f"the archive {self.url} cannot be read: {error}") from error
         return found
 
@@ -293,7 +296,7 @@ class Archive:
             size: int = self._files.info(path)["size"]
         except FileNotFoundError:
             return None
-        except OSError as error:
+        except Exception as error:
             raise CalltideError(f"the archive {self.url} cannot be read: {error}") from error
         return size
 
@@ -302,22 +305,30 @@ class Archive:
             content: bytes = self._files.cat_file(path)
         except FileNotFoundError:
             raise Damaged(f"{path} is gone; restore it from a copy") from None
-        except OSError as error:
+        except Exception as error:
             raise CalltideError(f"the archive {self.url} cannot be read: {error}") from error
         return content
 
     def _write(self, path: str, content: bytes) -> None:
         try:
+            if self._at_once:
+                self._files.pipe_file(path, content)
+                return
             self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
             # Under another name first: who reads meanwhile, or after a crash, finds all of it or nothing.
             self._files.pipe_file(f"{path}.part", content)
             self._files.mv(f"{path}.part", path)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                self._files.rm_file(f"{path}.part")  # it may be what fills the disk
+        except Exception as error:  # each store's package has errors of its own
+            if not self._at_once:
+                with contextlib.suppress(OSError):
+                    self._files.rm_file(f"{path}.part")  # it may be what fills the disk
             raise CalltideError(
                 f"the archive {self.url} cannot be written: {error}; make room or mend the address"
             ) from error
+
+
+def _protocols(files: Any) -> tuple[str, ...]:
+    return (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
 
 
 def _digest(facts: dict[str, Any]) -> str:
