@@ -3,12 +3,11 @@
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -322,61 +321,51 @@ def environment(settings: Settings) -> dict[str, str]:
     return {**os.environ, **own}
 
 
-def calltide(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "streams", *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@pytest.fixture
+def begin(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start the command line; what still runs at the end is killed."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        begun.append(subprocess.Popen([sys.executable, "-m", "streams", *arguments], env=environment, **pipes))
+        return begun[-1]
+
+    yield start
+    for process in begun:
+        process.kill()
+        process.communicate()
+
+
+async def output(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What it wrote until its end, which must come soon."""
+    return await asyncio.to_thread(process.communicate, timeout=SECONDS)
 
 
 def test_the_command_shows_calls_and_takes_orders_and_goes_on_after_a_kill(
-    settings: Settings, gateway: Gateway, environment: dict[str, str]
+    settings: Settings, gateway: Gateway, begin: Callable[..., subprocess.Popen[str]]
 ) -> None:
     call_id, name = heard(settings, (0, "begin"), (HOUR_MS, "first hour"), length_ms=2 * HOUR_MS), "shown-by-command"
 
     async def work() -> None:
         async with connect(f"{gateway.address}?replay={name}") as client:
             await hello(client)
-            running = calltide(environment, "replay", "--calls", call_id, "--publish", "--name", name)
+            running = begin("replay", "--calls", call_id, "--publish", "--name", name)
             assert words(await until(client, "score")) == ["begin"]
-            orders = calltide(environment, "replay", "control", name, "seek", "+30m")
-            said, faults = await asyncio.to_thread(orders.communicate)
+            said, faults = await output(begin("replay", "control", name, "seek", "+30m"))
             assert said.startswith(f"replay {name}: playing at 0:30:")
             assert faults == ""
-            running.send_signal(signal.SIGKILL)
-            await asyncio.to_thread(running.communicate)
-            resumed = calltide(environment, "replay", "resume", name)
-            jumps = await until(client, "replay_position", reset=True)
-            while jumps[-1]["position_ms"] < HOUR_MS // 2:
-                jumps = await until(client, "replay_position", reset=True)
-            orders = calltide(environment, "replay", "control", name, "stop")
-            resumed_said, _ = await asyncio.to_thread(resumed.communicate)
-            assert resumed_said.startswith(f"replay {name}: stopped at 0:30:")
+            await until(client, "replay_position", reset=True)
+            running.kill()
+            await output(running)
+            resumed = begin("replay", "resume", name)
+            (*_, jumped) = await until(client, "replay_position", reset=True)
+            assert jumped["position_ms"] >= HOUR_MS // 2
+            assert (await output(begin("replay", "control", name, "stop")))[1] == ""
+            said, _ = await output(resumed)
+            assert said.startswith(f"replay {name}: stopped at 0:30:")
             assert resumed.returncode == 0
-            await asyncio.to_thread(orders.communicate)
 
     within(work())
     topics = AdminClient(kafka.client(settings)).list_topics(timeout=10).topics
     assert not [topic for topic in topics if topic.startswith(f"replay.{name}.")], "its topics went with it"
-
-
-@pytest.mark.parametrize(
-    ("arguments", "expected"),
-    [
-        (("--publish", "--speed", "max"), "--publish shows calls at a pace: give --speed 1"),
-        (("--publish", "--from-stage", "asr"), "--from-stage hears the calls anew: give --version NAME, too"),
-        (("--publish", "--set", "asr.beam_size=1"), "--set hears the calls anew"),
-        (("--publish", "--version", "x", "--to-stage", "asr"), "--publish shows scores, which come out of sentiment"),
-    ],
-)
-def test_what_does_not_go_with_publish_is_said(
-    environment: dict[str, str], arguments: tuple[str, ...], expected: str
-) -> None:
-    done = calltide(environment, "replay", "--all", *arguments)
-    _, faults = done.communicate(timeout=60)
-    assert done.returncode == 1
-    assert expected in faults
-    assert "Traceback" not in faults

@@ -8,6 +8,7 @@ import pytest
 from schemas.errors import CalltideError
 from schemas.events import CallEvent, encode
 from schemas.replayed import BEFORE, REPLAY, ReplayPosition
+from streams.cli import app
 from streams.replay.control import command
 from streams.replay.publish import IDLE_MS, Event, Line, length_s
 from streams.replayed import SILENT_S, Replayed, Replays
@@ -160,3 +161,17 @@ def test_replays_are_for_who_asks() -> None:
 def test_subscriptions_to_replays_that_cannot_be_are_said(fields: dict[str, str], words: str) -> None:
     with pytest.raises(CalltideError, match=words):
         wanted(**fields)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--publish", "--speed", "max"), "--publish shows calls at a pace: give --speed 1"),
+        (("--publish", "--from-stage", "asr"), "--from-stage hears the calls anew: give --version NAME, too"),
+        (("--publish", "--set", "asr.beam_size=1"), "--set hears the calls anew"),
+        (("--publish", "--version", "x", "--to-stage", "asr"), "--publish shows scores, which come out of sentiment"),
+    ],
+)
+def test_what_does_not_go_with_publish_is_said(arguments: tuple[str, ...], expected: str) -> None:
+    with pytest.raises(CalltideError, match=expected):
+        app(["replay", "--all", *arguments], standalone_mode=False)
