@@ -12,6 +12,7 @@ import typer
 
 from schemas.errors import CalltideError
 from streams.replay import publish_command as publishing
+from streams.replay import which
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,23 +36,15 @@ FIXED: Final = tuple(f"CALLTIDE_{name}" for name in ("HOME", "PIPELINE_VERSION",
 """Settings by which a replay finds what it reads, and where its rows go."""
 RESERVED: Final = ("resume", "list", "drop", "control")
 
-Since = Annotated[
-    str | None, typer.Option("--from", help="calls from then on: 7d (s, m, h, d ago) or an ISO time in UTC")
-]
-Until = Annotated[str | None, typer.Option("--to", help="calls until then")]
-Calls = Annotated[list[str] | None, typer.Option("--calls", help="these calls: names, with commas or given again")]
-Tenant = Annotated[list[str] | None, typer.Option(help="calls of this tenant (may be given again)")]
-Queue = Annotated[list[str] | None, typer.Option(help="calls of this queue (may be given again)")]
-
 
 @app.callback()
 def replay(
     context: typer.Context,
-    since: Since = None,
-    until: Until = None,
-    calls: Calls = None,
-    tenant: Tenant = None,
-    queue: Queue = None,
+    since: which.Since = None,
+    until: which.Until = None,
+    calls: which.Calls = None,
+    tenant: which.Tenant = None,
+    queue: which.Queue = None,
     everything: Annotated[bool, typer.Option("--all", help="all calls that Kafka still has")] = False,
     from_stage: Annotated[str, typer.Option(help="first stage: vad, diarization, asr, emotion, sentiment")] = "vad",
     to_stage: Annotated[str, typer.Option(help="last stage")] = "sentiment",
@@ -78,7 +71,6 @@ def replay(
         return
     from rich.console import Console
 
-    from streams import history
     from streams.replay import plan as plans
     from streams.replay.versions import heard_as
     from streams.settings import load
@@ -101,16 +93,7 @@ def replay(
         )
     overrides = dict(map(_override, override or ()))
     settings = _with(overrides, version) if version else live
-    now = datetime.now(UTC)
-    wish = plans.Wish(
-        history.moment(since, "--from", now) if since else None,
-        history.moment(until, "--to", now) if until else None,
-        frozenset(one.strip() for part in calls or () for one in part.split(",") if one.strip()),
-        frozenset(tenant or ()),
-        frozenset(queue or ()),
-    )
-    if wish.since_ms is not None and wish.until_ms is not None and wish.since_ms >= wish.until_ms:
-        raise CalltideError("--from is not before --to; turn them round")
+    wish = which.wish(since, until, calls, tenant, queue)
     console = Console(stderr=True)
     with console.status("looking for the calls") as status:
         found = plans.survey(
@@ -149,7 +132,7 @@ def replay(
         publish=pace if publish else None,
         workers=workers,
         keep=keep,
-        created_at=now,
+        created_at=datetime.now(UTC),
         partitions=found.partitions,
         calls=tuple(found.calls),
         archived=found.archived,

@@ -181,15 +181,19 @@ class Feed:
         left = [*history.read(self.settings, topic, ranges, enough=lambda _number: True)]
         oldest_ms = left[0].timestamp()[1] if left else round(time.time() * 1_000)
         waited = self._open.get(number, set())
-        gone = [
-            call.call_id
+        gone = {
+            key
             for key, call in self._calls.items()
             if call.partition == number and call.start_ms <= oldest_ms + NEAR_MS and (call.idle or key in waited)
-        ]
+        }
+        for message in history.read(self.settings, topic, ranges if gone else {}, enough=lambda _number: not gone):
+            if dict(kafka.headers_of(message)).get("kind") == b"call_started":
+                gone.discard(message.key() or b"")
         if gone:
+            calls = sorted(self._calls[key].call_id for key in gone)
             raise CalltideError(
-                f"Kafka has deleted records of {named(gone)} from {topic} meanwhile (CALLTIDE_KAFKA__RETENTION_HOURS); "
-                f"{self._drop}"
+                f"Kafka has deleted records of {named(calls)} from {topic} meanwhile "
+                f"(CALLTIDE_KAFKA__RETENTION_HOURS); {self._drop}"
             )
         self._position[place] = max(self._position[place], ranges[number][0])
         consumer.seek(TopicPartition(topic, number, self._position[place]))
