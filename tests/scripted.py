@@ -29,7 +29,7 @@ from schemas.events import (
     Word,
     encode,
 )
-from schemas.topics import TRANSCRIPTS_INTERIM
+from schemas.topics import SCORES_REPLAYED, TRANSCRIPTS_INTERIM
 from streams.gateway import Gateway
 from streams.settings import Settings
 
@@ -163,9 +163,14 @@ def settings_for(bootstrap: str, **gateway: Any) -> Settings:
 
 
 @contextmanager
-def serving(settings: Settings, topic: str, interim_topic: str = TRANSCRIPTS_INTERIM) -> Iterator[Gateway]:
+def serving(
+    settings: Settings,
+    topic: str,
+    interim_topic: str = TRANSCRIPTS_INTERIM,
+    replayed_topic: str = SCORES_REPLAYED,
+) -> Iterator[Gateway]:
     """A gateway in a thread of its own, ready for clients inside the block; `address` says where."""
-    gateway = Gateway(settings, topic, interim_topic=interim_topic)
+    gateway = Gateway(settings, topic, interim_topic=interim_topic, replayed_topic=replayed_topic)
     ready = threading.Event()
     failures: list[BaseException] = []
 
