@@ -8,6 +8,7 @@ and the sink has written what came before it.
 
 import contextlib
 import os
+import random
 import sys
 import threading
 import time
@@ -33,8 +34,9 @@ from streams.settings import Settings
 from streams.sink import Sink
 from streams.supervisor import STOP_S, last_words, refusal
 
-NICE: Final = 10
-"""How much less of a core is due to a replay where live work wants it (judgement)."""
+NICE: Final = 19
+"""The least that a process can ask for: where live work wants a core, 1.5 % of it are due to each worker of a replay.
+With 10 it was a tenth each, and what live calls waited for ASR doubled (docs/replay.md)."""
 DEATHS: Final = 5
 """Judgement: what dies so often will not live."""
 AGAIN_S: Final = 1.0
@@ -78,11 +80,17 @@ class _Worker:
 
 
 def give_way() -> None:
-    """Let live work go first. Linux shares the processor between sessions before it looks at processes, and a worker
-    has a session of its own: there, what counts is the session's own value."""
+    """Let live work go first, also in threads that are started from now on. Linux shares the processor between sessions
+    before it looks at processes, and a worker has a session of its own: there, what counts is the session's own value.
+    """
     os.nice(NICE)
     with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(NICE))
+        while True:
+            try:
+                Path("/proc/self/autogroup").write_text(str(NICE))
+                return
+            except BlockingIOError:  # Linux takes one such order in 100 ms, of all processes but the root's
+                time.sleep(random.uniform(0.1, 0.3))
 
 
 class Replay:
@@ -175,6 +183,8 @@ class Replay:
     def _start(self, name: str, work: Callable[[], object]) -> None:
         def attempt() -> None:
             try:
+                if sys.platform == "linux":  # elsewhere it is the whole process that has a priority
+                    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
                 work()
             except BaseException as error:  # the main thread says it
                 self._failure = error
