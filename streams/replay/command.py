@@ -28,8 +28,11 @@ app = typer.Typer(invoke_without_command=True, help="History again, through any 
 # `seek -30s` is no option.
 app.command(context_settings={"ignore_unknown_options": True})(publishing.control)
 
-SPEED: Final = {"vad": 300.0, "diarization": 60.0, "asr": 30.0, "emotion": 60.0, "sentiment": 1_000.0}
-"""Times real time from that stage on, on two cores: what a dry run reckons with (docs/replay.md)."""
+SPEED: Final = {"vad": 300.0, "diarization": 1_000.0, "asr": 30.0, "emotion": 200.0, "sentiment": 1_000.0}
+"""Times real time of each stage alone, on two cores: what a dry run reckons with. Measured (python -m benchmarks.replay)
+with tiny.en and two channels; what is as good as nothing there, diarization, has a model to run with one channel."""
+START_S: Final = 8.0
+"""Measured there: what start and end take together."""
 NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
 """Of a version, in the name of its replay."""
 FIXED: Final = tuple(f"CALLTIDE_{name}" for name in ("HOME", "PIPELINE_VERSION", "KAFKA__", "BROKER__", "CLICKHOUSE__"))
@@ -45,7 +48,7 @@ def replay(
     calls: which.Calls = None,
     tenant: which.Tenant = None,
     queue: which.Queue = None,
-    everything: Annotated[bool, typer.Option("--all", help="all calls that Kafka still has")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="all calls that Kafka and the archive have")] = False,
     from_stage: Annotated[str, typer.Option(help="first stage: vad, diarization, asr, emotion, sentiment")] = "vad",
     to_stage: Annotated[str, typer.Option(help="last stage")] = "sentiment",
     version: Annotated[str | None, typer.Option(help="pipeline version that its rows get")] = None,
@@ -262,7 +265,8 @@ def _tell_of(console: "Console", settings: "Settings", found: "Survey", wish: "W
         )
     if not found.calls:
         raise CalltideError(f"no call that has ended is in this range; {_there_is(settings, first)}")
-    if wish.since_ms is not None and goes_before(wish, found) and wish.since_ms < found.calls[0].start_ms:
+    earlier = wish.since_ms is not None and wish.since_ms < found.calls[0].start_ms
+    if earlier and found.deleted and goes_before(wish, found):
         console.print(f"the range begins earlier: {_there_is(settings, first)}", style="yellow", highlight=False)
 
 

@@ -69,8 +69,12 @@ class Feed:
         self._position: dict[Place, int] = {}
         """The offset up to which it was read."""
         self._committed: dict[Place, int] = {}
-        self._paced: tuple[float, int] | None = None
-        """When it began, monotonic seconds, and the time of the first record then."""
+        self._resting: set[Place] = set()
+        """Where nothing more is read."""
+        self._begun: float | None = None
+        """When there was something to send first, monotonic seconds."""
+        self._first_ms = 0
+        """The time of that."""
 
     @property
     def group(self) -> str:
@@ -91,14 +95,13 @@ class Feed:
         try:
             producer.init_transactions(ANSWER_S)
             self._assign(consumer)
-            paused: set[Place] = set()
             while (left := self._left()) or any(self._read.values()):
                 if stop.is_set():
                     return
-                if done := {*self._position} - left - paused:
+                if done := {*self._position} - left - self._resting:
                     # The rest of a partition is no business of ours, and may be long.
                     consumer.pause([TopicPartition(*place) for place in done])
-                    paused |= done
+                    self._resting |= done
                 if wait():
                     stop.wait(0.1)
                     continue
@@ -128,10 +131,9 @@ class Feed:
             self._position[place] = self._committed[place] = max(held.offset, self._sources[place].first)
             self._read[place] = deque()
         consumer.assign([TopicPartition(*place, offset) for place, offset in self._position.items()])
-        if self.plan.speed is not None:
-            self._paced = time.monotonic(), self._first_ms()
+        self._first_ms = self._earliest_ms() if self.plan.speed is not None else 0
 
-    def _first_ms(self) -> int:
+    def _earliest_ms(self) -> int:
         """The time of what is to be sent first: partitions begin at different times."""
         begin = min((call.start_ms for call in self._calls.values()), default=0)
         left: dict[str, dict[int, tuple[int, int]]] = {}
@@ -158,6 +160,7 @@ class Feed:
 
     def _fetch(self, consumer: Consumer, left: set[Place]) -> None:
         """Read on."""
+        gone: list[Place] = []
         for message in consumer.consume(MOST, 0.02 if any(self._read.values()) else 0.1):
             error, offset = message.error(), message.offset()
             place = message.topic() or "", kafka.partition_of(message)
@@ -170,12 +173,20 @@ class Feed:
             elif error.code() == KafkaError._PARTITION_EOF:
                 self._position[place] = max(self._position[place], offset)
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-                self._deleted(consumer, place)
+                gone.append(place)
             elif error.fatal() or not error.retriable():
                 raise KafkaException(error)
+        for place in gone:
+            self._deleted(place)
+        if gone:
+            consumer.assign([TopicPartition(*place, offset) for place, offset in self._position.items()])
+            self._resting.clear()
 
-    def _deleted(self, consumer: Consumer, place: Place) -> None:
-        """Kafka has deleted what was to be read next. Raises CalltideError if it was of a call of the plan."""
+    def _deleted(self, place: Place) -> None:
+        """Kafka has deleted what was to be read next: go on behind it.
+
+        Raises CalltideError if it was of a call of the plan.
+        """
         topic, number = place
         ranges = kafka.ranges(AdminClient(kafka.client(self.settings)), topic, [number], ANSWER_S)
         left = [*history.read(self.settings, topic, ranges, enough=lambda _number: True)]
@@ -196,7 +207,6 @@ class Feed:
                 f"(CALLTIDE_KAFKA__RETENTION_HOURS); {self._drop}"
             )
         self._position[place] = max(self._position[place], ranges[number][0])
-        consumer.seek(TopicPartition(topic, number, self._position[place]))
 
     def _copy_due(self, consumer: Consumer, producer: Producer, stop: threading.Event) -> None:
         """Copy what is due, with the offsets behind it."""
@@ -283,8 +293,9 @@ class Feed:
     def _due_in(self, message: Message) -> float:
         """Seconds until its time, at the wished speed."""
         at_ms = message.timestamp()[1]
-        begun, first_ms = self._paced or (0.0, at_ms)
-        return begun + (at_ms - first_ms) / 1_000 / (self.plan.speed or 1.0) - time.monotonic()
+        if self._begun is None:
+            self._begun = time.monotonic()
+        return self._begun + (at_ms - self._first_ms) / 1_000 / (self.plan.speed or 1.0) - time.monotonic()
 
     def _wanted(self, message: Message, partition: int) -> bool:
         key = message.key()

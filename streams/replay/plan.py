@@ -220,6 +220,8 @@ class Survey:
     """Of the calls from the archive, as they lie there."""
     partitions: int = 1
     """Most partitions of a topic that the first stage reads."""
+    deleted: bool = False
+    """Whether Kafka has had more than it has."""
     complete_since_ms: int | None = None
     """Kafka has all calls that began from then on, Unix milliseconds; None: it has none."""
 
@@ -241,6 +243,7 @@ def survey(
             numbers = history.partitions(admin, topic)
             ranges = kafka.ranges(admin, topic, numbers, history.ANSWER_S)
             survey.partitions = max(survey.partitions, len(numbers))
+            survey.deleted |= any(low > 0 for low, _ in ranges.values())
             survey.sources[topic] = _source(admin, topic, ranges, found)
             oldest[topic] = {
                 kafka.partition_of(message): message.timestamp()[1]
