@@ -231,15 +231,9 @@ def _with(overrides: dict[str, str], version: str) -> "Settings":
 
 
 def _speed(text: str) -> float | None:
-    if text == "max":
-        return None
-    try:
-        factor = float(text)
-    except ValueError:
-        factor = 0.0
-    if not 0.01 <= factor <= 1_000:
-        raise CalltideError(f"--speed {text}: give max, or times real time from 0.01 to 1000")
-    return factor
+    from streams.replay.control import pace
+
+    return None if text == "max" else pace(text, "--speed", "max, or ")
 
 
 def _tell_of(console: "Console", settings: "Settings", found: "Survey", wish: "Wish", first: "Stage | None") -> None:
