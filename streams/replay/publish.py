@@ -310,7 +310,7 @@ class Publication:
 
 
 def place_of(settings: Settings, plan: Plan) -> int | None:
-    """Where a replay that was shown before was, milliseconds; None: it was not, or longer ago than the topic keeps.
+    """Where a replay that was shown before goes on, milliseconds; None: it was not, or longer ago than the topic keeps.
 
     Raises CalltideError.
     """
@@ -323,7 +323,7 @@ def place_of(settings: Settings, plan: Plan) -> int | None:
         for message in history.read(settings, SCORES_REPLAYED, ranges):
             position = position_in(message)
             if position and (position.replay, position.begun_at) == (plan.name, plan.created_at):
-                place = position.position_ms
+                place = 0 if position.state == "ended" else position.position_ms
     except KafkaException as error:
         raise CalltideError(f"Kafka: {error.args[0].str()}; see that it runs and try again") from error
     return place

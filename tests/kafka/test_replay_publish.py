@@ -220,6 +220,7 @@ def test_calls_are_shown_in_the_order_of_their_time_to_who_asks_and_to_nobody_el
                         await client.recv()
 
     within(work())
+    assert place_of(settings, plan) == 0, "one that has ended begins again"
     assert ends(settings) == before, "nothing was written among live scores"
     assert groups(settings) <= groups_before, "no group was joined"
     counted_after = counted()
