@@ -4,6 +4,7 @@ A changer must know: nothing can be deleted from the middle of a topic. What `fo
 when.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -82,11 +83,9 @@ def _whole_calls(
     topic = frames(lane)
     going: dict[str, list[Record]] = {}
     ranges = {number: (source.first, source.end) for number, source in found.sources.get(topic, {}).items()}
-    left = {
-        number: {call.call_id for call in wanted.values() if call.partition == number and not call.idle}
-        for number in ranges
-    }
+    left = {number: {call.call_id for call in wanted.values() if call.partition == number} for number in ranges}
     position: dict[int, int] = {}
+    marks: Counter[str] = Counter()
 
     def enough(number: int) -> bool:
         return not left[number] and position[number] >= found.sources[topic][number].likely
@@ -99,12 +98,16 @@ def _whole_calls(
             if record.call_id not in wanted or (record.kind != "call_started" and record.call_id not in going):
                 continue
             going.setdefault(record.call_id, []).append(record)
-            if record.kind == "call_ended" and not wanted[record.call_id].idle:
+            marks[record.call_id] += record.kind == "call_ended"
+            last = wanted[record.call_id].ends_with(
+                record.kind.encode(), record.timestamp_ms, marks[record.call_id], audio=True
+            )
+            if last:
                 left[kafka.partition_of(message)].discard(record.call_id)
                 yield record.call_id, going.pop(record.call_id)
     except KafkaException as error:
         raise CalltideError(f"Kafka: {error.args[0].str()}; run it again, what is archived is kept") from error
-    # Those that fell silent have no end among their frames.
+    # Those whose last record is not as the scores have told: what there is of them.
     yield from going.items()
 
 

@@ -33,7 +33,7 @@ from deploy.migrations import apply_migrations, keep_for, rebuild
 from processors.base import NO_MORE
 from schemas.errors import CalltideError
 from schemas.events import Acoustics, CallEnded, CallEvent, CallStarted, Correction, Score, decode
-from schemas.topics import DEAD_LETTERS, SCORES
+from schemas.topics import DEAD_LETTERS, REPLAYS, SCORES
 from streams import kafka
 from streams.dead_letters import read_letter, read_marker
 from streams.health import Health
@@ -479,7 +479,9 @@ class Sink:
                 return
             event: CallEvent = decode(headers, message.value() or b"")
             if isinstance(event, Score):
-                row = utterance_row(event, topic, partition, offset) | {"scored_at": _time(datetime.now(UTC))}
+                row = utterance_row(event, topic, partition, offset)
+                if not topic.startswith(REPLAYS):  # how late a replay's score is says nothing
+                    row["scored_at"] = _time(datetime.now(UTC))
                 part.rows["utterances_heard"].append(_fitting(row))
             elif isinstance(event, Correction):
                 row = correction_row(event, self.settings.pipeline_version, topic, partition, offset)

@@ -32,7 +32,7 @@ NONE: Final = "none"
 
 _ROWS: Final = """
 SELECT call_id, pipeline_version, channel, start_ms, end_ms, role, text, sentiment, score, emotion,
-       if(startsWith(topic, 'replay.'), NULL, latency_ms) AS latency
+       if(latency_ms BETWEEN 0 AND 600000, latency_ms, NULL) AS latency
 FROM utterances
 WHERE pipeline_version IN ({a:String}, {b:String})
   AND call_id IN (SELECT call_id FROM calls WHERE pipeline_version = {a:String})
@@ -64,7 +64,7 @@ class Row(NamedTuple):
     score: float | None
     emotion: str
     latency_ms: int | None
-    """None: the score is a replay's, and says nothing of live calls."""
+    """None: the score is a replay's, or one of bulk work, and says nothing of live calls."""
 
 
 @dataclass(slots=True)

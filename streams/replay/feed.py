@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -57,11 +57,13 @@ class Feed:
         self._sources = {
             (topic, number): one for topic, source in plan.sources.items() for number, one in source.items()
         }
+        self._audio = plan.from_stage == STAGES[0].name
+        self._marks: Counter[bytes] = Counter()
+        """Ends that were told, by call."""
         self._open: dict[int, set[bytes]] = {}
-        """Partition → calls whose end is still to come. One that just fell silent has no end among its frames."""
+        """Partition → calls whose last record is still to come."""
         for key, call in self._calls.items():
-            silent = call.idle and plan.from_stage == STAGES[0].name
-            self._open.setdefault(call.partition, set()).update([] if silent else [key])
+            self._open.setdefault(call.partition, set()).add(key)
         self._name = f"{settings.kafka.group_prefix}.{plan.namespace}feed.{plan.created_at:%Y%m%d%H%M%S%f}"
         """Group and transactional id. The moment is in it because offsets in topics of live work outlive a replay."""
         self._read: dict[Place, deque[Message]] = {}
@@ -167,7 +169,7 @@ class Feed:
             if place not in left or offset is None:
                 continue
             if error is None:
-                if offset < self._sources[place].end and self._wanted(message, place[1]):
+                if offset < self._sources[place].end and self._wanted(message):
                     self._read[place].append(message)
                 self._position[place] = offset + 1
             elif error.code() == KafkaError._PARTITION_EOF:
@@ -195,7 +197,7 @@ class Feed:
         gone = {
             key
             for key, call in self._calls.items()
-            if call.partition == number and call.start_ms <= oldest_ms + NEAR_MS and (call.idle or key in waited)
+            if call.partition == number and call.start_ms <= oldest_ms + NEAR_MS and key in waited
         }
         for message in history.read(self.settings, topic, ranges if gone else {}, enough=lambda _number: not gone):
             if dict(kafka.headers_of(message)).get("kind") == b"call_started":
@@ -297,7 +299,7 @@ class Feed:
             self._begun = time.monotonic()
         return self._begun + (at_ms - self._first_ms) / 1_000 / (self.plan.speed or 1.0) - time.monotonic()
 
-    def _wanted(self, message: Message, partition: int) -> bool:
+    def _wanted(self, message: Message) -> bool:
         key = message.key()
         call = self._calls.get(key) if key else None
         # An earlier or a later call of the same name is another one.
@@ -308,8 +310,10 @@ class Feed:
         if REDRIVEN in headers:
             self.skipped += 1
             return False
-        if headers.get("kind") == b"call_ended":
-            self._open.get(partition, set()).discard(key)
+        kind = headers.get("kind")
+        self._marks[key] += kind == b"call_ended"
+        if call.ends_with(kind, at_ms, self._marks[key], self._audio):
+            self._open[call.partition].discard(key)
         return True
 
     def _copy(self, consumer: Consumer, producer: Producer, messages: list[Message], offsets: dict[Place, int]) -> None:

@@ -21,7 +21,19 @@ from pydantic import BaseModel, ConfigDict
 from deploy.topics import Topics
 from schemas.errors import CalltideError
 from schemas.events import CallEnded, CallInfo, decode
-from schemas.topics import LANES, SCORES, STAGES, Lane, Stage, Topic, lanes, replay_namespace, replay_topics, stage
+from schemas.topics import (
+    LANES,
+    REPLAYS,
+    SCORES,
+    STAGES,
+    Lane,
+    Stage,
+    Topic,
+    lanes,
+    replay_namespace,
+    replay_topics,
+    stage,
+)
 from streams import history, kafka
 from streams.archive import Archive, Damaged
 from streams.settings import Settings
@@ -70,13 +82,24 @@ class Call(_Frozen):
     started_at: datetime
     ended_at: datetime
     duration_ms: int
-    idle: bool
-    """Whether no mark among its records tells which is the last: nothing more came of it, or its name came again."""
+    ends: int = 1
+    """How often it was taken for ended: it may have fallen silent and gone on, or its name may have come again."""
+    marks: int = 1
+    """Of these ends, those that its source has told."""
+    idle: bool = False
+    """Whether its last end came about because nothing more came of it."""
 
     @property
     def start_ms(self) -> int:
         """Of its first record, Unix milliseconds."""
         return round(self.started_at.timestamp() * 1_000)
+
+    def ends_with(self, kind: bytes | None, at_ms: int, marks: int, audio: bool) -> bool:
+        """Whether a record is its last, `marks` marks of an end having come with it. `audio`: it lies among the audio,
+        where no mark tells that a call fell silent; it was then taken to end with its latest packet."""
+        if audio and self.idle:
+            return at_ms >= round(self.ended_at.timestamp() * 1_000)
+        return kind == b"call_ended" and marks >= (self.marks if audio else self.ends)
 
     @property
     def last_ms(self) -> int:
@@ -340,7 +363,6 @@ def with_archive(settings: Settings, wish: Wish, found: Survey) -> None:
                 started_at=kept.call.started_at,
                 ended_at=kept.ended_at or kept.call.started_at + timedelta(milliseconds=kept.duration_ms),
                 duration_ms=kept.duration_ms,
-                idle=True,
             )
         )
         found.archived_bytes += kept.bytes
@@ -404,7 +426,9 @@ def _calls(
                     "started_at": min(before.started_at, call.started_at),
                     "ended_at": max(before.ended_at, event.ended_at),
                     "duration_ms": max(before.duration_ms, event.duration_ms),
-                    "idle": True,
+                    "ends": before.ends + 1,
+                    "marks": before.marks + (event.reason != "idle"),
+                    "idle": event.reason == "idle",
                 }
             )
         elif wish.covers(start_ms, end_ms):
@@ -414,6 +438,7 @@ def _calls(
                 started_at=call.started_at,
                 ended_at=event.ended_at,
                 duration_ms=event.duration_ms,
+                marks=int(event.reason != "idle"),
                 idle=event.reason == "idle",
             )
     tell(total, total)
@@ -537,7 +562,7 @@ def _kept(settings: Settings, name: str) -> Iterator[tuple[dict[str, bytes | Non
 
 def names(admin: AdminClient) -> list[str]:
     """The replays that there are."""
-    prefix, suffix = replay_namespace("").removesuffix("."), ".plan"
+    prefix, suffix = REPLAYS, ".plan"
     topics: Iterable[str] = admin.list_topics(timeout=history.ANSWER_S).topics
     return sorted(
         topic.removeprefix(prefix).removesuffix(suffix)

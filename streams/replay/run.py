@@ -361,7 +361,8 @@ def _remove(settings: Settings, admin: AdminClient, name: str) -> None:
     groups = [group.group_id for group in admin.list_consumer_groups().result(ANSWER_S).valid]
     mine = [group for group in groups if group.startswith(mark)]
     for future in (admin.delete_consumer_groups(mine) if mine else {}).values():
-        # Members that were killed hold theirs until their session ends; its offsets went with the topics.
+        # Workers are static members, which hold their group until their session ends. Its offsets went with the topics,
+        # and Kafka forgets a group without either. The feed's, which has offsets in topics of live work, has no member.
         with _known(KafkaError.NON_EMPTY_GROUP, KafkaError.GROUP_ID_NOT_FOUND):
             future.result(ANSWER_S)
     deadline = time.monotonic() + history.ANSWER_S
