@@ -30,7 +30,7 @@ def _arguments() -> argparse.Namespace:
         epilog="The models' own: python -m benchmarks.asr, .diarization, .vad, .segmentation, .stages, "
         ".production_models\n"
         "Longer ones: python -m benchmarks.vad_load (6 minutes), .ingestion (5), .rebalance (6), .interim (6),\n"
-        ".analytics (30), .memory (30 or more)",
+        ".replay (20), .analytics (30), .memory (30 or more)",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(NAMES))

@@ -101,7 +101,7 @@ class Run:
         return {row.name: there(row.reads) - there(row.writes) for row in CHAIN[1:]}
 
 
-class _Chain:
+class Chain:
     """A running chain, and what is heard of it while calls are made."""
 
     def __init__(self, settings: Settings, supervisor: Supervisor, directory: Path) -> None:
@@ -226,13 +226,13 @@ class _Chain:
 
 
 @contextmanager
-def _chain(console: Console) -> Iterator[_Chain]:
+def _chain(console: Console) -> Iterator[Chain]:
     with (
         temporary_home() as settings,
         tempfile.TemporaryDirectory(prefix="calltide-benchmark-") as directory,
         Supervisor(settings, lambda text: console.print(f"  {text}", highlight=False)) as supervisor,
     ):
-        yield _Chain(settings, supervisor, Path(directory))
+        yield Chain(settings, supervisor, Path(directory))
 
 
 def measure(levels: Sequence[int], search: bool, console: Console) -> list[Run]:

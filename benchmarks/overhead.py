@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Thread
@@ -179,7 +180,7 @@ def _bare(settings: Settings, batches: Mapping[str, float], number: int, seconds
     for row in CHAIN:
         asked: list[tuple[Callable[..., Any], list[Any]]] = []
         target = Log()
-        worker = InMemory(row, processor_of(settings, row.name, asked), log, target)
+        worker = InMemory(row, processor_of(settings, row.name, partial(Noted, asked=asked)), log, target)
         while not worker.at_end:
             worker.turn(max(1, round(batches[row.name])))
         started = time.process_time()
@@ -196,12 +197,8 @@ def together(calls: list[Call], packet_ms: int) -> list[Record]:
     return sorted(sent, key=lambda record: record.timestamp_ms)
 
 
-def processor_of(settings: Settings, name: str, asked: list[tuple[Callable[..., Any], list[Any]]]) -> Processor:
-    """The stage with its real model, which notes what it is asked."""
-
-    def noted(model: Any) -> Any:
-        return Noted(model, asked)
-
+def processor_of(settings: Settings, name: str, noted: Callable[[Any], Any]) -> Processor:
+    """The stage with its real model in `noted`, which notes what it is asked."""
     asr = settings.asr
     make: dict[str, Callable[[], Processor]] = {
         "vad": lambda: VoiceActivity(settings.vad, noted(SileroVad())),

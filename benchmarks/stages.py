@@ -12,11 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
-from benchmarks.overhead import processor_of, together
+from benchmarks.overhead import Noted, processor_of, together
 from benchmarks.support import Table, add_outputs, looped, publish, telephone, temporary_home
 from processors.base import Record
 from processors.models.emotion import WhisperStatsEmotion
@@ -53,7 +54,7 @@ def _run(settings: Settings, name: str, log: Log, calls: int) -> tuple[Cost, Log
     asked: list[tuple[Callable[..., Any], list[Any]]] = []
     packets = 2 * calls if row is CHAIN[0] else calls
     target = Log()
-    worker = InMemory(row, processor_of(settings, name, asked), log, target)
+    worker = InMemory(row, processor_of(settings, name, partial(Noted, asked=asked)), log, target)
     before = time.process_time()
     while not worker.at_end:
         worker.turn(min(row.batch, packets))

@@ -29,9 +29,9 @@ from schemas.topics import Topic
 
 ANSWER_SECONDS = 5.0
 """Judgement: a cluster that does not answer a metadata request for so long is not there."""
-LEADERS_SECONDS = 20.0
+LEADERS_SECONDS = 60.0
 """Judgement: so long may pass until one more partition has a leader. The embedded broker takes half a second for all of
-the table's, and 12 s (one, over 60 s) was seen on a machine that was very busy."""
+the table's; more than 20 s until the first was seen on a machine that was very busy."""
 LEADERLESS = (
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -71,6 +71,10 @@ class Mismatch:
         return f"{fault}: run `calltide topics fix {self.topic.name}`"
 
 
+class _Exists(CalltideError):
+    """There is a topic of that name."""
+
+
 class Topics:
     """The topics of one cluster. `client`: further librdkafka settings, such as SASL and TLS.
 
@@ -95,16 +99,20 @@ class Topics:
         return created
 
     def create(self, topics: Iterable[Topic]) -> list[str]:
-        """Create those that are missing, and wait until they can be used. Returns their names."""
+        """Create those that are missing, and wait until they can be used. Returns the names of those created: of two
+        programs that create a topic at one time, one alone is told its name."""
         present = self._partitions()
         missing = [topic for topic in topics if topic.name not in present]
         # Replication factor −1: as the cluster's default says; the embedded broker's is 1.
         new = [NewTopic(topic.name, topic.partitions, -1, config=topic.config) for topic in missing]
+        created = [topic.name for topic in missing]
         for name, future in (self._admin.create_topics(new) if new else {}).items():
-            # Another process may have made it meanwhile: `check` will look at it.
-            self._result(future, f"create topic {name}", allowed=KafkaError.TOPIC_ALREADY_EXISTS)
+            try:
+                self._result(future, f"create topic {name}")
+            except _Exists:
+                created.remove(name)  # another process has made it meanwhile: `check` will look at it
         self._lead(missing)
-        return [topic.name for topic in missing]
+        return created
 
     def check(self, topics: Iterable[Topic]) -> list[Mismatch]:
         """What differs from the table: missing topics, partition counts and settings."""
@@ -208,15 +216,12 @@ class Topics:
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
             self._reasons[error.name()] = error.str().split(": ", 1)[-1]
 
-    def _result(self, future: Future[Any], action: str, allowed: int | None = None) -> Any:
+    def _result(self, future: Future[Any], action: str) -> Any:
         try:
             return future.result(ANSWER_SECONDS * 2)
         except KafkaException as error:
-            if error.args[0].code() == allowed:
-                return None
-            raise CalltideError(
-                f"Kafka at {self._bootstrap_servers} would not {action}: {error.args[0].str()}"
-            ) from error
+            kind = _Exists if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS else CalltideError
+            raise kind(f"Kafka at {self._bootstrap_servers} would not {action}: {error.args[0].str()}") from error
 
 
 def _same(wanted: str, actual: str | None) -> bool:

@@ -15,6 +15,10 @@ from schemas.events import CallEvent, CallInfo, Interim, encode
 IDLE: Final = "idle"
 """Kind of the record that the shell makes up when a call has been silent for `idle_timeout_ms` of stream time."""
 
+NO_MORE: Final = "no_more"
+"""Kind of the record behind the last one of a partition of a replay. No processor sees it: each stage passes it on when
+all before it is done, so where it comes out everything has come out."""
+
 REVISION_MS: Final = 100
 """Step of the revision numbers of `Interim`: the length of a packet."""
 

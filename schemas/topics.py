@@ -127,6 +127,8 @@ SCORES_REPLAYED: Final = "scores.replayed"
 SPEECH_INTERIM: Final = "speech.interim"
 TRANSCRIPTS_INTERIM: Final = "transcripts.interim"
 DEAD_LETTERS: Final = "dead.letters"
+REPLAYS: Final = "replay."
+"""What the names of all topics of replays begin with."""
 
 STAGES: Final = (
     # Measured (docs/benchmarks.md, 200 calls): a commit costs 20 ms whatever is in it, and turns of 500 left no room.
@@ -186,7 +188,7 @@ def lanes(row: Stage) -> tuple[Stage, ...]:
 
 def replay_namespace(name: str) -> str:
     """What the names of a replay's topics begin with."""
-    return f"replay.{name}."
+    return f"{REPLAYS}{name}."
 
 
 def replay_topics(rows: Sequence[Stage], partitions: int) -> tuple[Topic, ...]:

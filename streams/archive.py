@@ -7,11 +7,13 @@ SHA-256 of what is stored, so what is damaged is noticed, and what is there alre
 """
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
-import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -20,7 +22,7 @@ import fsspec
 import numpy as np
 import soundfile
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
 from numpy.typing import NDArray
 
 from processors.audio import decode as samples_of
@@ -33,8 +35,11 @@ from streams.settings import Settings
 
 FORM: Final = 1
 """Of the JSON."""
-NONCE: Final = 12
-"""Bytes before an encrypted object: AES-GCM's own size (NIST SP 800-38D, 8.2)."""
+NONCE: Final = bytes(12)
+"""Always the same, which AES-GCM-SIV bears (RFC 8452, section 9): all that shows is whether two files are alike. So
+what is archived again is the same object, and none is left behind that `calltide forget` would not find."""
+OBJECT_STORES: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "r2"})
+"""Where an object is there whole or not at all, and there are no directories to make."""
 LONGEST_S: Final = 24 * 3_600
 """Judgement: a packet further on is damaged, and would fill the disk with silence."""
 
@@ -76,7 +81,8 @@ class Archive:
             raise CalltideError(
                 f"the archive {self.url} cannot be opened ({error}); mend CALLTIDE_ARCHIVE__URL"
             ) from None
-        self._cipher = AESGCM(_key(settings.archive.key)) if settings.archive.key else None
+        self._at_once = not OBJECT_STORES.isdisjoint(_protocols(self._files))
+        self._cipher = AESGCMSIV(_key(settings.archive.key)) if settings.archive.key else None
 
     def put(self, records: Sequence[Record], lane: str = "live") -> Kept:
         """Store an ended call: its records from start to end, in order. The same call again replaces it."""
@@ -91,7 +97,9 @@ class Archive:
                     one.pieces.append((packet.sample, record.value))
                 continue
             event = decode(record.headers, record.value)
-            call = event.call if isinstance(event, CallStarted | CallEnded) else call
+            if isinstance(event, CallStarted | CallEnded):
+                begun = min(call.started_at, event.call.started_at) if call else event.call.started_at
+                call = event.call.model_copy(update={"started_at": begun})
             ended = event if isinstance(event, CallEnded) else ended
         if call is None:
             raise CalltideError("records without the start of a call cannot be archived")
@@ -122,25 +130,42 @@ class Archive:
             "objects": objects,
             "bytes": kept.bytes,
         }
+        replaced = self._replaced(call.call_id)
+        facts |= {"sha256": _digest(facts)}
         self._write(self._place(call.call_id), self._sealed(json.dumps(facts, ensure_ascii=False, indent=1).encode()))
+        if replaced and replaced.objects != objects:
+            self._remove(replaced, {*objects.values()})
         return kept
+
+    def _replaced(self, call_id: str) -> Kept | None:
+        try:
+            return self.find(call_id)
+        except Damaged:
+            return None
 
     def calls(self) -> Iterator[Kept | Damaged]:
         """All that is there, in no order; what cannot be read is among it as its error."""
-        for path in self._listed():
+        for path in self._listed("calls"):
+            if not path.endswith(".json"):
+                continue  # a rest of what could not be written
             try:
-                yield self._kept(json.loads(self._opened(self._read(path), path)))
+                yield self._kept(path)
             except Damaged as error:
                 yield error
-            except (KeyError, ValueError, TypeError) as error:
-                yield Damaged(f"{path} is no call ({error}); restore it, or remove it")
+
+    def named(self, call_ids: Sequence[str]) -> Iterator[Kept | Damaged]:
+        """Those of these calls that are there; what cannot be read is among them as its error."""
+        for call_id in call_ids:
+            try:
+                if kept := self.find(call_id):
+                    yield kept
+            except Damaged as error:
+                yield error
 
     def find(self, call_id: str) -> Kept | None:
         """A call, if it is there. Raises Damaged."""
         path = self._place(call_id)
-        if not self._files.exists(path):
-            return None
-        return self._kept(json.loads(self._opened(self._read(path), path)))
+        return self._kept(path) if self._there(path) is not None else None
 
     def records(self, kept: Kept) -> list[Record]:
         """The records that were stored. Raises Damaged."""
@@ -153,21 +178,63 @@ class Archive:
 
     def remove(self, kept: Kept) -> int:
         """Delete a call; returns how many files that were. Objects of the same content in other calls stay."""
+        # The call last: as long as it is there, what is left of it can be found by doing this again.
+        gone = self._remove(kept)
+        self._delete(self._place(kept.call.call_id))
+        return gone + 1
+
+    def forget(self, call_id: str) -> None:
+        """Calls of this name that have begun by now are neither archived nor replayed, however long Kafka has them."""
+        name = f"{hashlib.sha256(call_id.encode()).hexdigest()}.{time.time():.0f}"
+        self._write(f"{self._root}/forgotten/{name}", b"")
+
+    def forgotten(self) -> Callable[[str, datetime], bool]:
+        """Whether a call, by its name and when it began, was forgotten."""
+        until: dict[str, int] = {}
+        for path in self._listed("forgotten"):
+            name, _, at_s = path.rpartition("/")[2].partition(".")
+            if at_s.isdecimal():
+                until[name] = max(until.get(name, 0), int(at_s))
+
+        def asked(call_id: str, started_at: datetime) -> bool:
+            return started_at.timestamp() <= until.get(hashlib.sha256(call_id.encode()).hexdigest(), 0)
+
+        return asked if until else lambda _call_id, _started_at: False
+
+    def _remove(self, kept: Kept, needed: AbstractSet[str] = frozenset()) -> int:
+        """Delete the objects of a call that no other has; `needed`: nor what has these."""
         shared = {
-            path
+            name
             for other in self.calls()
             if isinstance(other, Kept) and other.call.call_id != kept.call.call_id
-            for path in other.objects.values()
+            for name in other.objects.values()
         }
-        gone = [self._place(kept.call.call_id), *(self._path(name) for name in {*kept.objects.values()} - shared)]
-        for path in gone:
-            if self._files.exists(path):
-                self._files.rm_file(path)
+        gone = {*kept.objects.values()} - shared - needed
+        for name in gone:
+            self._delete(self._path(name))
         return len(gone)
 
-    def _kept(self, facts: dict[str, Any]) -> Kept:
-        if facts["form"] != FORM:
-            raise Damaged(f"a call of form {facts['form']} was archived by a newer version; update Calltide")
+    def _delete(self, path: str) -> None:
+        try:
+            self._files.rm_file(path)
+        except FileNotFoundError:
+            pass  # it was deleted before
+        except Exception as error:
+            raise CalltideError(f"{path} cannot be deleted: {error}; run it again") from error
+
+    def _kept(self, path: str) -> Kept:
+        content = self._opened(self._read(path), path)
+        try:
+            facts = json.loads(content)
+            if facts["form"] != FORM:
+                raise Damaged(f"{path} was archived by a newer version (form {facts['form']}); update Calltide")
+            if facts.pop("sha256") != _digest(facts):
+                raise Damaged(f"{path} is damaged; restore it from a copy")
+            return self._call(facts)
+        except (KeyError, ValueError, TypeError) as error:
+            raise Damaged(f"{path} is no call ({type(error).__name__}); restore it from a copy") from error
+
+    def _call(self, facts: dict[str, Any]) -> Kept:
         ended_at = facts["ended_at"]
         return Kept(
             CallInfo.model_validate(facts["call"]),
@@ -187,20 +254,20 @@ class Archive:
     def _path(self, name: str) -> str:
         return f"{self._root}/objects/{name[:2]}/{name}"
 
-    def _listed(self) -> list[str]:
+    def _listed(self, part: str) -> list[str]:
         try:
-            found: list[str] = self._files.find(f"{self._root}/calls")
+            found: list[str] = self._files.find(f"{self._root}/{part}")
         except FileNotFoundError:
             return []
-        except OSError as error:
+        except Exception as error:
             raise CalltideError(f"the archive {self.url} cannot be read: {error}") from error
-        return [path for path in found if path.endswith(".json")]
+        return found
 
     def _store(self, content: bytes, ending: str) -> tuple[str, int]:
         """(name, bytes) of the object."""
         sealed = self._sealed(content)
         name = f"{hashlib.sha256(sealed).hexdigest()}{ending}"
-        if self._cipher or not self._files.exists(self._path(name)):
+        if self._there(self._path(name)) != len(sealed):  # what a crash of the machine has cut short is written again
             self._write(self._path(name), sealed)
         return name, len(sealed)
 
@@ -213,36 +280,59 @@ class Archive:
     def _sealed(self, content: bytes) -> bytes:
         if self._cipher is None:
             return content
-        nonce = os.urandom(NONCE)
-        return nonce + self._cipher.encrypt(nonce, content, None)
+        return self._cipher.encrypt(NONCE, content, None)
 
     def _opened(self, sealed: bytes, path: str) -> bytes:
         if self._cipher is None:
             return sealed
         try:
-            return self._cipher.decrypt(sealed[:NONCE], sealed[NONCE:], None)
+            return self._cipher.decrypt(NONCE, sealed, None)
         except (InvalidTag, ValueError):
             raise Damaged(f"{path} does not open with this CALLTIDE_ARCHIVE__KEY, or is damaged") from None
+
+    def _there(self, path: str) -> int | None:
+        """Bytes of a file; None: it is not there."""
+        try:
+            size: int = self._files.info(path)["size"]
+        except FileNotFoundError:
+            return None
+        except Exception as error:
+            raise CalltideError(f"the archive {self.url} cannot be read: {error}") from error
+        return size
 
     def _read(self, path: str) -> bytes:
         try:
             content: bytes = self._files.cat_file(path)
         except FileNotFoundError:
             raise Damaged(f"{path} is gone; restore it from a copy") from None
-        except OSError as error:
+        except Exception as error:
             raise CalltideError(f"the archive {self.url} cannot be read: {error}") from error
         return content
 
     def _write(self, path: str, content: bytes) -> None:
         try:
+            if self._at_once:
+                self._files.pipe_file(path, content)
+                return
             self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
             # Under another name first: who reads meanwhile, or after a crash, finds all of it or nothing.
             self._files.pipe_file(f"{path}.part", content)
             self._files.mv(f"{path}.part", path)
-        except OSError as error:
+        except Exception as error:  # each store's package has errors of its own
+            if not self._at_once:
+                with contextlib.suppress(OSError):
+                    self._files.rm_file(f"{path}.part")  # it may be what fills the disk
             raise CalltideError(
                 f"the archive {self.url} cannot be written: {error}; make room or mend the address"
             ) from error
+
+
+def _protocols(files: Any) -> tuple[str, ...]:
+    return (files.protocol,) if isinstance(files.protocol, str) else tuple(files.protocol)
+
+
+def _digest(facts: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _key(text: str) -> bytes:

@@ -1,36 +1,28 @@
 """`calltide archive` and `calltide forget`: what they say and ask."""
 
 import sys
-from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
 from schemas.errors import CalltideError
-
-Since = Annotated[
-    str | None, typer.Option("--from", help="calls from then on: 7d (s, m, h, d ago) or an ISO time in UTC")
-]
-Until = Annotated[str | None, typer.Option("--to", help="calls until then")]
-Calls = Annotated[list[str] | None, typer.Option("--calls", help="only these calls: names, with commas")]
-Tenant = Annotated[list[str] | None, typer.Option(help="only calls of this tenant (may be given again)")]
+from streams.replay import which
 
 
-def archive(since: Since = None, until: Until = None, calls: Calls = None, tenant: Tenant = None) -> None:
+def archive(
+    since: which.Since = None,
+    until: which.Until = None,
+    calls: which.Calls = None,
+    tenant: which.Tenant = None,
+    queue: which.Queue = None,
+) -> None:
     """Keep ended calls for longer than Kafka: FLAC and JSON in a directory or an object store."""
     from rich.console import Console
 
-    from streams import archiving, history
-    from streams.replay.plan import Wish
+    from streams import archiving
     from streams.settings import load
 
-    now = datetime.now(UTC)
-    wish = Wish(
-        history.moment(since, "--from", now) if since else None,
-        history.moment(until, "--to", now) if until else None,
-        frozenset(one.strip() for part in calls or () for one in part.split(",") if one.strip()),
-        frozenset(tenant or ()),
-    )
+    wish = which.wish(since, until, calls, tenant, queue)
     with Console(stderr=True).status("looking for calls that have ended") as status:
 
         def tell(done: archiving.Archived, of: int) -> None:

@@ -5,6 +5,7 @@ when. What ASR took out of a call's words is silenced in its archived audio; whe
 scores, so a call of which an utterance did not get there is not archived.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -20,15 +21,16 @@ from processors.redaction import hidden
 from schemas.audio import BYTES_PER_SAMPLE, AudioPacket
 from schemas.errors import CalltideError
 from schemas.events import Score, decode
-from schemas.topics import DEAD_LETTER_RETENTION_MS, LANES, SCORES, STAGES, Lane, frames
+from schemas.topics import CHAIN, DEAD_LETTER_RETENTION_MS, LANES, SCORES, STAGES, Lane, frames
 from streams import history, kafka
-from streams.archive import Archive, Damaged, Kept
+from streams.archive import Archive, Damaged
 from streams.dead_letters import DeadLetters, Filter
+from streams.replay import plan as plans
 from streams.replay.plan import SLACK_MS, Call, Survey, Wish, survey
 from streams.settings import Settings
 from streams.sink import MIGRATION_S, connect
 
-FORGOTTEN: Final = ("calls", "utterances_heard", "corrections", "call_metrics", "alerts")
+FORGOTTEN: Final = ("calls", "utterances_heard", "corrections", "call_metrics", "alerts", "dead_letters")
 """Tables with rows of single calls. Counts by minute, hour and word are of many calls together."""
 
 
@@ -56,20 +58,20 @@ def archive(
     store = Archive(settings)
     found = survey(settings, wish, STAGES[0])
     done = Archived()
-    wanted: dict[str, Call] = {}
-    for call in found.calls:
-        if _is_there(store, call):
-            done.before += 1
-        else:
-            wanted[call.call_id] = call
+    wanted = {call.call_id: call for call in found.calls if not _is_there(store, call.call_id, call.started_at)}
+    done.before = len(found.calls) - len(wanted)
     silent: dict[str, Silent] = {}
     if wanted and any(settings.asr.redact.kinds.values()):
         for call_id, reason in _unheard(settings, wanted).items():
             done.failed[call_id] = reason
             del wanted[call_id]
         silent = _silent(settings, wanted)
+    left = dict(wanted)
     for lane in LANES:
         for call_id, records in _whole_calls(settings, found, lane, wanted):
+            if left.pop(call_id, None) is None:
+                done.failed[call_id] = "it came in both lanes; what came in the live one is archived"
+                continue
             try:
                 done.bytes += store.put(silenced(records, silent.get(call_id, {})), lane).bytes
                 done.calls += 1
@@ -77,18 +79,18 @@ def archive(
             except Damaged as error:
                 done.failed[call_id] = str(error)
             tell(done, len(wanted))
-    for call_id in found.beheaded:
-        if store.find(call_id) is None:
-            done.failed[call_id] = "Kafka has deleted its beginning"
+    lost = {call_id for call_id in found.beheaded if not _is_there(store, call_id)} | left.keys()
+    done.failed |= dict.fromkeys(sorted(lost), "Kafka has deleted its beginning")
     return done
 
 
-def _is_there(store: Archive, call: Call) -> bool:
+def _is_there(store: Archive, call_id: str, started_at: datetime | None = None) -> bool:
+    """`started_at`: of the call that is meant; one of the same name is another."""
     try:
-        kept = store.find(call.call_id)
+        kept = store.find(call_id)
     except Damaged:
         return False  # it is stored anew, as long as Kafka has it
-    return kept is not None and kept.call.started_at == call.started_at
+    return kept is not None and started_at in (None, kept.call.started_at)
 
 
 def _whole_calls(
@@ -98,28 +100,31 @@ def _whole_calls(
     topic = frames(lane)
     going: dict[str, list[Record]] = {}
     ranges = {number: (source.first, source.end) for number, source in found.sources.get(topic, {}).items()}
-    left = {
-        number: {call.call_id for call in wanted.values() if call.partition == number and not call.idle}
-        for number in ranges
-    }
+    left = {number: {call.call_id for call in wanted.values() if call.partition == number} for number in ranges}
     position: dict[int, int] = {}
+    marks: Counter[str] = Counter()
 
     def enough(number: int) -> bool:
         return not left[number] and position[number] >= found.sources[topic][number].likely
 
     try:
-        for message in history.read(settings, topic, ranges, enough=enough):
+        # What is deleted meanwhile is told: to go on behind it would cut calls in two.
+        for message in history.read(settings, topic, ranges, enough=enough, **{"auto.offset.reset": "error"}):
             position[kafka.partition_of(message)] = (message.offset() or 0) + 1
             record = _record(message)
             if record.call_id not in wanted or (record.kind != "call_started" and record.call_id not in going):
                 continue
             going.setdefault(record.call_id, []).append(record)
-            if record.kind == "call_ended":
+            marks[record.call_id] += record.kind == "call_ended"
+            last = wanted[record.call_id].ends_with(
+                record.kind.encode(), record.timestamp_ms, marks[record.call_id], audio=True
+            )
+            if last:
                 left[kafka.partition_of(message)].discard(record.call_id)
                 yield record.call_id, going.pop(record.call_id)
     except KafkaException as error:
         raise CalltideError(f"Kafka: {error.args[0].str()}; run it again, what is archived is kept") from error
-    # Those that fell silent have no end among their frames.
+    # Those whose last record is not as the scores have told: what there is of them.
     yield from going.items()
 
 
@@ -129,7 +134,7 @@ Silent = dict[int, list[tuple[int, int]]]
 
 def _unheard(settings: Settings, wanted: dict[str, Call]) -> dict[str, str]:
     """Call → why it is not known what in it is personal, of those calls of which that is so."""
-    after_vad = {row.name for row in STAGES[1:]}
+    after_vad = {row.name for row in CHAIN[1:]}
     letters = [
         letter
         for letter in DeadLetters(settings).letters()
@@ -206,15 +211,16 @@ class Forgotten:
 
 
 def forget(settings: Settings, call_id: str) -> Forgotten:
-    """Remove a call from the archive and from ClickHouse.
+    """Remove a call from the archive and from ClickHouse, and keep what Kafka still has of it out of both.
 
     Raises CalltideError when it is nowhere, or something does not answer: then it is to be run again.
     """
+    kafka.check(settings)
     done = Forgotten()
     store = Archive(settings)
     kept = store.find(call_id)
     ended: datetime | None = None
-    if isinstance(kept, Kept):
+    if kept is not None:
         files = store.remove(kept)
         done.removed.append(f"{files} files of the archive {store.url}")
         ended = kept.call.started_at + timedelta(milliseconds=kept.duration_ms)
@@ -242,13 +248,16 @@ def forget(settings: Settings, call_id: str) -> Forgotten:
     moments = [moment for moment, rows in (last, begun) if rows]
     ended = max([moment.replace(tzinfo=UTC) for moment in moments] + ([ended] if ended else []), default=None)
     letters = [letter for letter in DeadLetters(settings).letters() if Filter(call=call_id)(letter)]
-    if not done.removed and not letters:
+    replays = _replays_of(settings, call_id)
+    if not done.removed and not letters and not replays:
         raise CalltideError(f"nothing is known of a call {call_id}; see that the name is right")
+    store.forget(call_id)
     if ended is not None:
         gone = ended + timedelta(hours=settings.kafka.retention_hours)
         if gone > datetime.now(UTC):
             done.left.append(
-                f"its audio, words and scores are in Kafka's topics until {gone:%Y-%m-%d %H:%M} UTC at least"
+                f"its audio, words and scores are in Kafka's topics until {gone:%Y-%m-%d %H:%M} UTC at least; until "
+                "then it is neither archived nor replayed again"
             )
     if any(row[1] for row in (last, begun)):
         done.left.append(
@@ -259,4 +268,18 @@ def forget(settings: Settings, call_id: str) -> Forgotten:
         gone = datetime.fromtimestamp(max(letter.timestamp_ms for letter in letters) / 1_000, UTC)
         gone += timedelta(milliseconds=DEAD_LETTER_RETENTION_MS)
         done.left.append(f"{len(letters)} dead letters of it are in Kafka until {gone:%Y-%m-%d %H:%M} UTC at least")
+    done.left += [f"it is in the topics of replay {name} until `calltide replay drop {name}`" for name in replays]
     return done
+
+
+def _replays_of(settings: Settings, call_id: str) -> list[str]:
+    """The replays whose topics may have records of a call."""
+    found = []
+    for name in plans.names(AdminClient(kafka.client(settings))):
+        try:
+            calls = plans.find(settings, name).calls
+        except CalltideError:
+            continue  # it is being removed, or was never begun
+        if any(call.call_id == call_id for call in calls):
+            found.append(name)
+    return found

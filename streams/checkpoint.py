@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from processors.base import IDLE, Output, Processor, Record, Step
+from processors.base import IDLE, NO_MORE, Output, Processor, Record, Step
 from schemas.topics import Stage
 
 log = logging.getLogger(__name__)
@@ -164,14 +164,19 @@ class Checkpoint:
             produced
             for (call, consumed, timestamp_ms), step in zip(admitted, steps, strict=True)
             for produced in self._settle(call, consumed, timestamp_ms, step)
-        ]
+        ] + [produced for consumed in batch for produced in _passed_on(consumed)]
 
     def carefully(
         self, batch: Sequence[Consumed], before: Callable[[Consumed], None] = lambda _consumed: None
     ) -> list[Produced]:
         """As `turn`, but one by one: a record that makes the processor, or `before`, raise becomes a dead letter."""
         # Each is admitted when the one before it is done: a call that only a bad record opened was never open.
-        return [out for consumed in batch for item in self._admit(consumed) for out in self._one(*item, before)]
+        return [
+            out
+            for consumed in batch
+            for outs in (*(self._one(*item, before) for item in self._admit(consumed)), _passed_on(consumed))
+            for out in outs
+        ]
 
     def idle(self, partition: int, now_ms: int) -> list[Produced]:
         """End the calls of a quiet partition that have been silent for the idle timeout until `now_ms`, wall clock."""
@@ -222,6 +227,8 @@ class Checkpoint:
         record = consumed.record
         admitted = self._expire(consumed.partition, record.timestamp_ms, consumed.offset)
         partition.position = consumed.offset + 1
+        if record.kind == NO_MORE:
+            return admitted
         call = partition.calls.setdefault(record.call_id, _Call())
         if consumed.offset <= call.covered:
             return admitted
@@ -333,3 +340,12 @@ class Checkpoint:
             topic=self.row.dead_letters,
             key=consumed.key,
         )
+
+
+def _passed_on(consumed: Consumed) -> list[Produced]:
+    """The end of a replay's partition goes through all stages, behind what came before it."""
+    record = consumed.record
+    if record.kind != NO_MORE:
+        return []
+    output = Output([*record.headers.items()], record.value)
+    return [Produced(consumed.partition, record.call_id, output, record.timestamp_ms)]

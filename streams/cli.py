@@ -221,13 +221,14 @@ def stage(
 
     if name not in {row.name for row in STAGES}:
         raise CalltideError(f"no stage {name}; there are {', '.join(row.name for row in STAGES)}")
+    if replay:
+        give_way()
     settings = load()
     kafka.check(settings)
     # The model is loaded before the group is joined: a stage that cannot work takes no records.
     processor = build(settings, row_of(name))
     rows: Sequence[Stage] = lanes(row_of(name))
     if replay:
-        give_way()
         rows = [row for row in plans.find(settings, replay).stages if row.name == name]
     crashes = CrashRecord(settings.directory / "run", f"{rows[0].id}.{slot}")
     crashes.catch_fatal_signals()

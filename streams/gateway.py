@@ -620,11 +620,11 @@ class Gateway:
 
     def _offer_replayed(self, found: Sequence[Replayed]) -> None:
         """To who watches it. Nothing of it is counted: it says nothing of live calls."""
-        now = datetime.now(UTC)
+        now, known = datetime.now(UTC), self._replays_known.is_set()
         for one in found:
             self._replays.add(one)
             text = one.text(now) if self._watchers else ""
-            watching = [client for client in self._watchers if one.wanted(client.wanted)]
+            watching = [client for client in self._watchers if known and one.wanted(client.wanted)]
             self._end_slow([client for client in watching if not client.put(text, one.key)])
 
     def _place(self, client: _Client) -> Cursor | None:
@@ -685,6 +685,7 @@ class Gateway:
         """Join as one who watches replays; returns what there is to be seen already."""
         if self._replaying is None or not self._replaying.is_alive():
             loop = asyncio.get_running_loop()
+            self._replays_known.clear()
             self._replaying = threading.Thread(target=self._follow_replays, args=(loop,), name="replays", daemon=True)
             self._replaying.start()
         await self._replays_known.wait()

@@ -24,7 +24,6 @@ from processors.emotion import Config as Emotion
 from processors.insights import Config as Insights
 from processors.metrics import Config as CallMetrics
 from processors.rules import Config as Rules
-from processors.rules import Config as Rules
 from processors.sentiment import Config as Sentiment
 from processors.vad import Config as Vad
 from schemas.errors import CalltideError
@@ -109,7 +108,7 @@ class Archive(_Section):
     url: str | None = Field(
         None, description="directory, or s3://bucket/prefix (any of fsspec); none: in CALLTIDE_HOME"
     )
-    key: str = Field("", description="32 bytes in base64: what is archived is encrypted with it (AES-256-GCM)")
+    key: str = Field("", description="32 bytes in base64: what is archived is encrypted with it (AES-256-GCM-SIV)")
 
 
 class Serve(_Section):
@@ -234,7 +233,6 @@ class Settings(BaseSettings):
     emotion: Emotion = Emotion()
     sentiment: Sentiment = Sentiment()
     call_metrics: CallMetrics = CallMetrics()
-    rules: Rules = Rules()
     rules: Rules = Rules()
     insights: Insights = Insights()
     sink: Sink = Sink()

@@ -30,6 +30,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from prometheus_client import Counter, Gauge, Histogram
 
 from deploy.migrations import apply_migrations, keep_for, rebuild
+from processors.base import NO_MORE
 from schemas.errors import CalltideError
 from schemas.events import (
     Alert,
@@ -43,7 +44,7 @@ from schemas.events import (
     Score,
     decode,
 )
-from schemas.topics import ALERTS, CALL_METRICS, DEAD_LETTERS, INSIGHTS, SCORES
+from schemas.topics import ALERTS, CALL_METRICS, DEAD_LETTERS, INSIGHTS, REPLAYS, SCORES
 from streams import kafka
 from streams.health import Health
 from streams.rows import (
@@ -344,6 +345,8 @@ class Sink:
         part = self.batch.parts.setdefault((topic, partition), _Part(offset, offset, message.timestamp()[1]))
         part.last = offset
         headers = {name: value for name, value in kafka.headers_of(message) if value is not None}
+        if headers.get("kind") == NO_MORE.encode():
+            return
         try:
             if topic == self.dead_letters:
                 part.rows["dead_letters"].append(letter_row(message, topic, partition, offset))
@@ -375,8 +378,10 @@ class Sink:
             return []
         match event:
             case Score():
-                scored_at = {"scored_at": time_of(datetime.now(UTC))}
-                return [("utterances_heard", utterance_row(event, *place) | scored_at)]
+                row = utterance_row(event, *place)
+                if not self.topic.startswith(REPLAYS):  # how late a replay's score is says nothing
+                    row["scored_at"] = time_of(datetime.now(UTC))
+                return [("utterances_heard", row)]
             case Correction():
                 return [("corrections", correction_row(event, version, *place))]
             case CallStarted() | CallEnded():

@@ -31,7 +31,7 @@ from schemas.events import (
     Word,
     encode,
 )
-from schemas.topics import TRANSCRIPTS_INTERIM
+from schemas.topics import SCORES_REPLAYED, TRANSCRIPTS_INTERIM
 from streams.gateway import Gateway
 from streams.settings import Settings
 
@@ -195,9 +195,15 @@ def alert(info: CallInfo, rule: str = "angry", at_ms: int = 1_000, severity: str
 
 
 @contextmanager
-def serving(settings: Settings, topic: str, interim_topic: str = TRANSCRIPTS_INTERIM, **more: Any) -> Iterator[Gateway]:
+def serving(
+    settings: Settings,
+    topic: str,
+    interim_topic: str = TRANSCRIPTS_INTERIM,
+    replayed_topic: str = SCORES_REPLAYED,
+    **more: Any,
+) -> Iterator[Gateway]:
     """A gateway in a thread of its own, ready for clients inside the block; `address` says where."""
-    gateway = Gateway(settings, topic, interim_topic=interim_topic, **more)
+    gateway = Gateway(settings, topic, interim_topic=interim_topic, replayed_topic=replayed_topic, **more)
     ready = threading.Event()
     failures: list[BaseException] = []
 

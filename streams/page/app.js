@@ -3,6 +3,7 @@
 // A changer must know: everything in an event comes from callers' mouths or other systems, so it enters the page by
 // textContent and attributes only, never as HTML. An utterance is (channel, start_ms): the same one twice replaces itself.
 // Utterances are kept as they were heard and drawn as `known` has them: a correction holds for those before it, too.
+// Opened with ?replay=NAME it shows that replay and no live call; a jump in it begins with `reset` and tells all anew.
 
 const KINDS = "score,correction,call_started,call_ended,metrics,alert,category,insights";
 const FINDINGS = ["metrics", "alert", "category", "insights"]; // what is made of the scores, beside the order of the rest
@@ -11,12 +12,14 @@ const SILENCE_MS = 40000; // the gateway speaks every 15 s: after so long withou
 const ENDED_KEPT = 50;
 const UTTERANCES_KEPT = 1000;
 const SEVERITIES = ["info", "warning", "critical"];
+const REPLAY = new URLSearchParams(location.search).get("replay");
 const EMOTIONS = ["neutral", "happiness", "sadness", "anger", "fear", "surprise"];
 
 const $ = (id) => document.getElementById(id);
 const calls = new Map(); // call id → what is known of it, see callOf
 let selected = null;
 let chosen = false; // whether a person chose the call that is shown
+let wanted = null; // the chosen call, after a jump in a replay
 let delays = []; // seconds from speech to page of the last scores
 
 function element(tag, className, text) {
@@ -75,6 +78,7 @@ async function connect() {
   }
   if (socket) return;
   const fields = new URLSearchParams({ kinds: KINDS, ...(cursor ? { from: cursor } : { history: "live" }) });
+  if (REPLAY) fields.set("replay", REPLAY);
   const opened = new WebSocket(`${gateway}?${fields}`);
   socket = opened;
   let refused = "";
@@ -91,13 +95,17 @@ async function connect() {
     if (code === 1008 && cursor) {
       // The topic was made anew: nothing of before can be resumed.
       cursor = null;
-      calls.clear();
-      select(null);
-      drawCalls();
+      forget();
       notice(`Started anew: ${refused || reason}`);
     }
     lost();
   };
+}
+
+function forget(replay) {
+  for (const [id, call] of calls) if (call.replay === replay) calls.delete(id);
+  if (!calls.has(selected)) select(null);
+  drawCalls();
 }
 
 function lost() {
@@ -119,19 +127,37 @@ function receive(message) {
     notice(`Some events are missing: ${message.message}`);
   } else if (FINDINGS.includes(message.type)) {
     find(message.event);
+  } else if (message.type === "replay_position") {
+    moved(message);
   } else if (message.event) {
     const call = callOf(message.event.call);
+    call.replay = message.replay;
     if (message.type === "score") hear(call, message.event, message);
     else if (message.type === "correction") correct(call, message.event);
     else if (message.type === "call_ended") end(call, message.event);
     drawCalls();
-    if (selected === null || (!chosen && calls.get(selected)?.ended && !call.ended)) select(call.info.call_id);
+    const isWanted = call.info.call_id === wanted;
+    if (isWanted) wanted = null;
+    if (selected === null || isWanted || (!chosen && calls.get(selected)?.ended && !call.ended)) select(call.info.call_id);
     if (message.skipped) notice(`${message.skipped} events were skipped: this page was too slow for them`);
   }
 }
 
+// Where a replay is. After a jump the call that was chosen is shown again, if it runs there.
+function moved({ replay, state, position_ms, of_ms, speed, reset }) {
+  if (reset) {
+    if (chosen) wanted = selected;
+    forget(replay);
+  }
+  $("delay").textContent = `${clock(position_ms)} of ${clock(of_ms)}${speed === 1 ? "" : `, ${speed}×`}`;
+  $("delay").hidden = false;
+  const said = `Replay ${replay}: ${state}`;
+  // A reader of the screen is told what changes, not every second.
+  if ($("connection-text").textContent !== said) connectionIs(state === "playing" ? "live" : "paused", said);
+}
+
 function kafkaIs(state) {
-  if (state === "ok") connectionIs("live", "Live");
+  if (state === "ok") connectionIs("live", REPLAY ? `Replay ${REPLAY}: waiting` : "Live");
   else connectionIs("lost", "Waiting for Kafka…");
 }
 
@@ -175,7 +201,7 @@ function hear(call, event, message) {
     call.utterances.delete(first);
     if (call.info.call_id === selected) turnOf(first)?.remove();
   }
-  if (!message.history) {
+  if (!message.history && !REPLAY) {
     delays = [...delays.slice(-19), (Date.parse(message.pushed_at) - Date.parse(event.captured_at)) / 1000];
     const middle = [...delays].sort((a, b) => a - b)[Math.floor(delays.length / 2)];
     $("delay").textContent = `${middle.toFixed(1)} s from the end of speech to here`;
@@ -248,7 +274,7 @@ function partyOf(call, { role, speaker }) {
 
 // The wall clock tells how long a call lasts, unless it is streamed faster or was spoken long ago.
 function lengthOf(call) {
-  if (call.ended) return call.duration;
+  if (call.ended || REPLAY) return call.duration;
   const wall = Date.now() - Date.parse(call.info.started_at);
   return wall - call.duration < 600000 ? Math.max(wall, call.duration, 0) : call.duration;
 }
@@ -264,6 +290,7 @@ function drawEntry(call) {
     for (const part of ["name", "time", "facts quiet", "mood", "last"]) button.append(element("span", part));
     button.onclick = () => {
       chosen = true;
+      wanted = null;
       $("layout").classList.add("open");
       select(call.info.call_id);
     };
@@ -684,5 +711,6 @@ setInterval(() => {
 addEventListener("online", () => socket ?? connect());
 addEventListener("visibilitychange", look);
 new ResizeObserver(drawSoon).observe($("chart"));
+if (REPLAY) $("live-title").textContent = "Replayed now";
 drawCalls();
 connect();

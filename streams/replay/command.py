@@ -1,6 +1,7 @@
 """`calltide replay`: what it says and asks; the work is in its neighbours."""
 
 import os
+import re
 import sys
 import time
 from contextlib import ExitStack
@@ -11,12 +12,14 @@ import typer
 
 from schemas.errors import CalltideError
 from streams.replay import publish_command as publishing
+from streams.replay import which
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.console import Console
 
+    from schemas.topics import Stage
     from streams.replay.plan import Plan, Survey, Wish
     from streams.replay.run import Progress as State
     from streams.settings import Settings
@@ -25,30 +28,27 @@ app = typer.Typer(invoke_without_command=True, help="History again, through any 
 # `seek -30s` is no option.
 app.command(context_settings={"ignore_unknown_options": True})(publishing.control)
 
-SPEED: Final = {"vad": 300.0, "diarization": 60.0, "asr": 30.0, "emotion": 60.0, "sentiment": 1_000.0}
-"""Times real time from that stage on, on two cores: what a dry run reckons with (docs/replay.md)."""
-SHOWN: Final = 5
-"""Names in a line."""
+SPEED: Final = {"vad": 300.0, "diarization": 1_000.0, "asr": 30.0, "emotion": 200.0, "sentiment": 1_000.0}
+"""Times real time of each stage alone, on two cores: what a dry run reckons with. Measured (python -m benchmarks.replay)
+with tiny.en and two channels; what is as good as nothing there, diarization, has a model to run with one channel."""
+START_S: Final = 8.0
+"""Measured there: what start and end take together."""
+NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
+"""Of a version, in the name of its replay."""
+FIXED: Final = tuple(f"CALLTIDE_{name}" for name in ("HOME", "PIPELINE_VERSION", "KAFKA__", "BROKER__", "CLICKHOUSE__"))
+"""Settings by which a replay finds what it reads, and where its rows go."""
 RESERVED: Final = ("resume", "list", "drop", "control")
-
-Since = Annotated[
-    str | None, typer.Option("--from", help="calls from then on: 7d (s, m, h, d ago) or an ISO time in UTC")
-]
-Until = Annotated[str | None, typer.Option("--to", help="calls until then")]
-Calls = Annotated[list[str] | None, typer.Option("--calls", help="these calls: names, with commas or given again")]
-Tenant = Annotated[list[str] | None, typer.Option(help="calls of this tenant (may be given again)")]
-Queue = Annotated[list[str] | None, typer.Option(help="calls of this queue (may be given again)")]
 
 
 @app.callback()
 def replay(
     context: typer.Context,
-    since: Since = None,
-    until: Until = None,
-    calls: Calls = None,
-    tenant: Tenant = None,
-    queue: Queue = None,
-    everything: Annotated[bool, typer.Option("--all", help="all calls that Kafka still has")] = False,
+    since: which.Since = None,
+    until: which.Until = None,
+    calls: which.Calls = None,
+    tenant: which.Tenant = None,
+    queue: which.Queue = None,
+    everything: Annotated[bool, typer.Option("--all", help="all calls that Kafka and the archive have")] = False,
     from_stage: Annotated[str, typer.Option(help="first stage: vad, diarization, asr, emotion, sentiment")] = "vad",
     to_stage: Annotated[str, typer.Option(help="last stage")] = "sentiment",
     version: Annotated[str | None, typer.Option(help="pipeline version that its rows get")] = None,
@@ -56,7 +56,10 @@ def replay(
     override: Annotated[
         list[str] | None, typer.Option("--set", help="a setting that differs: asr.beam_size=1 (may be given again)")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="workers of each stage")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="workers of each stage (default: a core each for the costliest, one of the others)"),
+    ] = None,
     speed: Annotated[
         str | None, typer.Option(help="max, or times real time: 1, 10 (default: max; 1 with --publish)")
     ] = None,
@@ -71,8 +74,8 @@ def replay(
         return
     from rich.console import Console
 
-    from streams import history
     from streams.replay import plan as plans
+    from streams.replay.versions import heard_as
     from streams.settings import load
 
     chain = plans.between(from_stage, to_stage)
@@ -86,21 +89,14 @@ def replay(
     live = load()
     if version == live.pipeline_version:
         raise CalltideError(f"live calls are written as version {version}; give another --version")
-    name = name or version or publishing.NAME
+    name = name or NOT_IN_A_NAME.sub("-", version or publishing.NAME)
     if not plans.NAME.fullmatch(name) or name in RESERVED:
-        raise CalltideError(f"{name!r} is no name of a replay; use letters, digits, . _ -, 64 at most, or give --name")
+        raise CalltideError(
+            f"{name!r} is no name of a replay; use letters, digits, _ and -, 64 at most, or give --name"
+        )
     overrides = dict(map(_override, override or ()))
     settings = _with(overrides, version) if version else live
-    now = datetime.now(UTC)
-    wish = plans.Wish(
-        history.moment(since, "--from", now) if since else None,
-        history.moment(until, "--to", now) if until else None,
-        frozenset(one.strip() for part in calls or () for one in part.split(",") if one.strip()),
-        frozenset(tenant or ()),
-        frozenset(queue or ()),
-    )
-    if wish.since_ms is not None and wish.until_ms is not None and wish.since_ms >= wish.until_ms:
-        raise CalltideError("--from is not before --to; turn them round")
+    wish = which.wish(since, until, calls, tenant, queue)
     console = Console(stderr=True)
     with console.status("looking for the calls") as status:
         found = plans.survey(
@@ -113,19 +109,19 @@ def replay(
             plans.with_archive(settings, wish, found)
     if found.archived and pace is not None and not publish:
         raise CalltideError(
-            f"{_named([*found.archived])}: from the archive they come at full speed only; leave out --speed"
+            f"{plans.named([*found.archived])}: from the archive they come at full speed only; leave out --speed"
         )
-    _tell_of(console, found, wish)
+    _tell_of(console, settings, found, wish, chain[0] if version else None)
     seconds = sum(call.duration_ms for call in found.calls) / 1_000
     if dry_run:
         from streams.replay.publish import length_s
 
         factor = min(SPEED[row.name] for row in chain) if pace is None or publish else pace
-        records = sum(one.likely - one.first for source in found.sources.values() for one in source.values())
+        records, size = plans.size(settings, found)
         typer.echo(
             f"{len(found.calls)} calls, {seconds:,.0f} s of audio, from at most {records:,} records of "
             f"{' and '.join(found.sources)}, {len(found.archived)} of them from the archive; "
-            f"about {seconds / factor if version else 0:,.0f} s of work"
+            f"about {size / 1e6:,.1f} MB to read and {seconds / factor if version else 0:,.0f} s of work"
             + (f", then {length_s(found.calls) / (pace or 1.0):,.0f} s to show" if publish else "")
         )
         return
@@ -139,13 +135,27 @@ def replay(
         publish=pace if publish else None,
         workers=workers,
         keep=keep,
-        created_at=now,
+        created_at=datetime.now(UTC),
+        partitions=found.partitions,
         calls=tuple(found.calls),
         archived=found.archived,
         sources=found.sources,
     )
+    if version and to_stage == plans.STAGES[-1].name:
+        if there := heard_as(settings, version, [call.call_id for call in found.calls]):
+            raise CalltideError(
+                f"version {version} has heard {plans.named(there)} before, and would count twice; give another "
+                f"--version, or remove it by `calltide drop-version {version}`"
+            )
+    elif version and not keep:
+        console.print(
+            f"only --to-stage {plans.STAGES[-1].name} writes to ClickHouse; what comes out here goes with the replay's "
+            "topics, unless you --keep them",
+            style="yellow",
+            highlight=False,
+        )
     plans.save(settings, plan)
-    _run(settings, plan, console)
+    _run(settings, plan, console, found.damaged)
 
 
 @app.command()
@@ -172,7 +182,11 @@ def list_replays() -> None:
     settings = load()
     kafka.check(settings)
     for name in plans.names(AdminClient(kafka.client(settings))):
-        plan = plans.find(settings, name)
+        try:
+            plan = plans.find(settings, name)
+        except CalltideError as error:
+            typer.echo(f"{name}: {error}")
+            continue
         heard = f"version {plan.version}, {plan.from_stage} to {plan.to_stage}"
         what = heard if plan.from_stage else "shown as it was heard"
         typer.echo(
@@ -201,6 +215,8 @@ def _override(text: str) -> tuple[str, str]:
         raise CalltideError(
             f"--set {text}: no such setting; write it like asr.beam_size=1 (`calltide settings` has all)"
         )
+    if variable.startswith(FIXED):
+        raise CalltideError(f"--set {text}: a replay works where live work does; set {variable} for both")
     return variable, value.strip()
 
 
@@ -215,39 +231,57 @@ def _with(overrides: dict[str, str], version: str) -> "Settings":
 
 
 def _speed(text: str) -> float | None:
-    if text == "max":
-        return None
-    try:
-        factor = float(text)
-    except ValueError:
-        factor = 0.0
-    if not 0.01 <= factor <= 1_000:
-        raise CalltideError(f"--speed {text}: give max, or times real time from 0.01 to 1000")
-    return factor
+    from streams.replay.control import pace
+
+    return None if text == "max" else pace(text, "--speed", "max, or ")
 
 
-def _tell_of(console: "Console", found: "Survey", wish: "Wish") -> None:
+def _tell_of(console: "Console", settings: "Settings", found: "Survey", wish: "Wish", first: "Stage | None") -> None:
     """What was found is not all that was wished. Raises CalltideError when it is nothing."""
+    from streams.replay.plan import goes_before, named
+
     if found.running:
-        console.print(f"{_named(found.running)}: not ended, left out", style="yellow", highlight=False)
+        console.print(f"{named(found.running)}: not ended, left out", style="yellow", highlight=False)
     if found.beheaded:
         console.print(
-            f"{_named(found.beheaded)}: Kafka has deleted the beginning (CALLTIDE_KAFKA__RETENTION_HOURS), left out",
+            f"{named(found.beheaded)}: Kafka has deleted the beginning (CALLTIDE_KAFKA__RETENTION_HOURS), left out",
             style="yellow",
             highlight=False,
         )
+    if found.forgotten:
+        console.print(f"{found.forgotten} calls were forgotten (`calltide forget`), left out", style="yellow")
     for fault in found.damaged:
-        console.print(f"in the archive: {fault}", style="red", highlight=False)
+        console.print(f"in the archive, left out: {fault}", style="red", highlight=False)
     known = {call.call_id for call in found.calls} | {*found.running, *found.beheaded}
     if absent := sorted(wish.calls - known):
-        raise CalltideError(f"no {_named(absent)} in Kafka; see that the names are right and the calls not too old")
+        raise CalltideError(
+            f"no {named(absent)} of this time; {_there_is(settings, first)}; see that the names are right"
+        )
     if not found.calls:
-        raise CalltideError("no call that has ended is in this range; `calltide replay --all --dry-run` counts all")
+        raise CalltideError(f"no call that has ended is in this range; {_there_is(settings, first)}")
+    earlier = wish.since_ms is not None and wish.since_ms < found.calls[0].start_ms
+    if earlier and found.deleted and goes_before(wish, found):
+        console.print(f"the range begins earlier: {_there_is(settings, first)}", style="yellow", highlight=False)
 
 
-def _named(calls: list[str]) -> str:
-    more = f" and {len(calls) - SHOWN} more" if len(calls) > SHOWN else ""
-    return f"{'call' if len(calls) == 1 else f'{len(calls)} calls'} {', '.join(calls[:SHOWN])}{more}"
+def _there_is(settings: "Settings", first: "Stage | None") -> str:
+    """From when on there are calls in Kafka, and of when in the archive."""
+    from streams.archive import Archive, Kept
+    from streams.replay.plan import STAGES, oldest_call_ms
+
+    def shown(moment: datetime) -> str:
+        return f"{moment:%Y-%m-%d %H:%M:%S} UTC"
+
+    oldest_ms = oldest_call_ms(settings, first)
+    kafka_has = "has no whole call"
+    if oldest_ms is not None:
+        kafka_has = f"has whole calls from {shown(datetime.fromtimestamp(oldest_ms / 1_000, UTC))} on"
+    store = Archive(settings)
+    begun = sorted(kept.call.started_at for kept in store.calls() if isinstance(kept, Kept))
+    held = f"has {len(begun)} calls that began from {shown(begun[0])} to {shown(begun[-1])}" if begun else "has none"
+    if begun and first != STAGES[0]:
+        held += f", for replays from stage {STAGES[0].name} on"
+    return f"Kafka {kafka_has}; the archive {store.url} {held}"
 
 
 def _rate(heard: "Sequence[tuple[float, int]]") -> float:
@@ -256,12 +290,13 @@ def _rate(heard: "Sequence[tuple[float, int]]") -> float:
     return (heard[-1][1] - heard[0][1]) / 1_000 / seconds if seconds else 0.0
 
 
-def _run(settings: "Settings", plan: "Plan", console: "Console") -> None:
-    """Work with a bar, then say what was done."""
+def _run(settings: "Settings", plan: "Plan", console: "Console", damaged: "Sequence[str]" = ()) -> None:
+    """Work with a bar, then say what was done. `damaged`: what of the archive could not be read before it began."""
     import signal
 
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from streams.replay.plan import named
     from streams.replay.publish import place_of
     from streams.replay.run import Replay, remove
 
@@ -306,7 +341,7 @@ def _run(settings: "Settings", plan: "Plan", console: "Console") -> None:
     audio_s = plan.audio_ms / 1_000
     start_s = heard[0][0] - began if heard else seconds
     typer.echo(
-        f"replayed {done.of_calls} calls, {audio_s:,.0f} s of audio, {done.utterances} utterances as version "
+        f"replayed {done.ended} calls, {audio_s:,.0f} s of audio, {done.utterances} utterances as version "
         f"{plan.version} in {seconds:,.1f} s ({audio_s / seconds:,.1f}× real time, start and end included; "
         f"{start_s:,.1f} s to the first result, {_rate(heard):,.0f}× from there to the last)"
     )
@@ -314,7 +349,15 @@ def _run(settings: "Settings", plan: "Plan", console: "Console") -> None:
         publishing.show(settings, plan, console)
     if not plan.keep:
         remove(settings, plan.name)
+    faults = [f"{call_id}: {why}" for call_id, why in done.damaged.items()]
+    if left_out := len(faults) + len(damaged):
+        faults.append(f"{left_out} calls of the archive were left out")
+    if done.endless:
+        faults.append(f"{named(done.endless)}: no end came out")
     if done.dead:
         where = f"; they are in {plan.last.dead_letters}" if plan.keep else ""
-        sys.stderr.write(f"calltide: {done.dead} records could not be processed{where}\n")
+        faults.append(f"{done.dead} records could not be processed{where}")
+    for fault in faults:
+        sys.stderr.write(f"calltide: {fault}\n")
+    if faults:
         raise typer.Exit(1)

@@ -64,7 +64,7 @@ class Row(NamedTuple):
     score: float | None
     emotion: str
     latency_ms: int | None
-    """None: the score came so late that it is a replay's, and says nothing of live calls."""
+    """None: the score is a replay's, or one of bulk work, and says nothing of live calls."""
 
 
 @dataclass(slots=True)

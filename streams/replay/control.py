@@ -82,7 +82,7 @@ def position_in(message: Message) -> ReplayPosition | None:
     return ReplayPosition.model_validate_json(message.value() or b"")
 
 
-def send(settings: Settings, name: str, order: Command) -> ReplayPosition:
+def send(settings: Settings, name: str, order: Command, patience_s: float = PATIENCE_S) -> ReplayPosition:
     """Give an order; returns where the replay is with it. Raises CalltideError when none of that name is shown."""
     kafka.check(settings)
     admin = AdminClient(kafka.client(settings))
@@ -95,10 +95,11 @@ def send(settings: Settings, name: str, order: Command) -> ReplayPosition:
         consumer = Consumer(kafka.consumer(settings, **{"fetch.wait.max.ms": 50}, **options))
         try:
             consumer.assign([TopicPartition(SCORES_REPLAYED, number, end) for number, (_, end) in ranges.items()])
-            producer = Producer(kafka.producer(settings))
+            # An idempotent producer asks for its number first, which takes half a second.
+            producer = Producer(kafka.producer(settings, **{"enable.idempotence": False, "retries": 0}))
             producer.produce(topic, order.model_dump_json().encode(), partition=0)
-            deadline = time.monotonic() + PATIENCE_S
-            producer.flush(PATIENCE_S)
+            deadline = time.monotonic() + patience_s
+            producer.flush(patience_s)
             while time.monotonic() < deadline:
                 message = consumer.poll(0.1)
                 if message is None or message.error() is not None:

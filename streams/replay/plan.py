@@ -6,10 +6,12 @@ time is taken from its start to its end, and one that has not ended, or of which
 left out and named.
 """
 
+import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import KafkaException, Producer
@@ -19,7 +21,19 @@ from pydantic import BaseModel, ConfigDict
 from deploy.topics import Topics
 from schemas.errors import CalltideError
 from schemas.events import CallEnded, CallInfo, decode
-from schemas.topics import LANES, SCORES, STAGES, Lane, Stage, Topic, lanes, replay_namespace, replay_topics, stage
+from schemas.topics import (
+    LANES,
+    REPLAYS,
+    SCORES,
+    STAGES,
+    Lane,
+    Stage,
+    Topic,
+    lanes,
+    replay_namespace,
+    replay_topics,
+    stage,
+)
 from streams import history, kafka
 from streams.archive import Archive, Damaged
 from streams.settings import Settings
@@ -32,8 +46,17 @@ PIECE_OF: Final = "piece"
 """Header of a piece of the plan: which of how many."""
 FED: Final = "fed"
 """Header of the mark of an archived call that was fed."""
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-"""What may stand in the name of a topic, and is short enough for one."""
+ENDED: Final = "ended"
+"""Header of the mark that the replay is being removed: what is left of its topics is not to be worked with."""
+COSTLY: Final = ("asr", "emotion", "diarization", "vad", "sentiment")
+"""Stages by what they cost, the costliest first; diarization by what it costs with one channel (docs/benchmarks.md)."""
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+"""What may stand in the name of a topic, and is short enough for one. No dot: the topics of `a` are all that begin with
+`replay.a.`, and those of `a.b` would be among them."""
+SHOWN: Final = 5
+"""Names in a line."""
+SAMPLE: Final = 200
+"""Records of a partition by which the size of the others is told. Judgement: audio packets are alike."""
 
 
 class _Frozen(BaseModel):
@@ -57,9 +80,31 @@ class Call(_Frozen):
     call_id: str
     partition: int
     started_at: datetime
+    ended_at: datetime
     duration_ms: int
-    idle: bool
-    """Whether it ended because nothing more came of it."""
+    ends: int = 1
+    """How often it was taken for ended: it may have fallen silent and gone on, or its name may have come again."""
+    marks: int = 1
+    """Of these ends, those that its source has told."""
+    idle: bool = False
+    """Whether its last end came about because nothing more came of it."""
+
+    @property
+    def start_ms(self) -> int:
+        """Of its first record, Unix milliseconds."""
+        return round(self.started_at.timestamp() * 1_000)
+
+    def ends_with(self, kind: bytes | None, at_ms: int, marks: int, audio: bool) -> bool:
+        """Whether a record is its last, `marks` marks of an end having come with it. `audio`: it lies among the audio,
+        where no mark tells that a call fell silent; it was then taken to end with its latest packet."""
+        if audio and self.idle:
+            return at_ms >= round(self.ended_at.timestamp() * 1_000)
+        return kind == b"call_ended" and marks >= (self.marks if audio else self.ends)
+
+    @property
+    def last_ms(self) -> int:
+        """None of its records is later: one that was sent faster than it was spoken has a short time, or a long one."""
+        return max(round(self.ended_at.timestamp() * 1_000), self.start_ms + self.duration_ms)
 
 
 class Plan(_Frozen):
@@ -74,11 +119,13 @@ class Plan(_Frozen):
     """Settings that are not as in live work, by the names of their variables."""
     speed: float | None
     """Times real time; None: as fast as it goes."""
-    workers: int
-    """Of each stage."""
+    workers: int | None
+    """Of each stage; None: see `workers_of`."""
     keep: bool
     """Whether its topics stay when it is done."""
     created_at: datetime
+    partitions: int
+    """Of each of its topics: as many as those have that it reads."""
     calls: tuple[Call, ...]
     archived: dict[str, Lane]
     """Those of the calls that come from the archive, and the lane in which they were heard."""
@@ -105,6 +152,11 @@ class Plan(_Frozen):
         ]
         return tuple(lanes(row)[at].in_replay(self.name) for row in chain for at in used)
 
+    def workers_of(self, name: str, partitions: int) -> int:
+        """How many workers a stage has: of the costliest one as many as there are cores, of the others one."""
+        costliest = min({row.name for row in self.stages}, key=COSTLY.index)
+        return self.workers or (min(os.cpu_count() or 1, partitions) if name == costliest else 1)
+
     @property
     def last(self) -> Stage:
         """The last stage, in the lane of live calls."""
@@ -115,9 +167,19 @@ class Plan(_Frozen):
         """Length of its calls."""
         return sum(call.duration_ms for call in self.calls)
 
-    def topics(self, partitions: int) -> tuple[Topic, ...]:
+    @property
+    def firsts(self) -> tuple[Stage, ...]:
+        """The rows of the first stage, one a lane."""
+        return tuple(row for row in self.stages if row.name == self.from_stage)
+
+    @property
+    def lasts(self) -> tuple[Stage, ...]:
+        """The rows of the last stage, one a lane."""
+        return tuple(row for row in self.stages if row.name == self.to_stage)
+
+    def topics(self) -> tuple[Topic, ...]:
         """Its topics, the one of the plan among them."""
-        return (*replay_topics(self.stages, partitions), plan_topic(self.name))
+        return (*replay_topics(self.stages, self.partitions), plan_topic(self.name))
 
 
 def between(first: str, last: str) -> tuple[Stage, ...]:
@@ -175,6 +237,16 @@ class Survey:
     """Calls that the archive has and Kafka has not, and the lane in which they were heard."""
     damaged: list[str] = field(default_factory=list)
     """What of the archive cannot be read, and why."""
+    forgotten: int = 0
+    """Calls that are there and are not to be replayed (`calltide forget`)."""
+    archived_bytes: int = 0
+    """Of the calls from the archive, as they lie there."""
+    partitions: int = 1
+    """Most partitions of a topic that the first stage reads."""
+    deleted: bool = False
+    """Whether Kafka has had more than it has."""
+    complete_since_ms: int | None = None
+    """Kafka has all calls that began from then on, Unix milliseconds; None: it has none."""
 
 
 def survey(
@@ -189,22 +261,90 @@ def survey(
     try:
         found, running = _calls(settings, admin, wish, tell)
         survey = Survey(running=sorted(running))
-        for topic in [row.reads for row in lanes(first)] if first else [SCORES]:
+        oldest: dict[str, dict[int, int]] = {}
+        for topic in read_by(first):
             numbers = history.partitions(admin, topic)
             ranges = kafka.ranges(admin, topic, numbers, history.ANSWER_S)
+            survey.partitions = max(survey.partitions, len(numbers))
+            survey.deleted |= any(low > 0 for low, _ in ranges.values())
             survey.sources[topic] = _source(admin, topic, ranges, found)
-        survey.beheaded = sorted(_beheaded(settings, admin, survey.sources, found))
+            oldest[topic] = {
+                kafka.partition_of(message): message.timestamp()[1]
+                for message in history.read(settings, topic, ranges, enough=lambda _number: True)
+            }
+        survey.complete_since_ms = max((at_ms for topic in oldest.values() for at_ms in topic.values()), default=None)
+        survey.beheaded = sorted(_beheaded(settings, admin, survey.sources, oldest, found))
     except KafkaException as error:
         raise CalltideError(f"Kafka: {error.args[0].str()}; see that it runs and try again") from error
-    gone = set(survey.beheaded)
+    forgotten = Archive(settings).forgotten()
+    gone = {call.call_id for call in found if forgotten(call.call_id, call.started_at)}
+    survey.forgotten = len(gone)
+    survey.beheaded = [call_id for call_id in survey.beheaded if call_id not in gone]
+    gone.update(survey.beheaded)
     survey.calls = [call for call in found if call.call_id not in gone]
     return survey
+
+
+def read_by(first: Stage | None) -> list[str]:
+    """The topics that a replay reads which begins with this stage; None: one that shows the scores."""
+    return [row.reads for row in lanes(first)] if first else [SCORES]
+
+
+def oldest_call_ms(settings: Settings, first: Stage | None) -> int | None:
+    """When the oldest call began of which Kafka has the beginning, as `survey` reads it; None: it has no call.
+
+    Raises CalltideError when Kafka does not answer.
+    """
+    begun: list[int] = []
+    try:
+        admin = AdminClient(kafka.client(settings))
+        for topic in read_by(first):
+            ranges = kafka.ranges(admin, topic, history.partitions(admin, topic), history.ANSWER_S)
+            seen: set[int] = set()
+            for message in history.read(settings, topic, ranges, enough=seen.__contains__):
+                if dict(kafka.headers_of(message)).get("kind") == b"call_started":
+                    seen.add(kafka.partition_of(message))
+                    begun.append(message.timestamp()[1])
+    except KafkaException as error:
+        raise CalltideError(f"Kafka: {error.args[0].str()}; see that it runs and try again") from error
+    return min(begun, default=None)
+
+
+def goes_before(wish: Wish, found: Survey) -> bool:
+    """Whether the wished time may begin before all that Kafka has."""
+    whole = found.complete_since_ms
+    return wish.since_ms is None or whole is None or wish.since_ms < whole + SLACK_MS
+
+
+def size(settings: Settings, found: Survey) -> tuple[int, int]:
+    """(records, bytes) that are at most to be read for these calls, the bytes by a sample. Raises KafkaException."""
+    records, total = 0, found.archived_bytes
+    for topic, source in found.sources.items():
+        seen: Counter[int] = Counter()
+        sampled: Counter[int] = Counter()
+
+        def enough(number: int, seen: Counter[int] = seen) -> bool:
+            return seen[number] >= SAMPLE
+
+        where = {number: (one.first, one.likely) for number, one in source.items()}
+        for message in history.read(settings, topic, where, enough=enough):
+            seen[kafka.partition_of(message)] += 1
+            sampled[kafka.partition_of(message)] += len(message.value() or b"")
+        for number, (low, high) in where.items():
+            records += high - low
+            total += round(sampled[number] / max(seen[number], 1) * (high - low))
+    return records, total
 
 
 def with_archive(settings: Settings, wish: Wish, found: Survey) -> None:
     """Add the calls that Kafka has no more, or not whole, and the archive has. Raises CalltideError."""
     there = {call.call_id for call in found.calls} | {*found.running}
-    for kept in Archive(settings).calls():
+    if wish.calls <= there and wish.calls:
+        return
+    if not wish.calls and not found.beheaded and not goes_before(wish, found):
+        return  # Kafka has all of that time, and the archive may be large and far away
+    store = Archive(settings)
+    for kept in store.named(sorted(wish.calls - there)) if wish.calls else store.calls():
         if isinstance(kept, Damaged):
             found.damaged.append(str(kept))
             continue
@@ -221,12 +361,19 @@ def with_archive(settings: Settings, wish: Wish, found: Survey) -> None:
                 call_id=kept.call.call_id,
                 partition=-1,
                 started_at=kept.call.started_at,
+                ended_at=kept.ended_at or kept.call.started_at + timedelta(milliseconds=kept.duration_ms),
                 duration_ms=kept.duration_ms,
-                idle=kept.reason == "idle",
             )
         )
+        found.archived_bytes += kept.bytes
     found.calls.sort(key=lambda call: (call.started_at, call.call_id))
     found.beheaded = [call_id for call_id in found.beheaded if call_id not in found.archived]
+
+
+def named(calls: Sequence[str]) -> str:
+    """Names of calls, as many as fit in a line."""
+    more = f" and {len(calls) - SHOWN} more" if len(calls) > SHOWN else ""
+    return f"{'call' if len(calls) == 1 else f'{len(calls)} calls'} {', '.join(calls[:SHOWN])}{more}"
 
 
 def _calls(
@@ -263,7 +410,8 @@ def _calls(
         except (KeyError, ValueError):
             continue  # what is no event was told by those who read it live
         call = event.call
-        if not wish.wants(call):
+        # What goes on after it was taken for ended is a call of the same name of which nothing else is known.
+        if not wish.wants(call) and call_id not in found:
             continue
         if not isinstance(event, CallEnded):
             open_calls[call.call_id] = call
@@ -272,21 +420,35 @@ def _calls(
         open_calls.pop(call.call_id, None)
         at.get(number, set()).discard(call.call_id)
         start_ms, end_ms = (round(moment.timestamp() * 1_000) for moment in (call.started_at, event.ended_at))
-        if wish.covers(start_ms, end_ms):
-            found[call.call_id] = Call(
-                call_id=call.call_id,
+        if before := found.get(call_id):
+            found[call_id] = before.model_copy(
+                update={
+                    "started_at": min(before.started_at, call.started_at),
+                    "ended_at": max(before.ended_at, event.ended_at),
+                    "duration_ms": max(before.duration_ms, event.duration_ms),
+                    "ends": before.ends + 1,
+                    "marks": before.marks + (event.reason != "idle"),
+                    "idle": event.reason == "idle",
+                }
+            )
+        elif wish.covers(start_ms, end_ms):
+            found[call_id] = Call(
+                call_id=call_id,
                 partition=number,
                 started_at=call.started_at,
+                ended_at=event.ended_at,
                 duration_ms=event.duration_ms,
+                marks=int(event.reason != "idle"),
                 idle=event.reason == "idle",
             )
     tell(total, total)
     running = {
         name
         for name, call in open_calls.items()
-        if wish.until_ms is None or call.started_at.timestamp() * 1_000 < wish.until_ms
+        if name in found or wish.until_ms is None or call.started_at.timestamp() * 1_000 < wish.until_ms
     }
-    return sorted(found.values(), key=lambda call: (call.started_at, call.call_id)), running
+    ended = [call for name, call in found.items() if name not in running]
+    return sorted(ended, key=lambda call: (call.started_at, call.call_id)), running
 
 
 def _source(
@@ -298,8 +460,8 @@ def _source(
         here = [call for call in calls if call.partition == number]
         if not here:
             continue
-        from_ms = min(_start_ms(call) for call in here) - SLACK_MS
-        to_ms = max(_start_ms(call) + call.duration_ms for call in here) + SLACK_MS
+        from_ms = min(call.start_ms for call in here) - SLACK_MS
+        to_ms = max(call.last_ms for call in here) + SLACK_MS
         first = history.offsets_at(admin, topic, [number], from_ms)[number]
         behind = history.offsets_at(admin, topic, [number], to_ms)[number]
         if first is not None:
@@ -308,21 +470,23 @@ def _source(
 
 
 def _beheaded(
-    settings: Settings, admin: AdminClient, sources: Mapping[str, Mapping[int, Source]], calls: Sequence[Call]
+    settings: Settings,
+    admin: AdminClient,
+    sources: Mapping[str, Mapping[int, Source]],
+    oldest: Mapping[str, Mapping[int, int]],
+    calls: Sequence[Call],
 ) -> set[str]:
-    """Calls of which the beginning is in none of the topics any more."""
-    doubtful: dict[int, dict[str, int]] = {}
+    """Calls of which the beginning is in none of the topics any more. `oldest`: topic → partition → time of what is
+    the first record there."""
+    doubtful: dict[int, set[str]] = {}
     for topic in sources:
-        numbers = sorted({call.partition for call in calls})
+        numbers = sorted({call.partition for call in calls} & {*history.partitions(admin, topic)})
         ranges = kafka.ranges(admin, topic, numbers, history.ANSWER_S)
-        cut = {number: (low, high) for number, (low, high) in ranges.items() if low > 0}
-        oldest = {
-            kafka.partition_of(message): message.timestamp()[1]
-            for message in history.read(settings, topic, cut, enough=lambda _number: True)
-        }
+        cut = {number for number, (low, _) in ranges.items() if low > 0}
         for call in calls:
-            if call.partition in cut and _start_ms(call) <= oldest.get(call.partition, _start_ms(call)) + SLACK_MS:
-                doubtful.setdefault(call.partition, {})[call.call_id] = _start_ms(call)
+            first_ms = oldest[topic].get(call.partition, call.start_ms)
+            if call.partition in cut and call.start_ms <= first_ms + SLACK_MS:
+                doubtful.setdefault(call.partition, set()).add(call.call_id)
     if not doubtful:
         return set()
     missing = {name for names in doubtful.values() for name in names}
@@ -332,10 +496,6 @@ def _beheaded(
             if dict(kafka.headers_of(message)).get("kind") == b"call_started":
                 missing.discard((message.key() or b"").decode(errors="replace"))
     return missing
-
-
-def _start_ms(call: Call) -> int:
-    return round(call.started_at.timestamp() * 1_000)
 
 
 def save(settings: Settings, plan: Plan) -> None:
@@ -357,11 +517,25 @@ def save(settings: Settings, plan: Plan) -> None:
 
 
 def find(settings: Settings, name: str) -> Plan:
-    """The plan of a replay. Raises CalltideError when there is none, or it was not written to its end."""
-    pieces = [(headers[PIECE_OF], value) for headers, value in _kept(settings, name) if PIECE_OF in headers]
+    """The plan of a replay.
+
+    Raises CalltideError when there is none, it was not written to its end, or the replay is being removed.
+    """
+    kept = [*_kept(settings, name)]
+    if any(ENDED in headers for headers, _ in kept):
+        raise CalltideError(f"replay {name} is being removed; `calltide replay drop {name}` removes what is left of it")
+    pieces = [(headers[PIECE_OF], value) for headers, value in kept if PIECE_OF in headers]
     if not pieces or pieces[-1][0] != b"%d/%d" % (len(pieces), len(pieces)):
         raise CalltideError(f"the plan of replay {name} is not whole; remove it with `calltide replay drop {name}`")
     return Plan.model_validate_json(b"".join(value for _, value in pieces))
+
+
+def end(settings: Settings, name: str) -> None:
+    """From now on it is not to be worked with: it is being removed. Raises CalltideError when Kafka fails."""
+    producer = Producer(kafka.producer(settings))
+    producer.produce(plan_topic(name).name, b"", partition=0, headers=[(ENDED, b"1")])
+    if producer.flush(history.ANSWER_S):
+        raise CalltideError("Kafka did not take the mark of the end; see that it runs and try again")
 
 
 def mark(call_id: str) -> dict[str, Any]:
@@ -388,7 +562,7 @@ def _kept(settings: Settings, name: str) -> Iterator[tuple[dict[str, bytes | Non
 
 def names(admin: AdminClient) -> list[str]:
     """The replays that there are."""
-    prefix, suffix = replay_namespace("").removesuffix("."), ".plan"
+    prefix, suffix = REPLAYS, ".plan"
     topics: Iterable[str] = admin.list_topics(timeout=history.ANSWER_S).topics
     return sorted(
         topic.removeprefix(prefix).removesuffix(suffix)

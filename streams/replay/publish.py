@@ -191,7 +191,7 @@ class Publication:
             replay=self.plan.name,
             begun_at=self.plan.created_at,
             state=self.state,
-            position_ms=int(self.place_ms),
+            position_ms=int(self._place if reset else self.place_ms),
             of_ms=self.line.length_ms,
             speed=self.speed,
             reset=reset,
@@ -272,6 +272,7 @@ class Publication:
         self._next = self.line.at(int(self._place))
         before = [([*event.headers, (BEFORE, b"1")], event.value) for event in self.line.so_far(self._next)]
         self._send(producer, [self._mark(answer or [], reset=True), *before])
+        self._since = time.monotonic()
 
     def _send_due(self, producer: Producer) -> None:
         """What is due, and now and then where it is."""
@@ -309,7 +310,7 @@ class Publication:
 
 
 def place_of(settings: Settings, plan: Plan) -> int | None:
-    """Where a replay that was shown before was, milliseconds; None: it was not, or longer ago than the topic keeps.
+    """Where a replay that was shown before goes on, milliseconds; None: it was not, or longer ago than the topic keeps.
 
     Raises CalltideError.
     """
@@ -322,7 +323,7 @@ def place_of(settings: Settings, plan: Plan) -> int | None:
         for message in history.read(settings, SCORES_REPLAYED, ranges):
             position = position_in(message)
             if position and (position.replay, position.begun_at) == (plan.name, plan.created_at):
-                place = position.position_ms
+                place = 0 if position.state == "ended" else position.position_ms
     except KafkaException as error:
         raise CalltideError(f"Kafka: {error.args[0].str()}; see that it runs and try again") from error
     return place

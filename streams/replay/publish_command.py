@@ -44,10 +44,13 @@ def show(settings: "Settings", plan: "Plan", console: "Console") -> None:
     from rich.progress import BarColumn, Progress, TextColumn
 
     from streams.replay.publish import Publication, line_of, place_of
+    from streams.replay.run import locked
 
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    (settings.directory / "run").mkdir(parents=True, exist_ok=True)
+    lock = locked(settings, plan.name)
     with console.status("reading what is to be shown"):
         shown = Publication(settings, plan, line_of(settings, plan), place_of(settings, plan) or 0)
     page = f"http://{settings.web.host}:{settings.web.port}/?replay={plan.name}"
@@ -58,7 +61,7 @@ def show(settings: "Settings", plan: "Plan", console: "Console") -> None:
         soft_wrap=True,
     )
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[facts]}"))
-    with Progress(*columns, console=console) as bar:
+    with lock, Progress(*columns, console=console) as bar:
         task = bar.add_task(f"replay {plan.name}", total=shown.line.length_ms, facts="")
         shown.run(stop, lambda now: bar.update(task, completed=now.position_ms, facts=_said(now)))
     if stop.is_set():

@@ -2,36 +2,41 @@
 
 A changer must know: whatever ends this program, nothing is lost and nothing doubled. The feed, the stages and the sink
 each keep what they have done in Kafka, the plan lies there, too, and `resume` starts all of them again under the same
-names. A replay is done when the end of every call has come out of its last stage and the sink has written it.
+names. A replay is done when the mark behind the last record of every partition has come out of its last stage,
+and the sink has written what came before it.
 """
 
 import contextlib
 import os
+import random
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import Popen, TimeoutExpired
 from typing import Final, Self
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
+from filelock import BaseFileLock, FileLock, Timeout
 
 from deploy.process import spawn
 from deploy.topics import Topics
+from processors.base import NO_MORE
 from schemas.errors import CalltideError
-from schemas.topics import SCORES
+from schemas.topics import SCORES, replay_namespace
 from streams import history, kafka
 from streams.replay.feed import Feed
-from streams.replay.plan import Call, Plan, names, plan_topic
+from streams.replay.plan import Call, Plan, end, names, plan_topic
 from streams.settings import Settings
 from streams.sink import Sink
 from streams.supervisor import STOP_S, last_words, refusal
 
-NICE: Final = 10
-"""How much less of a core is due to a replay where live work wants it (judgement)."""
+NICE: Final = 19
+"""The least that a process can ask for: where live work wants a core, 1.5 % of it are due to each worker of a replay.
+With 10 it was a tenth each, and what live calls waited for ASR doubled (docs/replay.md)."""
 DEATHS: Final = 5
 """Judgement: what dies so often will not live."""
 AGAIN_S: Final = 1.0
@@ -56,6 +61,10 @@ class Progress:
     utterances: int = 0
     dead: int = 0
     """Records that a stage could not process."""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """Archived calls that could not be read, and why."""
+    endless: list[str] = field(default_factory=list)
+    """Calls whose end never came out."""
     restarts: int = 0
     copied: int = 0
 
@@ -71,11 +80,17 @@ class _Worker:
 
 
 def give_way() -> None:
-    """Let live work go first. Linux shares the processor between sessions before it looks at processes, and a worker
-    has a session of its own: there, what counts is the session's own value."""
+    """Let live work go first, also in threads that are started from now on. Linux shares the processor between sessions
+    before it looks at processes, and a worker has a session of its own: there, what counts is the session's own value.
+    """
     os.nice(NICE)
     with contextlib.suppress(OSError):
-        Path("/proc/self/autogroup").write_text(str(NICE))
+        while True:
+            try:
+                Path("/proc/self/autogroup").write_text(str(NICE))
+                return
+            except BlockingIOError:  # Linux takes one such order in 100 ms, of all processes but the root's
+                time.sleep(random.uniform(0.1, 0.3))
 
 
 class Replay:
@@ -100,21 +115,25 @@ class Replay:
         self._workers: list[_Worker] = []
         self._behind = False
         self._ended: set[str] = set()
+        self._no_more: set[tuple[str, int]] = set()
+        """Where all has come out: what the mark of the end says, and its partition."""
         self._heard_ms: dict[str, int] = {}
         self._behind_last: dict[int, int] = {}
         """Partition → the offset behind the last record that came out. Not the end: marks of transactions lie there,
         and nobody commits those."""
         self._last_look = 0.0
         self._watch: Consumer | None = None
+        self._lock: BaseFileLock | None = None
 
     def __enter__(self) -> Self:
-        topics = Topics(self.settings.bootstrap_servers, self.settings.kafka.client)
-        topics.create(self.plan.topics(self.settings.kafka.partitions))
         for part in ("run", "logs"):
             (self.settings.directory / part).mkdir(parents=True, exist_ok=True)
+        self._lock = locked(self.settings, self.plan.name)
+        topics = Topics(self.settings.bootstrap_servers, self.settings.kafka.client)
+        topics.create(self.plan.topics())
         stages = dict.fromkeys(row.name for row in self.plan.stages)
         for name in stages:
-            for slot in range(self.plan.workers):
+            for slot in range(self.plan.workers_of(name, self.settings.kafka.partitions)):
                 command = [sys.executable, "-m", "streams", "stage", name, "--slot", str(slot), "--replay"]
                 log = self.settings.directory / "logs" / f"{self.plan.namespace}{name}.{slot}.log"
                 log.unlink(missing_ok=True)
@@ -142,6 +161,8 @@ class Replay:
             thread.join(STOP_S)
         if self._watch is not None:
             self._watch.close()
+        if self._lock is not None:
+            self._lock.release()
 
     def run(self, tell: Tell = lambda _progress: None) -> Progress:
         """Work until all is done; `tell` hears of it several times a second.
@@ -155,11 +176,15 @@ class Replay:
                 self._last_look = time.monotonic()
                 self._look()
             tell(self.progress)
+        heard = self._ended | self.feed.damaged.keys()
+        self.progress.endless = [call.call_id for call in self.plan.calls if call.call_id not in heard]
         return self.progress
 
     def _start(self, name: str, work: Callable[[], object]) -> None:
         def attempt() -> None:
             try:
+                if sys.platform == "linux":  # elsewhere it is the whole process that has a priority
+                    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
                 work()
             except BaseException as error:  # the main thread says it
                 self._failure = error
@@ -202,8 +227,8 @@ class Replay:
         """A reader of what comes out, from the beginning: a replay that goes on must know what ended before."""
         group = f"{self.settings.kafka.group_prefix}.{self.plan.namespace}watch"
         consumer = Consumer(kafka.consumer(self.settings, **{"group.id": group}))
-        topics = dict.fromkeys((self.plan.last.writes, self.plan.last.dead_letters))
-        numbers = range(self.settings.kafka.partitions)
+        topics = dict.fromkeys((*self._outputs, self.plan.last.dead_letters))
+        numbers = range(self.plan.partitions)
         consumer.assign([TopicPartition(topic, number, 0) for topic in topics for number in numbers])
         return consumer
 
@@ -214,11 +239,15 @@ class Replay:
                 if error.fatal() or not error.retriable():
                     raise CalltideError(f"Kafka: {error.str()}; {self._resume}")
                 continue
-            if message.topic() != self.plan.last.writes:
+            if message.topic() not in self._outputs:
                 self.progress.dead += 1
                 continue
-            self._behind_last[kafka.partition_of(message)] = (message.offset() or 0) + 1
+            number = kafka.partition_of(message)
+            self._behind_last[number] = (message.offset() or 0) + 1
             kind = dict(kafka.headers_of(message)).get("kind")
+            if kind == NO_MORE.encode():
+                self._no_more.add(((message.value() or b"").decode(), number))
+                continue
             call = (message.key() or b"").decode(errors="replace")
             self._heard_ms[call] = max(self._heard_ms.get(call, 0), message.timestamp()[1])
             if kind == b"call_ended":
@@ -228,6 +257,7 @@ class Replay:
         progress = self.progress
         progress.copied = self.feed.copied
         progress.ended = len(self._ended)
+        progress.damaged = self.feed.damaged
         progress.media_ms = sum(map(self._done_ms, self.plan.calls))
 
     def _done_ms(self, call: Call) -> int:
@@ -235,6 +265,11 @@ class Replay:
             return call.duration_ms
         heard_ms = self._heard_ms.get(call.call_id, 0) - round(call.started_at.timestamp() * 1_000)
         return min(max(heard_ms, 0), call.duration_ms)
+
+    @property
+    def _outputs(self) -> dict[str, None]:
+        """The topics of what comes out of the last stage."""
+        return dict.fromkeys(row.writes for row in self.plan.lasts)
 
     @property
     def _resume(self) -> str:
@@ -262,14 +297,19 @@ class Replay:
 
     def _committed(self, group: str, topic: str) -> dict[int, int]:
         """Partition → committed offset, 0 where there is none."""
-        places = [TopicPartition(topic, number) for number in range(self.settings.kafka.partitions)]
+        places = [TopicPartition(topic, number) for number in range(self.plan.partitions)]
         asked = self.admin.list_consumer_group_offsets(
             [ConsumerGroupTopicPartitions(group, places)], request_timeout=ANSWER_S
         )
         return {place.partition: max(place.offset, 0) for place in asked[group].result().topic_partitions}
 
     def _done(self) -> bool:
-        if not self.feed.done or len(self._ended) < len(self.plan.calls):
+        marks = {
+            (f"{self.feed.run_id}/{row.lane}", number)
+            for row in self.plan.lasts
+            for number in range(self.plan.partitions)
+        }
+        if not self.feed.done or not marks <= self._no_more:
             return False
         if self.sink is None:
             return True
@@ -277,22 +317,52 @@ class Replay:
         return all(written[number] >= behind for number, behind in self._behind_last.items())
 
 
+def locked(settings: Settings, name: str) -> BaseFileLock:
+    """That this program alone works with a replay, on this machine; another machine's is fenced by Kafka.
+
+    Raises CalltideError when another does. The lock goes with the program, however that ends.
+    """
+    lock = FileLock(settings.directory / "run" / f"{replay_namespace(name)}lock")
+    try:
+        return lock.acquire(blocking=False).lock
+    except Timeout:
+        raise CalltideError(f"replay {name} is running; stop it by Ctrl-C where it runs, or wait for its end") from None
+
+
 def remove(settings: Settings, name: str) -> None:
-    """Delete the topics and groups of a replay. Raises CalltideError when there is none, or Kafka refuses."""
+    """Delete the topics and groups of a replay.
+
+    Raises CalltideError when there is none, it is running, or Kafka refuses.
+    """
     kafka.check(settings)
     admin = AdminClient(kafka.client(settings))
     if name not in names(admin):
         raise CalltideError(f"there is no replay {name}; `calltide replay list` shows what there is")
-    prefix = plan_topic(name).name.removesuffix("plan")
+    (settings.directory / "run").mkdir(parents=True, exist_ok=True)
+    lock = locked(settings, name)
+    try:
+        _remove(settings, admin, name)
+        Path(lock.lock_file).unlink(missing_ok=True)
+    finally:
+        lock.release()
+
+
+def _remove(settings: Settings, admin: AdminClient, name: str) -> None:
+    plan = plan_topic(name).name
+    prefix = plan.removesuffix("plan")
+    end(settings, name)
     topics = [topic for topic in admin.list_topics(timeout=ANSWER_S).topics if topic.startswith(prefix)]
-    for future in admin.delete_topics(topics, operation_timeout=ANSWER_S).values():
-        with _known(KafkaError.UNKNOWN_TOPIC_OR_PART):
-            future.result(ANSWER_S)
+    # The plan last: as long as it is there, what is left of the others can be found.
+    for some in ([topic for topic in topics if topic != plan], [plan]):
+        for future in (admin.delete_topics(some, operation_timeout=ANSWER_S) if some else {}).values():
+            with _known(KafkaError.UNKNOWN_TOPIC_OR_PART):
+                future.result(ANSWER_S)
     mark = f"{settings.kafka.group_prefix}.{prefix}"
     groups = [group.group_id for group in admin.list_consumer_groups().result(ANSWER_S).valid]
     mine = [group for group in groups if group.startswith(mark)]
     for future in (admin.delete_consumer_groups(mine) if mine else {}).values():
-        # Members that were killed hold theirs until their session ends; its offsets went with the topics.
+        # Workers are static members, which hold their group until their session ends. Its offsets went with the topics,
+        # and Kafka forgets a group without either. The feed's, which has offsets in topics of live work, has no member.
         with _known(KafkaError.NON_EMPTY_GROUP, KafkaError.GROUP_ID_NOT_FOUND):
             future.result(ANSWER_S)
     deadline = time.monotonic() + history.ANSWER_S

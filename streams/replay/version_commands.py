@@ -4,6 +4,8 @@ from typing import Annotated
 
 import typer
 
+from streams.replay import which
+
 Name = Annotated[str, typer.Argument(help="a pipeline version, as `calltide versions` lists it")]
 
 
@@ -34,8 +36,7 @@ def compare(
     from streams.replay import compare as comparing
     from streams.settings import load
 
-    names = [one.strip() for part in calls or () for one in part.split(",") if one.strip()]
-    found = comparing.of_versions(load(), a, b, names)
+    found = comparing.of_versions(load(), a, b, which.names(calls))
     if json:
         typer.echo(comparing.as_json(found))
     else:

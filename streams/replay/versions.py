@@ -4,6 +4,7 @@ A changer must know: every table that says anything of calls has the version in 
 views fill, so that a version can be removed from all of them and from nothing else.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
@@ -13,7 +14,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from schemas.errors import CalltideError
 from streams.settings import Settings
-from streams.sink import MIGRATION_S, connect
+from streams.sink import CALLS_ASKED, MIGRATION_S, connect
 
 TABLES: Final = (
     "calls", "utterances_heard", "corrections", "call_metrics", "call_terms", "utterance_minutes", "utterance_hours",
@@ -68,6 +69,24 @@ def _known(client: Client, name: str) -> Version:
         if one.name == name:
             return one
     raise CalltideError(f"no call has version {name}; there are: {', '.join(one.name for one in found) or 'none'}")
+
+
+def heard_as(settings: Settings, version: str, calls: Sequence[str]) -> list[str]:
+    """Those of the calls that a version has heard. Raises CalltideError when ClickHouse does not answer or refuses."""
+    found: set[str] = set()
+    with connect(settings) as client:
+        try:
+            for first in range(0, len(calls), CALLS_ASKED):
+                given = {"version": version, "calls": list(calls[first : first + CALLS_ASKED])}
+                rows = client.query(
+                    "SELECT DISTINCT call_id FROM calls "
+                    "WHERE pipeline_version = {version:String} AND call_id IN {calls:Array(String)}",
+                    parameters=given,
+                ).result_rows
+                found |= {call_id for (call_id,) in rows}
+        except ClickHouseError as error:
+            raise CalltideError(f"ClickHouse: {str(error).splitlines()[0][:300]}; run `calltide migrate`") from error
+    return sorted(found)
 
 
 def promote(settings: Settings, name: str) -> None:

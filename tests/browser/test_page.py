@@ -5,15 +5,18 @@ import re
 import socket
 import threading
 import urllib.request
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
+from confluent_kafka import Producer
 from playwright.sync_api import Browser, Page, expect
 
 from deploy.process import free_port
 from schemas.errors import CalltideError
-from schemas.events import CallInfo, Correction, Evidence, GranularEmotion, Insights, Score
+from schemas.events import CallEvent, CallInfo, Correction, Evidence, GranularEmotion, Insights, Score, encode
+from schemas.replayed import REPLAY, ReplayPosition
 from streams.settings import Settings
 from streams.web import create_app, gateway_address, serve_until
 from tests.browser.conftest import serving_page
@@ -332,6 +335,54 @@ def test_it_fits_a_phone(
         page.locator("#back").click()
         expect(entry).to_be_focused()
         context.close()
+
+
+def test_a_replay_is_shown_as_one_and_a_jump_shows_it_anew(
+    settings: Settings, topic: str, writer: Writer, address: str, page: Page
+) -> None:
+    replayed = new_topic(settings.bootstrap_servers)
+    producer, name = Producer({"bootstrap.servers": settings.bootstrap_servers}), f"r{uuid.uuid4().hex[:8]}"
+    begun_at = datetime.now(UTC)
+
+    def send(*events: CallEvent) -> None:
+        for event in events:
+            headers, value = encode(event)
+            producer.produce(replayed, value, name, headers=[*headers, (REPLAY, name.encode())])
+        assert producer.flush(20) == 0
+
+    def move(state: str, position_ms: int, *, reset: bool = False) -> None:
+        fields = {"replay": name, "begun_at": begun_at, "of_ms": 90_000, "speed": 1.0}
+        fields |= {"state": state, "position_ms": position_ms, "reset": reset}
+        headers = [("kind", b"replay_position"), (REPLAY, name.encode())]
+        value = ReplayPosition.model_validate(fields).model_dump_json()
+        producer.produce(replayed, value, name, headers=headers)
+        assert producer.flush(20) == 0
+
+    events = conversation("old-call")
+    info = events[0].call
+    with serving(settings, topic, replayed_topic=replayed):
+        page.goto(f"{address}?replay={name}")
+        expect(page.locator("#connection")).to_have_text(f"Replay {name}: waiting")
+        writer.write(*conversation("live-call"))
+        move("playing", 0, reset=True)
+        send(started(call("other")), started(info), *events[:2])
+        expect(page.locator("#live .entry")).to_have_count(2)
+        expect(page.get_by_text("Replayed now")).to_be_visible()
+        page.locator("#live .entry", has_text="old-call").click()
+        expect(page.locator(".turn")).to_have_count(2)
+        move("paused", 61_000)
+        expect(page.locator("#connection")).to_have_text(f"Replay {name}: paused")
+        expect(page.locator("#delay")).to_have_text("1:01 of 1:30")
+        move("paused", 1_000, reset=True)
+        send(started(call("other")), started(info), events[0])
+        expect(page.locator(".turn")).to_have_count(1)
+        expect(page.locator("#call-name")).to_have_text("old-call")
+        expect(page.locator("#live .entry")).to_have_count(2)
+        page.reload()
+        expect(page.locator("#connection")).to_have_text(f"Replay {name}: paused")
+        expect(page.locator("#live .entry")).to_have_count(2)
+        page.locator("#live .entry", has_text="old-call").click()
+        expect(page.locator(".turn")).to_have_count(1)
 
 
 def test_the_policy_forbids_all_but_the_page_and_the_gateway(settings: Settings, address: str) -> None:

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from urllib.parse import quote
 
 import pytest
 from clickhouse_connect.driver.client import Client
@@ -9,7 +10,7 @@ from clickhouse_connect.driver.client import Client
 from dashboards import files
 from schemas.errors import CalltideError
 from streams.replay.compare import of_versions
-from streams.replay.versions import TABLES, drop, promote, versions
+from streams.replay.versions import TABLES, drop, heard_as, promote, versions
 from streams.rows import call_row, utterance_row
 from streams.settings import Settings
 from streams.sink import _insert_rows, connect, migrate
@@ -34,7 +35,7 @@ def client(settings: Settings) -> Iterator[Client]:
         yield client
 
 
-def hear(client: Client, version: str, *texts: tuple[str, float], call_id: str = "one") -> None:
+def hear(client: Client, version: str, *texts: tuple[str, float], call_id: str = "one", topic: str = "scores") -> None:
     """A call as the sink writes it, with an utterance of the customer every two seconds."""
     of = call(call_id, queue="billing")
     utterances = [
@@ -86,6 +87,26 @@ def test_the_promoted_version_is_the_first_that_dashboards_offer(settings: Setti
     assert [one.name for one in versions(settings) if one.promoted] == ["v1"]
     with pytest.raises(CalltideError, match="no call has version v9; there are: "):
         promote(settings, "v9")
+
+
+def test_the_dashboard_of_models_sets_the_promoted_version_beside_another(settings: Settings, client: Client) -> None:
+    """A is first the one that is shown; B is never A."""
+    asked = {query.panel: query.text for query in files.queries() if query.id.startswith("calltide-models/")}
+    hear(client, "v1", ("good morning", 0.5), ("that is bad", -0.5))
+    hear(client, HOSTILE, ("good morning", 0.5))
+    promote(settings, HOSTILE)
+    assert client.query(asked["a"]).result_rows[0] == (HOSTILE,)
+    for chosen, other in ((HOSTILE, "v1"), ("v1", HOSTILE)):
+        offered = asked["b"].replace("${a:percentencode}", quote(chosen, safe=""))
+        assert client.query(offered).result_rows == [(other,)]
+
+
+def test_calls_that_a_version_has_heard_are_told(settings: Settings, client: Client) -> None:
+    hear(client, HOSTILE, ("good morning", 0.5), call_id="it's one")
+    hear(client, "v1", ("good morning", 0.5), call_id="two")
+    asked = ["it's one", "two", *map(str, range(2_000))]
+    assert heard_as(settings, HOSTILE, asked) == ["it's one"]
+    assert heard_as(settings, "v9", asked) == []
 
 
 def test_a_version_is_removed_from_everywhere_and_nothing_else(settings: Settings, client: Client) -> None:

@@ -1,6 +1,7 @@
 """Which calls a replay takes, and how their records come into its topics. tests/chain/test_replay.py has the rest."""
 
 import hashlib
+import re
 import threading
 import uuid
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Producer, TopicPartition
+from confluent_kafka import Producer, TopicPartition, murmur2
 from confluent_kafka.admin import AdminClient
 
 from deploy.topics import Topics
@@ -22,9 +23,10 @@ from streams.archiving import archive, forget
 from streams.dead_letters import REDRIVEN
 from streams.replay import feed as feeds
 from streams.replay import plan as plans
+from streams.replay.command import _there_is
 from streams.replay.feed import Feed
 from streams.replay.plan import Plan, Survey, Wish
-from streams.replay.run import remove
+from streams.replay.run import Replay, locked, remove
 from streams.rows import call_row, utterance_row
 from streams.settings import Settings
 from streams.sink import _insert_rows, connect, migrate
@@ -44,10 +46,25 @@ class History:
         self.tenant = f"tenant-{uuid.uuid4().hex[:8]}"
         self.producer = Producer(kafka.producer(settings))
 
+    def name_in(self, partition: int, beyond: int = 0) -> str:
+        """A name, a number beyond that one, whose call comes into this partition."""
+        return next(
+            name for name in map(str, range(beyond, 10_000)) if partition_of(f"{name}-{self.tenant}") == partition
+        )
+
     def call(
-        self, name: str, ago_s: int, seconds: int = 10, *, ended: bool = True, queue: str = "", frames: str = FRAMES
+        self,
+        name: str,
+        ago_s: int,
+        seconds: int = 10,
+        *,
+        ended: bool = True,
+        queue: str = "",
+        frames: str = FRAMES,
+        idle: bool = False,
     ) -> str:
-        """A call that began so long ago; returns its id. A mark and a packet for each second of it."""
+        """A call that began so long ago; returns its id. A mark and a packet for each second of it. `idle`: it fell
+        silent, so that only the scores have an end."""
         info = CallInfo(
             call_id=f"{name}-{self.tenant}",
             started_at=NOW - timedelta(seconds=ago_s),
@@ -62,12 +79,12 @@ class History:
             end = CallEnded(
                 call=info,
                 duration_ms=seconds * 1_000,
-                ended_at=info.started_at + timedelta(seconds=seconds),
-                reason="hangup",
+                ended_at=info.started_at + timedelta(seconds=seconds - idle),
+                reason="idle" if idle else "hangup",
             )
             events.append((seconds * 1_000, Output.of(end)))
         for topic in (frames, SCORES):
-            for at, output in events:
+            for at, output in events[:-1] if idle and topic == frames else events:
                 headers: list[tuple[str, str | bytes | None]] = [*output.headers]
                 self.producer.produce(topic, output.value, info.call_id, headers=headers, timestamp=begun_ms + at)
         assert self.producer.flush(30) == 0
@@ -83,12 +100,13 @@ class History:
             "name": f"r{uuid.uuid4().hex[:8]}",
             "version": "v2",
             "from_stage": "vad",
-            "to_stage": "sentiment",
+            "to_stage": "vad",
             "overrides": {},
             "speed": None,
             "workers": 1,
             "keep": False,
             "created_at": datetime.now(UTC),
+            "partitions": found.partitions,
             "calls": tuple(found.calls),
             "archived": found.archived,
             "sources": found.sources,
@@ -107,6 +125,11 @@ def settings(kafka_bootstrap: str, tmp_path: Path) -> Settings:
 @pytest.fixture
 def history(settings: Settings) -> Iterator[History]:
     yield History(settings)
+
+
+def partition_of(call_id: str) -> int:
+    """Where the project's producers put a call: Kafka's own murmur2 of the key."""
+    return murmur2(call_id.encode(), DEFAULT_PARTITIONS)
 
 
 def ids(found: Survey) -> list[str]:
@@ -177,7 +200,7 @@ def records_of(settings: Settings, topic: str) -> list[Found]:
 
 def copy(history: History, plan: Plan, stop_after: int | None = None) -> dict[str, list[Found]]:
     """Feed until all is copied, or so much; call id → its records in the topics of the replay."""
-    topics = plan.topics(DEFAULT_PARTITIONS)
+    topics = plan.topics()
     Topics(history.settings.bootstrap_servers).create(topics)
     stop, feed = threading.Event(), Feed(history.settings, plan)
 
@@ -191,6 +214,8 @@ def copy(history: History, plan: Plan, stop_after: int | None = None) -> dict[st
     found: dict[str, list[Found]] = {}
     for row in {row.reads: row for row in plan.stages if row.name == plan.from_stage}.values():
         for record in records_of(history.settings, row.reads):
+            if record.headers.get("kind") == b"no_more":
+                continue
             found.setdefault(record.key, []).append(record)
     return found
 
@@ -255,13 +280,13 @@ def test_a_plan_is_found_again_and_its_name_is_taken_until_it_is_removed(
 
 def test_a_replay_touches_no_topic_and_no_group_of_live_work(history: History) -> None:
     history.call("one", 100)
-    plan = history.plan(history.survey())
+    plan = history.plan(history.survey(), to_stage="sentiment")
     live = {topic.name for topic in TOPICS}
-    assert not live & {topic.name for topic in plan.topics(DEFAULT_PARTITIONS)}
+    assert not live & {topic.name for topic in plan.topics()}
     for row in plan.stages:
         own = (row.id, row.reads, row.writes, row.state_topic, row.dead_letters)
         assert all(name.startswith(f"replay.{plan.name}.") for name in own)
-    assert all(topic.retention_ms == -1 for topic in plan.topics(DEFAULT_PARTITIONS)), "old records would be deleted"
+    assert all(topic.retention_ms == -1 for topic in plan.topics()), "old records would be deleted"
 
 
 @pytest.mark.parametrize(
@@ -316,6 +341,239 @@ def test_what_is_damaged_in_the_archive_is_named_and_the_rest_replayed(history: 
     assert [name in fault for fault in found.damaged] == [True]
 
 
+def test_what_the_archive_gives_is_not_taken_from_kafka_too(history: History, settings: Settings) -> None:
+    """Kafka has the end of the call, and the archive all of it."""
+    old = history.call("old", 9_000)
+    other = history.call(history.name_in(partition_of(old)), 8_995)
+    sent = as_sent(original(history, old))
+    wish = Wish(tenants=frozenset({history.tenant}))
+    archive(settings, wish)
+    start = original(history, old)[0]
+    cut_off(settings, start.partition, start.offset + 3)
+    found = history.survey()
+    plans.with_archive(settings, wish, found)
+    assert (ids(found), found.archived) == ([old, other], {old: "live"})
+    plan = history.plan(found)
+    plans.save(settings, plan)
+    copied = copy(history, plan)
+    assert as_sent(copied[old]) == sent
+    assert as_sent(copied[other]) == as_sent(original(history, other))
+
+
+def test_damaged_audio_is_named_and_the_rest_fed(history: History, settings: Settings) -> None:
+    old, bad = history.call("old", 9_000), history.call("bad", 8_900)
+    wish = Wish(tenants=frozenset({history.tenant}))
+    archive(settings, wish)
+    for call_id in (old, bad):
+        behead(history, settings, call_id)
+    found = history.survey()
+    plans.with_archive(settings, wish, found)
+    plan = history.plan(found)
+    plans.save(settings, plan)
+    kept = Archive(settings).find(bad)
+    assert kept is not None
+    (path,) = (settings.directory / "archive").rglob(kept.objects["records"])
+    path.write_bytes(path.read_bytes()[:-1])
+    feed = Feed(settings, plan)
+    Topics(settings.bootstrap_servers).create(plan.topics())
+    feed.run(threading.Event())
+    assert feed.done
+    assert feed.damaged.keys() == {bad}
+    assert f"{kept.objects['records']} is damaged" in feed.damaged[bad]
+    assert {record.key for record in records_of(settings, plan.firsts[0].reads)} == {old, ""}
+
+
+def cut_off(settings: Settings, partition: int, offset: int, topic: str = FRAMES) -> None:
+    """Kafka deletes what lies before."""
+    admin = AdminClient(kafka.client(settings))
+    for future in admin.delete_records([TopicPartition(topic, partition, offset)]).values():
+        future.result(30)
+
+
+def delete_all(settings: Settings) -> None:
+    """Kafka deletes the audio of all calls, those of other tests too."""
+    for lane in (FRAMES, BATCH_FRAMES):
+        numbers = range(DEFAULT_PARTITIONS)
+        for number, (_, end) in kafka.ranges(AdminClient(kafka.client(settings)), lane, numbers, 30).items():
+            cut_off(settings, number, end, lane)
+
+
+def test_what_kafka_deletes_while_it_is_replayed_is_told(history: History, settings: Settings) -> None:
+    """And what is deleted of other calls does not matter."""
+    history.call(history.name_in(3), 9_000)
+    one = history.call(history.name_in(3, 1_000), 500)
+    plan = history.plan(history.survey(calls=frozenset({one})))
+    place = plan.sources[FRAMES][plan.calls[0].partition]
+    start = original(history, one)[0]
+    earlier = plan.model_copy(
+        update={"sources": {FRAMES: {start.partition: place._replace(first=max(start.offset - 5, 0))}}}
+    )
+    cut_off(settings, start.partition, start.offset)
+    assert as_sent(copy(history, earlier)[one]) == as_sent(original(history, one))
+    cut_off(settings, start.partition, start.offset + 3)
+    again = plan.model_copy(update={"name": f"{plan.name}b", "created_at": datetime.now(UTC)})
+    with pytest.raises(CalltideError, match=f"Kafka has deleted records of call {one} from audio.frames meanwhile"):
+        copy(history, again)
+
+
+def test_calls_of_one_name_are_replayed_together_or_as_the_time_says(history: History) -> None:
+    """Whoever gives a name a second time: all of both, or all of one."""
+    same = history.call("same", 8_900)
+    neighbour = history.call(history.name_in(partition_of(same)), 9_000)
+    history.call("same", 5_000, 20)
+    found = history.survey()
+    assert ids(found) == [neighbour, same]
+    assert as_sent(copy(history, history.plan(found))[same]) == as_sent(original(history, same))
+    found = history.survey(since_ms=ms_ago(5_400))
+    assert [(call.call_id, call.duration_ms) for call in found.calls] == [(same, 20_000)]
+    # Begun early for another call, it comes by the first one.
+    wide = history.plan(history.survey(), calls=(history.survey(calls=frozenset({neighbour})).calls[0], found.calls[0]))
+    assert as_sent(copy(history, wide)[same]) == as_sent(original(history, same)[11:])
+
+
+def test_a_call_that_fell_silent_is_copied_and_marked_as_at_its_end(history: History, settings: Settings) -> None:
+    silent = history.call("silent", 500, idle=True)
+    found = history.survey()
+    assert [(call.call_id, call.idle) for call in found.calls] == [(silent, True)]
+    plan = history.plan(found)
+    assert as_sent(copy(history, plan)[silent]) == as_sent(original(history, silent))
+    marks = [record for record in records_of(settings, plan.firsts[0].reads) if record.headers["kind"] == b"no_more"]
+    assert sorted(record.partition for record in marks) == [*range(DEFAULT_PARTITIONS)]
+
+
+def test_a_paced_replay_begins_with_the_call_that_began_first(history: History) -> None:
+    """Wherever it lies: calls of different partitions come as far from each other as they were."""
+    first = history.call(history.name_in(5), 9_000)
+    history.call(history.name_in(1), 300)
+    found = history.survey()
+    begun = copy(history, history.plan(found, speed=1_000.0), stop_after=1)
+    assert {call for call, records in begun.items() if records} == {first}
+
+
+def test_the_topics_of_a_replay_are_as_many_parts_as_what_it_reads(history: History, settings: Settings) -> None:
+    """Whatever the settings say by now."""
+    history.call("one", 100)
+    plan = history.plan(history.survey())
+    assert settings.kafka.partitions == DEFAULT_PARTITIONS
+    fewer = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"partitions": 2})})
+    found = plans.survey(fewer, Wish(tenants=frozenset({history.tenant})), stage("vad"))
+    assert found.partitions == DEFAULT_PARTITIONS
+    assert {topic.partitions for topic in plan.topics() if topic.name != plans.plan_topic(plan.name).name} == {
+        DEFAULT_PARTITIONS
+    }
+
+
+def test_of_two_that_begin_one_replay_one_does(history: History, settings: Settings) -> None:
+    history.call("one", 100)
+    plan = history.plan(history.survey())
+    said: list[str] = []
+
+    def begin() -> None:
+        try:
+            plans.save(settings, plan)
+        except CalltideError as error:
+            said.append(str(error))
+
+    both = [threading.Thread(target=begin) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert [words.partition(";")[0] for words in said] == [f"there is a replay {plan.name}"]
+    assert plans.find(settings, plan.name) == plan
+
+
+def test_a_replay_that_runs_is_neither_resumed_nor_removed(history: History, settings: Settings) -> None:
+    history.call("one", 100)
+    plan = history.plan(history.survey())
+    plans.save(settings, plan)
+    (settings.directory / "run").mkdir(parents=True)
+    lock = locked(settings, plan.name)
+    with pytest.raises(CalltideError, match=f"replay {plan.name} is running; stop it by Ctrl-C"):
+        remove(settings, plan.name)
+    with pytest.raises(CalltideError, match=f"replay {plan.name} is running"), Replay(settings, plan):
+        raise AssertionError("it runs twice")
+    lock.release()
+    remove(settings, plan.name)
+
+
+def test_another_machine_that_goes_on_with_a_replay_takes_it_over(history: History, settings: Settings) -> None:
+    history.call("one", 100)
+    plan = history.plan(history.survey())
+    Topics(settings.bootstrap_servers).create(plan.topics())
+    stop, begun, taken = threading.Event(), threading.Event(), threading.Event()
+    said: list[str] = []
+
+    def hold() -> bool:
+        begun.set()
+        return not taken.is_set()
+
+    def run() -> None:
+        try:
+            Feed(settings, plan).run(stop, hold)
+        except CalltideError as error:
+            said.append(str(error))
+
+    first = threading.Thread(target=run)
+    first.start()
+    assert begun.wait(60)
+    second = Feed(settings, plan)
+    second.run(stop)
+    taken.set()
+    first.join(60)
+    assert second.done
+    assert said == [f"replay {plan.name} is run by another program now; leave it to that"]
+
+
+def test_what_is_left_of_a_replay_that_is_being_removed_is_not_worked_with(
+    history: History, settings: Settings
+) -> None:
+    history.call("one", 100)
+    plan = history.plan(history.survey())
+    plans.save(settings, plan)
+    plans.end(settings, plan.name)
+    with pytest.raises(CalltideError, match=f"replay {plan.name} is being removed; `calltide replay drop"):
+        plans.find(settings, plan.name)
+    remove(settings, plan.name)
+
+
+def test_a_range_without_calls_is_told_from_when_on_there_are_some(history: History, settings: Settings) -> None:
+    call_id = history.call("one", 9_000)
+    archive(settings, Wish(tenants=frozenset({history.tenant})))
+    begun = f"{NOW - timedelta(seconds=9_000):%Y-%m-%d %H:%M:%S} UTC"
+    said = _there_is(settings, stage("vad"))
+    held = f"the archive {settings.directory / 'archive'} has 1 calls that began from {begun} to {begun}"
+    oldest = re.fullmatch(rf"Kafka has whole calls from (.*) UTC on; {re.escape(held)}", said)
+    assert oldest
+    assert datetime.fromisoformat(oldest[1]).replace(tzinfo=UTC) < NOW
+    delete_all(settings)
+    assert _there_is(settings, stage("vad")) == f"Kafka has no whole call; {held}"
+    found = history.survey()
+    assert (ids(found), found.beheaded, found.complete_since_ms) == ([], [call_id], None)
+
+
+def test_a_dry_run_tells_how_much_there_is_to_read(history: History, settings: Settings) -> None:
+    history.call("one", 100)
+    found = history.survey()
+    records, size = plans.size(settings, found)
+    assert records >= 11
+    assert size >= sum(len(record.value or b"") for record in original(history, ids(found)[0]))
+
+
+def test_the_archive_is_not_asked_for_what_kafka_has(history: History, settings: Settings) -> None:
+    """It may be large and far away."""
+    delete_all(settings)
+    for at in range(60):
+        history.call(f"old-{at}", 9_000)
+    history.call("new", 100)
+    own = settings.archive.model_copy(update={"key": "whoever opens the archive hears that this is no key"})
+    away = settings.model_copy(update={"archive": own})
+    found = history.survey(since_ms=ms_ago(200))
+    plans.with_archive(away, Wish(since_ms=ms_ago(200)), found)
+    with pytest.raises(CalltideError, match="CALLTIDE_ARCHIVE__KEY is no key"):
+        plans.with_archive(away, Wish(), found)
+
+
 def test_a_call_is_forgotten(history: History, settings: Settings, clickhouse_url: str) -> None:
     own = {"url": clickhouse_url, "database": f"c{uuid.uuid4().hex}"}
     settings = settings.model_copy(update={"clickhouse": settings.clickhouse.model_copy(update=own)})
@@ -324,6 +582,14 @@ def test_a_call_is_forgotten(history: History, settings: Settings, clickhouse_ur
     one, other = history.call("one", 500), history.call("other", 400)
     archive(settings, Wish(tenants=frozenset({history.tenant})))
     with connect(settings) as client:
+        letter = {
+            "dlq_topic": DEAD_LETTERS,
+            "dlq_partition": 0,
+            "dlq_offset": 1,
+            "call_id": one,
+            "message": "its words",
+        }
+        _insert_rows(client, "dead_letters", [letter], "letter")
         for call_id in (one, other):
             of = call(call_id, NOW)
             _insert_rows(client, "utterances_heard", [utterance_row(score(of, 0), "scores", 0, 1)], call_id)
@@ -331,6 +597,7 @@ def test_a_call_is_forgotten(history: History, settings: Settings, clickhouse_ur
         done = forget(settings, one)
         assert [words.split(" ", 1)[1] for words in done.removed] == [
             f"files of the archive {settings.directory / 'archive'}",
+            "rows of dead_letters",
             "rows of call_metrics",
             "rows of utterances_heard",
             "rows of calls",
@@ -344,3 +611,14 @@ def test_a_call_is_forgotten(history: History, settings: Settings, clickhouse_ur
     assert store.find(other) is not None
     with pytest.raises(CalltideError, match="nothing is known of a call"):
         forget(settings, one)
+    found = history.survey()
+    assert (ids(found), found.forgotten) == ([other], 1), "Kafka has it, and it is not replayed"
+    wish = Wish(tenants=frozenset({history.tenant}))
+    assert archive(settings, wish).calls == 0
+    assert store.find(one) is None, "nor archived again"
+    plan = history.plan(found)
+    plans.save(settings, plan)
+    assert (
+        f"it is in the topics of replay {plan.name} until `calltide replay drop {plan.name}`"
+        in forget(settings, other).left
+    )

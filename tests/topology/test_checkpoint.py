@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from processors.base import IDLE, Output, Record, Step
+from processors.base import IDLE, NO_MORE, Output, Record, Step
 from schemas.topics import stage
 from streams.memory import Worker
 from tests.topology import disturbed
@@ -71,7 +71,7 @@ def worker(records: Sequence[Record], processor: Pairs | None = None) -> Worker:
 def histories(draw: st.DrawFn) -> list[Record]:
     """Calls interleaved at random, with pauses that make some idle, clocks that go back, ends, and calls that come
     back after their end."""
-    at_ms, records = 0, []
+    at_ms, records = 1_000_000, []  # clocks that go back do not come to 1970
     for call, value, pause_ms in draw(
         st.lists(
             st.tuples(st.sampled_from("abc"), st.integers(-1, 9), st.sampled_from([0, 10, 400, 1_500, -300, -2_000])),
@@ -168,3 +168,26 @@ def test_a_record_of_before_a_snapshot_does_not_end_the_call_after_a_crash() -> 
 def test_a_call_that_comes_back_after_its_end_is_opened_anew() -> None:
     running = drained(worker([audio("a", 1), audio("a", 2), end("a"), audio("a", 4), audio("a", 6)]))
     assert [record.value for record in running.target.records] == [b"1:1+2", b"1::call_ended", b"1:4+6"]
+
+
+@settings(max_examples=100, print_blob=True)
+@given(records=histories(), accidents=ACCIDENTS, careful=st.booleans())
+def test_the_mark_behind_the_last_record_comes_out_behind_all_outputs(
+    records: list[Record], accidents: list[Accident], careful: bool
+) -> None:
+    """So the end of a replay is known: who fell silent has ended by then, whatever broke down on the way."""
+    later_ms = max((record.timestamp_ms for record in records), default=0) + 10_000
+    mark = Record("", NO_MORE, {"kind": NO_MORE.encode()}, b"run/live", later_ms)
+    running = disturb(worker([*records, mark]), accidents)
+    while not running.at_end:
+        running.turn(careful=careful)
+    out = running.target.records
+    last = max(at for at, record in enumerate(out) if record.kind != NO_MORE) if len(out) > 1 else -1
+    marks = [at for at, record in enumerate(out) if record.kind == NO_MORE]
+    assert marks, "it came out"
+    assert min(marks) > last
+    assert {out[at].value for at in marks} == {b"run/live"}
+    # A record of another call lets the time pass, too.
+    other = drained(worker([*records, audio("other", 1, later_ms)]))
+    found, expected = (sorted(r.call_id for r in log if r.kind == "end") for log in (out, other.target.records))
+    assert found == expected

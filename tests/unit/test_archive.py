@@ -2,7 +2,9 @@
 
 import base64
 import os
+import resource
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +152,62 @@ def test_what_is_damaged_or_gone_is_named(tmp_path: Path) -> None:
     (fault,) = store.calls()
     assert isinstance(fault, Damaged)
     assert manifest.name in str(fault)
+    with pytest.raises(Damaged, match=f"{manifest.name} is no call"):
+        store.find("one")
+    store.put(records("one", packets()))
+    text = manifest.read_text()
+    manifest.write_text(text.replace("hangup", "hangdn"))
+    with pytest.raises(Damaged, match=f"{manifest.name} is damaged; restore it"):
+        store.find("one")
+
+
+@pytest.mark.parametrize("key", ["", KEY])
+def test_what_was_cut_short_is_written_again(tmp_path: Path, key: str) -> None:
+    """As a machine that loses power may leave it."""
+    store = archive(tmp_path, key)
+    sent = records("one", packets())
+    kept = store.put(sent)
+    files = {path for path in tmp_path.rglob("*") if path.is_file()}
+    for path in files:
+        path.write_bytes(path.read_bytes()[:-7])
+    assert store.put(sent) == kept
+    assert store.records(kept) == sent
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == files, "nothing is left that nobody finds"
+
+
+def test_another_call_of_the_same_name_replaces_it_and_leaves_nothing(tmp_path: Path) -> None:
+    store = archive(tmp_path)
+    store.put(records("one", packets(seed=1)))
+    kept = store.put(records("one", packets(seed=2)))
+    stored = {path.name for path in tmp_path.rglob("*") if path.is_file() and "objects" in path.parts}
+    assert stored == {*kept.objects.values()}
+
+
+def test_a_full_disk_is_said_and_nothing_half_is_taken_for_a_call(tmp_path: Path) -> None:
+    """Every file may have so many bytes: what is written beyond is refused in the middle, as on a full disk."""
+    store = archive(tmp_path)
+    sent = records("one", packets(100))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(CalltideError, match=f"the archive {tmp_path} cannot be written: .*; make room or mend"):
+            store.put(sent)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert store.find("one") is None
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "what was written fills the disk no longer"
+    assert store.records(store.put(sent)) == sent
+
+
+def test_a_forgotten_call_stays_forgotten_and_a_later_one_of_its_name_does_not(tmp_path: Path) -> None:
+    store = archive(tmp_path)
+    now = datetime.now(UTC)
+    assert not store.forgotten()("one", now)
+    store.forget("one")
+    asked = store.forgotten()
+    assert asked("one", now - timedelta(days=1))
+    assert not asked("one", now + timedelta(minutes=1))
+    assert not asked("two", now - timedelta(days=1))
 
 
 def test_a_call_is_removed_and_what_others_share_stays(tmp_path: Path) -> None:

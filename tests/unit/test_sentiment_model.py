@@ -6,6 +6,7 @@ import os
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from processors.models import sentiment
@@ -84,6 +85,28 @@ def test_a_result_does_not_depend_on_its_neighbours(model: EnsembleSentiment) ->
     shuffled = random.Random(3).sample(range(len(texts)), len(texts))
     assert model.score([texts[i] for i in shuffled]) == [alone[i] for i in shuffled]
     assert EnsembleSentiment(threads=1).score(texts) == alone
+
+
+def test_texts_of_one_length_are_read_together_with_the_same_result(model: EnsembleSentiment) -> None:
+    """To the last bit, at every length: so a replay, which reads hundreds at once, gives what was heard live."""
+    words = [
+        "no",
+        "i",
+        "never",
+        "wonderful",
+        "experience",
+        "with",
+        "your",
+        "terrible",
+        "service",
+        "thank",
+        "you",
+        "well",
+    ]
+    numbers = random.Random(5)
+    texts = [" ".join(numbers.choices(words, k=length)) for length in (1, 2, 3, 4, 6, 9, 13, 20, 40) for _ in range(18)]
+    together = model.embed_all(texts)
+    assert together.tobytes() == np.stack([model.embed(text) for text in texts]).tobytes()
 
 
 @pytest.mark.parametrize("text", ["", "   ", "...", "—"])
