@@ -30,7 +30,10 @@ from streams.replay.plan import SLACK_MS, Call, Survey, Wish, survey
 from streams.settings import Settings
 from streams.sink import MIGRATION_S, connect
 
-FORGOTTEN: Final = ("calls", "utterances_heard", "corrections", "call_metrics", "alerts", "dead_letters")
+FORGOTTEN: Final = (
+    "calls", "utterances_heard", "corrections", "call_metrics", "call_progress", "alerts", "call_categories", "insights",
+    "dead_letters",
+)  # fmt: skip
 """Tables with rows of single calls. Counts by minute, hour and word are of many calls together."""
 
 

@@ -878,9 +878,9 @@ def _not_said(asks: Missing) -> str:
         names |= {"first_percent": "in the first {} % of the call", "last_percent": "in the last {} % of the call"}
         names |= {"from_s": "after {} s", "to_s": "before {} s"}
         when = " and ".join(names[name].format(f"{value:g}") for name, value in given.items())
-    examples = [one for texts in (asks.exact, asks.stem, asks.regex) for one in texts or ()]
-    examples += asks.meaning.like if asks.meaning else ()
-    what = f"“{examples[0]}”{' or the like' if len(examples) > 1 else ''}" if examples else "a word"
+    examples = [*(asks.exact or ()), *(asks.stem or ()), *(asks.meaning.like if asks.meaning else ())]
+    # A regex is nothing for people to read.
+    what = f"“{examples[0]}” or the like" if examples else "it" if asks.regex else "a word"
     return f"{what} was not said {when}" + (f" by the {' or '.join(asks.by)}" if asks.by else "")
 
 
