@@ -47,7 +47,7 @@ def measure(data: Path) -> Table:
         "bank customers' questions": [text for _, text in evaluation.questions(data / "text" / "banking77-train.csv")],
         "generated": [" ".join(part.text for part in parts) for one in evaluation.samples() for _, parts in one.turns],
     }
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, texts in sets.items():
         for on, kinds in (("cards", Config().kinds["*"]), ("all", evaluation.MEASURED)):
             took = _milliseconds(texts, kinds)

@@ -197,7 +197,7 @@ class Redactor:
                     f"CALLTIDE_ASR__REDACT__REGIONS: {region} is no country; give two capital letters, such as US or GB"
                 )
             # Reads the country's table now, and not in the first call.
-            phonenumbers.is_valid_number(phonenumbers.example_number(region))
+            phonenumbers.PhoneMetadata.metadata_for_region(region)
 
     def kinds(self, tenant: str) -> frozenset[Kind]:
         """What is taken out of a tenant's calls."""
@@ -218,21 +218,21 @@ class Redactor:
         if not kinds or not text:
             return Redacted(text, words, {})
         memory.at(end_ms)
-        texts = _texts(text, words)
+        timed = _are_of(words, text)
+        texts = [word.text for word in words] if timed else text.split()
+        apart = Memory(memory.awaited)
         heard = self._marked(texts, language, kinds, memory, speaker, end_ms, text)
-        if not heard.starts:
-            return Redacted(text, words, {})
-        counts = dict(sorted(Counter(str(heard.marks[at]) for at in heard.starts).items()))
+        counts = _counts(heard)
         joint = "" if language in WITHOUT_SPACES else " "
-        if words and len(texts) == len(words):
-            kept = _replaced(words, heard)
-            return Redacted(joint.join(word.text for word in kept), kept, counts)
-        bare = tuple(Word(text=one, start_ms=0, end_ms=0, confidence=0) for one in texts)
-        left = joint.join(word.text for word in _replaced(bare, heard))
+        if timed:
+            kept = _replaced(words, heard) if counts else words
+            return Redacted(joint.join(word.text for word in kept) if counts else text, kept, counts)
         if words:
             # The words are not those of the text: each is looked through for itself.
-            own = self._marked([word.text for word in words], language, kinds, Memory(memory.awaited), speaker, 0, "")
+            own = self._marked([word.text for word in words], language, kinds, apart, speaker, 0, text)
             words = _replaced(words, own)
+            counts = {kind: max(counts.get(kind, 0), number) for kind, number in (counts | _counts(own)).items()}
+        left = joint.join(word.text for word in _replaced(_untimed(texts), heard)) if heard.starts else text
         return Redacted(left, words, counts)
 
     def provisional(self, text: str, words: tuple[Word, ...], language: str, tenant: str) -> Redacted:
@@ -241,7 +241,10 @@ class Redactor:
         kinds = self.kinds(tenant)
         if not kinds or not text:
             return Redacted(text, words, {})
-        texts = _texts(text, words)
+        # Words that are not those of the text are not shown: the finished utterance will have them.
+        timed = _are_of(words, text)
+        shown = words if timed else _untimed(text.split())
+        texts = [word.text for word in shown]
         heard = self._marked(texts, language, kinds, Memory(), "", 0, text)
         if kinds & _NUMERIC:
             dictated = _dictated(heard)
@@ -255,12 +258,10 @@ class Redactor:
             rest = range(last + 2, len(texts))
             if last >= 0 and any(heard.cores[at] in SIGNS or heard.cores[at] == "at" for at in rest):
                 heard.mark(rest[0], rest[-1], "email")
-        if not heard.starts:
-            return Redacted(text, words, {})
-        if not words or len(texts) != len(words):
-            words = tuple(Word(text=one, start_ms=0, end_ms=0, confidence=0) for one in texts)
-        kept = _replaced(words, heard)
-        return Redacted(("" if language in WITHOUT_SPACES else " ").join(word.text for word in kept), kept, {})
+        if heard.starts:
+            shown = _replaced(shown, heard)
+            text = ("" if language in WITHOUT_SPACES else " ").join(word.text for word in shown)
+        return Redacted(text, shown if timed else (), {})
 
     def _marked(
         self,
@@ -391,7 +392,7 @@ class Redactor:
         digits = run.digits
         length = len(digits)
         quantity = _measured(heard, run) or (len(run.groups) == 1 and run.groups[0].cardinal)
-        if "ssn" in kinds and length == 9 and awaited != "other" and _grouped(run, (3, 2, 4)) and ssn.is_valid(digits):
+        if "ssn" in kinds and length == 9 and awaited != "other" and run.lengths == (3, 2, 4) and ssn.is_valid(digits):
             return "ssn"
         if "tax_id" in kinds and (awaited == "tax_id" or awaited is None) and _is_tax_id(run, awaited):
             return "tax_id"
@@ -463,11 +464,17 @@ _FEWEST: Final = {"card": 4, "cvv": 3, "ssn": 4, "tax_id": 5, "phone": 6, "iban"
 """Digits from which a number is taken for what is awaited. Judgement; docs/redaction.md has what comes of it."""
 
 
-def _texts(text: str, words: tuple[Word, ...]) -> Sequence[str]:
-    """The words of an utterance: those with times, if they are those of the text."""
-    if words and "".join("".join(word.text.split()) for word in words) == "".join(text.split()):
-        return [word.text for word in words]
-    return text.split()
+def _are_of(words: tuple[Word, ...], text: str) -> bool:
+    """Whether the words with times are those of the text."""
+    return bool(words) and "".join("".join(word.text.split()) for word in words) == "".join(text.split())
+
+
+def _untimed(texts: Sequence[str]) -> tuple[Word, ...]:
+    return tuple(Word(text=one, start_ms=0, end_ms=0, confidence=0) for one in texts)
+
+
+def _counts(heard: _Heard) -> dict[str, int]:
+    return dict(sorted(Counter(str(heard.marks[at]) for at in heard.starts).items()))
 
 
 def _cues(cores: Sequence[str]) -> list[tuple[int, str]]:
@@ -550,20 +557,15 @@ def _has_card(run: Run, awaited: Expected | None) -> bool:
     return False
 
 
-def _grouped(run: Run, lengths: tuple[int, ...]) -> bool:
-    """Whether the digits were written in groups of these lengths."""
-    return run.lengths == lengths
-
-
 def _is_tax_id(run: Run, awaited: Expected | None) -> bool:
     digits = run.digits
     if awaited == "tax_id" and 8 <= len(digits) <= 15:
         return True
     if len(digits) == 9:
-        return _grouped(run, (3, 2, 4)) and bool(itin.is_valid(digits))
+        return run.lengths == (3, 2, 4) and bool(itin.is_valid(digits))
     if len(digits) == 11:
-        return (_grouped(run, (2, 3, 3, 3)) and bool(idnr.is_valid(digits))) or (
-            _grouped(run, (3, 3, 3, 2)) and bool(cpf.is_valid(digits))
+        return (run.lengths == (2, 3, 3, 3) and bool(idnr.is_valid(digits))) or (
+            run.lengths == (3, 3, 3, 2) and bool(cpf.is_valid(digits))
         )
     return len(digits) == 15 and bool(nir.is_valid(digits))
 

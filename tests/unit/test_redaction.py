@@ -203,6 +203,13 @@ def test_words_that_are_not_those_of_the_text_are_looked_through_for_themselves(
     )
 
 
+def test_words_that_the_text_has_not_are_taken_out_too() -> None:
+    for text in ("my card is hidden", "the card is well hidden here"):
+        found = EVERYTHING.redact(text, words(f"my card {CARD}"), "en", "acme", Memory())
+        assert ([word.text for word in found.words], found.counts) == (["my", "card", "[CARD]"], {"card": 1})
+        assert found.text == text
+
+
 def test_signs_without_spaces_stay_so() -> None:
     signs = tuple(
         Word(text=sign, start_ms=at, end_ms=at + 1, confidence=1) for at, sign in enumerate("卡号4111111111111111吗")
