@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
+from prometheus_client import REGISTRY
 
 from processors import audio
 from processors.asr import Config, SpeechRecognition
@@ -18,12 +19,14 @@ from processors.emotion import Config as EmotionConfig
 from processors.models.whisper import Recognition, WhisperCt2, Word
 from processors.redaction import MARGIN_MS, WINDOW_MS
 from processors.redaction import Config as Redact
+from schemas import topics
 from schemas.audio import AudioPacket, Codec
 from schemas.errors import CalltideError
 from schemas.events import CallInfo, EmotionScored, Interim, Progress, Transcript, Turn
 from schemas.events import Word as EventWord
 from streams.archive import Archive
 from streams.archiving import silenced
+from streams.runtime import tell_redacted
 from streams.settings import Settings
 from tests.unit.stage_records import call, event_of, interim, marks, noise, record, run, utterance
 
@@ -99,6 +102,18 @@ def test_a_number_in_pieces_survives_restarts_and_no_digit_of_it_is_in_the_state
     late = record(Progress(call=info, at_ms=19_000 + WINDOW_MS + 1))
     assert not run("asr", stage(), [*records, late])[2], "nothing is awaited any more"
     assert not run("asr", stage(), [*records, record(marks(info)[2])])[2]
+
+
+def test_logs_and_metrics_have_counts_and_no_value(caplog: pytest.LogCaptureFixture) -> None:
+    (written,) = run("asr", stage(), [said(0, call(), 0)])[0]
+    row = topics.stage("asr")
+    before = REGISTRY.get_sample_value("calltide_redacted_total", {"lane": row.lane, "kind": "card"}) or 0
+    with caplog.at_level("INFO"):
+        tell_redacted(event_of(written), row)
+    assert REGISTRY.get_sample_value("calltide_redacted_total", {"lane": row.lane, "kind": "card"}) == before + 1
+    (line,) = caplog.records
+    assert vars(line)["kinds"] == {"card": 1}
+    assert "1111" not in str(vars(line))
 
 
 def test_each_tenant_has_its_own_kinds() -> None:
