@@ -1,7 +1,8 @@
 """The insights stage: what a call was about, once, when it has ended.
 
 It keeps what was said until the end comes, sets right who said it, and hands the whole call to an `Engine`. Nothing is
-emitted before that but the start of the call, which passes through as the end does.
+emitted before that but the start of the call, which passes through as the end does. All that was said goes on, too, as
+one `Conversation`, for engines that are no pure functions of it (streams/llm).
 
 The one thing a changer must know: what is kept grows with the call, so its state is no cut at every record. It is cut
 when as many bytes were read since the last cut as the state itself has: then the changelog is never written faster than
@@ -13,7 +14,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -25,11 +26,13 @@ from schemas.events import (
     CallEvent,
     CallInfo,
     CallStarted,
+    Conversation,
     Evidence,
     Findings,
     Insights,
     Role,
     Score,
+    Spoken,
 )
 
 if TYPE_CHECKING:
@@ -198,7 +201,7 @@ class Course:
 
 
 class CallInsights(Processor):
-    """Scores in; one `Insights` out at the end of each call, between its marks.
+    """Scores in; one `Insights` and one `Conversation` out at the end of each call, between its marks.
 
     What makes a call unfit to be read is said in `state` of the record, with `why` for people: too_short (less than
     FEWEST_WORDS), no_customer_speech, unsupported_language.
@@ -230,37 +233,45 @@ class CallInsights(Processor):
         course.hear(event)
         course.since += size
         if isinstance(event, CallEnded):
-            return Step([Output.of(self._conclude(course, event)), Output.of(event)])
+            return Step([*map(Output.of, self._conclude(course, event)), Output.of(event)])
         outputs = [Output.of(event)] if isinstance(event, CallStarted) else []
         if course.since < course.size:
             return Step(outputs, None)
         course.since = 0
         return Step(outputs, course.dump())
 
-    def _conclude(self, course: Course, event: CallEnded) -> Insights:
+    def _conclude(self, course: Course, event: CallEnded) -> list[CallEvent]:
         call = course.finished(event, self._config.business)
-        findings = self._unfit(call, sum(course.words.values())) or self._engine.conclude(call)
-        return Insights(
+        unfit = self._unfit(call, sum(course.words.values()))
+        findings = unfit or self._engine.conclude(call)
+        of_both: dict[str, Any] = {
+            "call": event.call,
+            "ended_at": event.ended_at,
+            "duration_ms": event.duration_ms,
+            "language": call.language,
+            "business": call.business,
+            "unread": call.unread,
+            "pipeline_version": self._pipeline_version,
+        }
+        insights = Insights(
             **{name: getattr(findings, name) for name in Findings.model_fields},
-            call=event.call,
-            ended_at=event.ended_at,
-            duration_ms=event.duration_ms,
-            language=call.language,
-            business=call.business,
+            **of_both,
             utterances=len(call.utterances) + call.unread,
-            unread=call.unread,
-            pipeline_version=self._pipeline_version,
         )
+        if unfit and unfit.state != "unsupported_language":
+            return [insights]
+        spoken = tuple(Spoken(**asdict(heard)) for heard in call.utterances)
+        return [insights, Conversation(**of_both, utterances=spoken)]
 
     def _unfit(self, call: FinishedCall, words: int) -> Findings | None:
         languages, customers = self._engine.languages, call.customers()
         if words < FEWEST_WORDS:
             state, why = "too_short", f"{words} words were understood in the call; {FEWEST_WORDS} are needed"
+        elif not any(heard.role in customers for heard in call.utterances):
+            state, why = "no_customer_speech", "nothing was understood of what the customer said"
         elif languages is not None and call.language not in languages:
             read = ", ".join(sorted(languages))
             state, why = "unsupported_language", f"most of it was said in “{call.language}”; {read} can be read"
-        elif not any(heard.role in customers for heard in call.utterances):
-            state, why = "no_customer_speech", "nothing was understood of what the customer said"
         else:
             return None
         return Findings(engine=self._engine.name, model=self._engine.model, state=state, why=why)

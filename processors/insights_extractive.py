@@ -19,7 +19,7 @@ from typing import Final
 import numpy as np
 
 from processors import insights_phrases as phrases
-from processors.insights import FinishedCall, Heard
+from processors.insights import Business, FinishedCall, Heard
 from processors.models.embedding import SentenceModel, Vectors
 from processors.models.glossary import Topics
 from processors.models.sentiment import straight
@@ -108,7 +108,7 @@ class ExtractiveEngine:
     languages: frozenset[str] | None = frozenset({"en"})
 
     def __init__(
-        self, embedder: SentenceModel, topics: Mapping[str, Topics], summary_sentences: int, most_topics: int
+        self, embedder: SentenceModel, topics: Mapping[Business, Topics], summary_sentences: int, most_topics: int
     ) -> None:
         self.model = embedder.id
         self._embedder = embedder

@@ -30,13 +30,16 @@ PACKAGES: Final = ("jiwer", "pyannote", "scipy", "sklearn", "whisper_normalizer"
 ALONE: Final = ("redaction",)
 """What is measured on data of its own: `calltide eval NAME` is `show` of `streams.evaluation.NAME`."""
 FORMS: "Final[tuple[Form, ...]]" = ("written", "spoken")
+INSIGHTS: Final = [Path("insights")]
+"""Measured on data of its own, too, with figures like those of the others."""
 T = TypeVar("T")
 H = TypeVar("H")
 
 Manifests = Annotated[
     list[Path] | None,
     typer.Argument(
-        help="data sets: .json, .jsonl or directories (docs/evaluation.md); or redaction, alone", show_default=False
+        help="data sets: .json, .jsonl or directories (docs/evaluation.md); or redaction or insights, alone",
+        show_default=False,
     ),
 ]
 
@@ -80,7 +83,13 @@ def evaluate(
         if target is not None and target.is_dir():
             raise CalltideError(f"{target} is a directory; name a file")
     errors, console = Console(stderr=True), Console()
-    made = measure(load(), manifests or [], suite, ("wide", "narrow") if band == "both" else (band,), errors)
+    if manifests == INSIGHTS:
+        from streams.evaluation import insights
+
+        with errors.status("reading calls and questions"):
+            made = insights.measure(load())
+    else:
+        made = measure(load(), manifests or [], suite, ("wide", "narrow") if band == "both" else (band,), errors)
     # A table for people is as wide as it must be where it is not read on a terminal.
     console = console if console.is_terminal else Console(width=160)
     console.print(reports.table(made))

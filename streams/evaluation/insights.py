@@ -20,10 +20,7 @@ import numpy as np
 from processors import insights
 from processors.conversation import Tally
 from processors.insights import FinishedCall, Heard
-from processors.insights_extractive import (
-    ExtractiveEngine,
-    sentences,
-)
+from processors.insights_extractive import ExtractiveEngine, sentences
 from processors.models.embedding import Embedder
 from processors.models.glossary import Glossary, Term, Topics
 from schemas.errors import CalltideError
@@ -212,7 +209,7 @@ def _of_calls(
     result.notes += [
         f"{len({variant for variant, *_ in found})} variants; topics by the starter glossary b2b ({len(topics.terms)} "
         "terms), a label's words mapped to its terms",
-        f"customer satisfied, by the label: {satisfied} of {len(found)}; who always says yes has {satisfied / len(found):.0%}",
+        f"satisfied, by the label: {satisfied} of {len(found)}; who always says yes has {satisfied / len(found):.0%}",
     ]
     return (
         DataSet(
@@ -274,8 +271,7 @@ def _of_chatter(file: Path, engine: ExtractiveEngine) -> tuple[DataSet, Found]:
         DataSet(
             "chatter",
             tuple(range(CHATTER)),  # type: ignore[arg-type]
-            f"{CHATTER} calls put together from {COMMENTS} comments of GoEmotions each, which are about no matter of a call "
-            "centre",
+            f"{CHATTER} calls put together from {COMMENTS} comments of GoEmotions each: no matters of a call centre",
             "comments are not speech; some do speak of deliveries, money or computers",
             {},
         ),

@@ -445,7 +445,9 @@ class Checksums:
 class Recital:
     """Says all that it was given."""
 
-    name, model, languages = "recital", "", None
+    name = "recital"
+    model = ""
+    languages: frozenset[str] | None = None
 
     def conclude(self, call: insights.FinishedCall) -> Findings:
         said = tuple(Statement(text=one.text, evidence=(call.evidence(one),)) for one in call.utterances)
