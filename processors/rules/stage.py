@@ -379,7 +379,8 @@ class Rules:
     ) -> None:
         self._read = rules
         self._changed = changed
-        self._pipeline_version = pipeline_version
+        self.pipeline_version = pipeline_version
+        """What the findings say that they come from, beside the rules' version."""
         self._embedder = embedder
         self._known: dict[str, frozenset[str]] = {}
         """Version of a set of rules → its rules' own, of all sets that this process had."""
@@ -450,11 +451,6 @@ class Rules:
         watch.asked_ms, watch.kept = -1, b""
         watch.cut_ins.clear()
 
-    @property
-    def pipeline_version(self) -> str:
-        """What the findings say that they come from, beside the rules' version."""
-        return self._pipeline_version
-
 
 class Moment:
     """One record of a call, held against the rules."""
@@ -483,11 +479,10 @@ class Moment:
         if isinstance(event, Score) and CROSS_TALK not in event.flags:
             self._said(event)
         self._silences(silent_since_ms)
-        if isinstance(event, Score | Progress | CallEnded):
-            self._interruptions()
-            self._measures()
-            self._missing()
-            watch.asked_ms = self.now_ms
+        self._interruptions()
+        self._measures()
+        self._missing()
+        watch.asked_ms = self.now_ms
         if isinstance(event, CallEnded):
             for leaf in self.view.at_end:
                 self._sets_off(leaf)
@@ -676,8 +671,10 @@ class Moment:
         ]
         if len(said) >= leaf.asks.times:
             return SAID
+        opens_ms = max(window.opens_ms(length_ms) if window else 0, 0)
         heard_from_ms = max(watch.from_ms, watch.since_ms.get(leaf.name, 0))
-        return UNKNOWN if heard_from_ms > max(window.opens_ms(length_ms) if window else 0, 0) else MISSING
+        # Neither where nobody listened, nor in a part of the call that it never came to.
+        return MISSING if heard_from_ms <= opens_ms <= length_ms else UNKNOWN
 
     # What it comes to
 

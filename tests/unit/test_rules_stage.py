@@ -288,6 +288,9 @@ def test_what_is_missing_is_known_when_the_watermark_has_passed() -> None:
         "it may be the agent"
     )
     assert moments(rules, Call().say(2, "hello", "agent").end(12)) == [12], "the call ends before"
+    late_window = rule("{missing: {exact: well, window: {from_s: 30, to_s: 60}}}")
+    assert moments(late_window, Call().say(2, "hello").end(12)) == [], "it never came to that"
+    assert moments(late_window, Call().say(2, "hello").end(40)) == [40]
 
 
 def test_what_is_missing_is_known_once_and_stays_known() -> None:
@@ -508,7 +511,7 @@ rules:
 
 
 SAYS = st.tuples(
-    st.sampled_from(["cancel", "refund", "hello", "", "my lawyer"]),
+    st.sampled_from(["cancel", "refund", "hello", "", "my lawyer", "(customer is agent)", "(agent is unknown)"]),
     st.sampled_from(["agent", "customer", "unknown"]),
     st.floats(-1, 1).map(lambda value: round(value, 4)),
     st.integers(0, 12),
@@ -540,7 +543,13 @@ def test_neither_batches_nor_restarts_change_a_byte(
     now_s = 0
     for number, (text, role, score, pause_s, progress) in enumerate(lines):
         now_s += pause_s
-        told[number % 2].say(now_s, text, role, score, length_s=1.5)  # type: ignore[arg-type]
+        if text.startswith("("):
+            speaker, _, known = text.strip("()").split()
+            same_as = known if score > 0 else None
+            learnt = Correction(call=told[number % 2].info, speaker=speaker, role=known, same_as=same_as)
+            told[number % 2].records.append(at(learnt, now_s * 1_000))
+        else:
+            told[number % 2].say(now_s, text, role, score, length_s=1.5)  # type: ignore[arg-type]
         if progress:
             told[number % 2].hear(now_s + 1.5)
     if ends:
