@@ -288,7 +288,9 @@ class CallTopic(_Model):
     """A topic of the glossary that the call is about."""
 
     path: tuple[str, ...] = Field(min_length=1, description="from the widest level to the term")
-    similarity: Probability = Field(description="cosine of the closest sentence to the term, its synonyms or examples")
+    similarity: Probability | None = Field(
+        description="cosine of the closest sentence to the term, its synonyms or examples; absent: chosen by an llm"
+    )
     evidence: tuple[Evidence, ...] = Field(min_length=1)
 
 
@@ -325,7 +327,7 @@ class QuizQuestion(_Model):
 class Findings(_Model):
     """What an engine makes of a whole call. Each item cites utterances of the call."""
 
-    engine: str = Field(description="extractive: nothing but words of the call and fixed phrases; or another's name")
+    engine: str = Field(description="extractive: nothing but words of the call and fixed phrases; or llm:MODEL")
     model: str = Field(default="", description="of the engine")
     state: str = Field(
         description="ok, too_short, no_customer_speech, unsupported_language, failed: only ok has content"
@@ -343,6 +345,9 @@ class Findings(_Model):
     coaching: tuple[Finding, ...] = Field(default=(), description="recommendations for the agent, tied to moments")
     quiz: tuple[QuizQuestion, ...] = ()
     uncited: int = Field(default=0, ge=0, description="statements that were left out since they cited no utterance")
+    prompts: str = Field(default="", description="of an llm: the prompts' version and a hash of what they say")
+    tokens_in: int = Field(default=0, ge=0, description="that an llm has read, over all tries")
+    tokens_out: int = Field(default=0, ge=0, description="that an llm has written, over all tries")
 
 
 class Insights(Findings, CallEvent):
@@ -355,6 +360,35 @@ class Insights(Findings, CallEvent):
     business: str = Field(default="", description="whose glossary was read: b2b or b2c")
     utterances: int = Field(default=0, ge=0, description="with words, in the call")
     unread: int = Field(default=0, ge=0, description="of these, left out because the call was too long to keep them")
+    pipeline_version: str
+
+
+class Spoken(_Model):
+    """An utterance with words, as it is known at the end of the call."""
+
+    channel: int = Field(ge=0)
+    start_ms: Milliseconds
+    end_ms: Milliseconds
+    speaker: str
+    role: Role
+    text: str
+    score: Polarity | None = Field(default=None, description="words and voice fused; absent: not scored")
+    emotion: str = Field(default="", description="of the voice; empty: not computed")
+
+
+class Conversation(CallEvent):
+    """All that was said in a call: one record, when it has ended, for whoever reads calls as a whole.
+
+    There is none of a call without enough words, or without words of the customer: its insights say so.
+    """
+
+    kind: Literal["conversation"] = "conversation"
+    ended_at: UtcTime
+    duration_ms: Milliseconds
+    language: str = Field(description="in which most words were said, without the country")
+    business: str = Field(description="whose glossary is read: b2b or b2c")
+    utterances: tuple[Spoken, ...] = Field(description="with words, in the order of time")
+    unread: int = Field(ge=0, description="utterances that were left out because the call was too long to keep them")
     pipeline_version: str
 
 
@@ -479,6 +513,7 @@ Event = (
     | Categorised
     | Alert
     | Insights
+    | Conversation
 )
 
 EVENTS: Final[Mapping[str, type[CallEvent]]] = {
@@ -496,6 +531,7 @@ EVENTS: Final[Mapping[str, type[CallEvent]]] = {
     "category": Categorised,
     "alert": Alert,
     "insights": Insights,
+    "conversation": Conversation,
 }
 """The model of each kind, as named in the `kind` header of every record."""
 

@@ -1,5 +1,8 @@
--- What each call was about (docs/insights.md): one row a call, made when it has ended. `findings` has all of it, with the
--- utterances that each statement rests on; the columns beside it are what is asked of many calls at once.
+-- What each call was about (docs/insights.md): one row a call and engine, made when it has ended. `findings` has all of it,
+-- with the utterances that each statement rests on; the columns beside it are what is asked of many calls at once.
+--
+-- `call_insights` is what readers of calls want: of each call what a language model says, where one has read it and could
+-- say something, and the extractive findings otherwise.
 
 CREATE TABLE IF NOT EXISTS insights
 (
@@ -11,7 +14,7 @@ CREATE TABLE IF NOT EXISTS insights
     agent            LowCardinality(String),
     ended_at         DateTime64(3, 'UTC') CODEC(Delta, ZSTD),
     duration_ms      UInt32 CODEC(ZSTD),
-    engine           LowCardinality(String) COMMENT 'extractive: quotes and fixed phrases only; or another''s name',
+    engine           LowCardinality(String) COMMENT 'extractive: quotes and fixed phrases only; or llm:MODEL',
     model            LowCardinality(String),
     state            LowCardinality(String) COMMENT 'ok; why there is nothing, otherwise',
     language         LowCardinality(String),
@@ -24,7 +27,7 @@ CREATE TABLE IF NOT EXISTS insights
     outcome          String CODEC(ZSTD),
     resolved         LowCardinality(String) COMMENT 'yes, no, unknown',
     topics           Array(LowCardinality(String)) COMMENT 'paths, "IT support > Access > Password reset", likeliest first',
-    similarities     Array(Float32) COMMENT 'of the topics' CODEC(ZSTD),
+    similarities     Array(Nullable(Float32)) COMMENT 'of the topics; NULL: chosen by an llm' CODEC(ZSTD),
     issues           Array(LowCardinality(String)) COMMENT 'sorts, in order of time',
     objections       Array(LowCardinality(String)),
     coaching         Array(LowCardinality(String)),
@@ -38,5 +41,17 @@ CREATE TABLE IF NOT EXISTS insights
 )
 ENGINE = ReplacingMergeTree(offset)
 PARTITION BY toYYYYMM(started_at)
-ORDER BY (tenant, pipeline_version, started_at, call_id)
+ORDER BY (tenant, pipeline_version, started_at, call_id, engine)
 SETTINGS non_replicated_deduplication_window = 1000;
+
+CREATE VIEW IF NOT EXISTS call_insights AS
+SELECT *
+FROM insights FINAL
+WHERE (tenant, pipeline_version, started_at, call_id, engine) IN
+(
+    SELECT
+        tenant, pipeline_version, started_at, call_id,
+        argMax(engine, (state = 'ok', engine != 'extractive', ended_at, offset))
+    FROM insights
+    GROUP BY tenant, pipeline_version, started_at, call_id
+);
