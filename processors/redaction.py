@@ -413,6 +413,9 @@ class Redactor:
         if "card" in kinds and awaited is None and not quantity:
             if dictated and before and before[1] and before[0] >= 4 and _like_a_card(before[0] + length):
                 return "card"
+            # Read out in pieces, it is one of which a digit was misheard.
+            if 15 <= length <= 17 and len(run.groups) >= 4 and _MAY_BEGIN_CARD.match(digits):
+                return "card"
             cut_off = 11 <= length < 16 and _MAY_BEGIN_CARD.match(digits) and _is_last(heard, run)
             if cut_off and not self._valid_phone(digits, run.plus):
                 return "card"

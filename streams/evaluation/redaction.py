@@ -12,6 +12,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -307,8 +308,11 @@ def _misheard(chance: random.Random) -> Sample:
         "Sure, the number on the card is *, and it expires next year.",
         "I want to pay with my credit card, *.",
         "the long number is * okay",
+        # Nobody says what it is: then it is as good as any number.
+        "Sure, it's *, thank you.",
     )
-    return _one("card, misheard", _sentence(template, text, "card"), chance)
+    form = "card, misheard, unasked" if template.startswith("Sure, it's") else "card, misheard"
+    return _one(form, _sentence(template, text, "card"), chance)
 
 
 def _codes(chance: random.Random) -> Sample:
@@ -579,9 +583,10 @@ def _dialogues(chance: random.Random) -> Sample:
     if kind != "phone" and what != "card unasked" and chance.random() < 0.5:
         turns.append(("customer", (Part(chance.choice(_BESIDE)),)))
     pieces = grouped(digits, lengths).split()
-    if what != "card unasked" and chance.random() < 0.2:
-        # A pause in the middle of a group.
-        pieces = [piece for group in pieces for piece in (group[:2], group[2:]) if piece]
+    if what != "card unasked" and chance.random() < 0.3:
+        # Pauses anywhere.
+        cuts = [0, *sorted(chance.sample(range(1, len(digits)), chance.randint(2, 5))), len(digits)]
+        pieces = [digits[first:behind] for first, behind in pairwise(cuts)]
     written = chance.random() < 0.4
     for number, piece in enumerate(pieces):
         text = piece if written else spoken(piece, chance)
