@@ -31,8 +31,8 @@ from streams.settings import Settings
 from streams.sink import MIGRATION_S, connect
 
 FORGOTTEN: Final = (
-    "calls", "utterances_heard", "corrections", "call_metrics", "call_progress", "alerts", "call_categories", "insights",
-    "dead_letters",
+    "calls", "utterances_heard", "corrections", "call_metrics", "call_progress", "alerts", "call_categories",
+    "insights", "dead_letters",
 )  # fmt: skip
 """Tables with rows of single calls. Counts by minute, hour and word are of many calls together."""
 

@@ -208,8 +208,8 @@ class Sink:
         group: str = "sink",
         others: Sequence[str] | None = None,
     ) -> None:
-        """`group`: the consumer group, without the prefix of the settings. `others`: the topics of what is made of the
-        scores; None: those of live calls, if `topic` is."""
+        """`topic`: the scores; empty: none. `group`: the consumer group, without the prefix of the settings. `others`:
+        the topics of what is made of the scores; None: those of live calls, if `topic` is."""
         self.settings = settings
         self.topic = topic
         self.dead_letters = dead_letters
@@ -252,7 +252,7 @@ class Sink:
             ROWS.labels(table)
         try:
             if self._insist(lambda: migrate(self.settings), stop):
-                topics = [self.topic, self.dead_letters, *self.others]
+                topics = [*filter(None, (self.topic, self.dead_letters)), *self.others]
                 self.consumer.subscribe(topics, on_assign=self._assign, on_revoke=self._revoke)
                 self._tell()
             while not stop.is_set():

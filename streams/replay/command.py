@@ -29,7 +29,7 @@ app = typer.Typer(invoke_without_command=True, help="History again, through any 
 app.command(context_settings={"ignore_unknown_options": True})(publishing.control)
 
 SPEED: Final = {"vad": 300.0, "diarization": 1_000.0, "asr": 30.0, "emotion": 200.0, "sentiment": 1_000.0}
-"""Times real time of each stage alone, on two cores: what a dry run reckons with. Measured (python -m benchmarks.replay)
+"""Times real time of each stage alone, on two cores, by which a dry run reckons. Measured (python -m benchmarks.replay)
 with tiny.en and two channels; what is as good as nothing there, diarization, has a model to run with one channel."""
 START_S: Final = 8.0
 """Measured there: what start and end take together."""
@@ -49,8 +49,13 @@ def replay(
     tenant: which.Tenant = None,
     queue: which.Queue = None,
     everything: Annotated[bool, typer.Option("--all", help="all calls that Kafka and the archive have")] = False,
-    from_stage: Annotated[str, typer.Option(help="first stage: vad, diarization, asr, emotion, sentiment")] = "vad",
-    to_stage: Annotated[str, typer.Option(help="last stage")] = "sentiment",
+    from_stage: Annotated[
+        str,
+        typer.Option(
+            help="first stage: vad, diarization, asr, emotion, sentiment; or of scores metrics, rules, insights"
+        ),
+    ] = "vad",
+    to_stage: Annotated[str, typer.Option(help="last stage; all: to the scores and what is made of them")] = "all",
     version: Annotated[str | None, typer.Option(help="pipeline version that its rows get")] = None,
     name: Annotated[str | None, typer.Option(help="name of the replay (default: the version)")] = None,
     override: Annotated[
@@ -87,7 +92,8 @@ def replay(
     elif version is None:
         raise CalltideError("give --version NAME: the pipeline version by which its scores are known")
     live = load()
-    if version == live.pipeline_version:
+    # What is made of old scores says no more than before: its rows may take the place of those of live work.
+    if version == live.pipeline_version and chain[0] in plans.CHAIN:
         raise CalltideError(f"live calls are written as version {version}; give another --version")
     name = name or NOT_IN_A_NAME.sub("-", version or publishing.NAME)
     if not plans.NAME.fullmatch(name) or name in RESERVED:
@@ -141,16 +147,16 @@ def replay(
         archived=found.archived,
         sources=found.sources,
     )
-    if version and to_stage == plans.STAGES[-1].name:
+    if version and plan.scores:
         if there := heard_as(settings, version, [call.call_id for call in found.calls]):
             raise CalltideError(
                 f"version {version} has heard {plans.named(there)} before, and would count twice; give another "
                 f"--version, or remove it by `calltide drop-version {version}`"
             )
-    elif version and not keep:
+    elif version and chain[-1] in plans.CHAIN and not keep:
         console.print(
-            f"only --to-stage {plans.STAGES[-1].name} writes to ClickHouse; what comes out here goes with the replay's "
-            "topics, unless you --keep them",
+            "only scores, and what is made of them, are written to ClickHouse; what comes out here goes with the "
+            "replay's topics, unless you --keep them",
             style="yellow",
             highlight=False,
         )
@@ -355,7 +361,7 @@ def _run(settings: "Settings", plan: "Plan", console: "Console", damaged: "Seque
     if done.endless:
         faults.append(f"{named(done.endless)}: no end came out")
     if done.dead:
-        where = f"; they are in {plan.last.dead_letters}" if plan.keep else ""
+        where = f"; they are in {plan.dead_letters}" if plan.keep else ""
         faults.append(f"{done.dead} records could not be processed{where}")
     for fault in faults:
         sys.stderr.write(f"calltide: {fault}\n")

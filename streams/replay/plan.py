@@ -22,6 +22,8 @@ from deploy.topics import Topics
 from schemas.errors import CalltideError
 from schemas.events import CallEnded, CallInfo, decode
 from schemas.topics import (
+    CHAIN,
+    DEAD_LETTERS,
     LANES,
     REPLAYS,
     SCORES,
@@ -32,7 +34,6 @@ from schemas.topics import (
     lanes,
     replay_namespace,
     replay_topics,
-    stage,
 )
 from streams import history, kafka
 from streams.archive import Archive, Damaged
@@ -48,7 +49,9 @@ FED: Final = "fed"
 """Header of the mark of an archived call that was fed."""
 ENDED: Final = "ended"
 """Header of the mark that the replay is being removed: what is left of its topics is not to be worked with."""
-COSTLY: Final = ("asr", "emotion", "diarization", "vad", "sentiment")
+ALL: Final = "all"
+"""As the last stage: to the scores, and all that is made of them."""
+COSTLY: Final = ("asr", "emotion", "diarization", "vad", "sentiment", "insights", "rules", "metrics")
 """Stages by what they cost, the costliest first; diarization by what it costs with one channel (docs/benchmarks.md)."""
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """What may stand in the name of a topic, and is short enough for one. No dot: the topics of `a` are all that begin with
@@ -145,12 +148,12 @@ class Plan(_Frozen):
         if not self.from_stage:
             return ()
         chain = between(self.from_stage, self.to_stage)
-        used = [
-            at
-            for at, (lane, row) in enumerate(zip(LANES, lanes(chain[0]), strict=True))
-            if self.sources.get(row.reads) or lane in self.archived.values()
-        ]
-        return tuple(lanes(row)[at].in_replay(self.name) for row in chain for at in used)
+        used = {
+            row.lane for row in lanes(chain[0]) if self.sources.get(row.reads) or row.lane in self.archived.values()
+        }
+        # What reads scores has one row for all lanes.
+        rows = [row for first in chain for row in lanes(first) if row.lane in used or first not in CHAIN]
+        return tuple(row.in_replay(self.name) for row in rows)
 
     def workers_of(self, name: str, partitions: int) -> int:
         """How many workers a stage has: of the costliest one as many as there are cores, of the others one."""
@@ -158,9 +161,15 @@ class Plan(_Frozen):
         return self.workers or (min(os.cpu_count() or 1, partitions) if name == costliest else 1)
 
     @property
-    def last(self) -> Stage:
-        """The last stage, in the lane of live calls."""
-        return stage(self.to_stage).in_replay(self.name)
+    def scores(self) -> str:
+        """The topic of the scores that it makes; empty: it makes none."""
+        topic = self.namespace + SCORES
+        return topic if any(row.writes == topic for row in self.stages) else ""
+
+    @property
+    def dead_letters(self) -> str:
+        """The topic of what its stages cannot process."""
+        return self.namespace + DEAD_LETTERS
 
     @property
     def audio_ms(self) -> int:
@@ -173,9 +182,15 @@ class Plan(_Frozen):
         return tuple(row for row in self.stages if row.name == self.from_stage)
 
     @property
-    def lasts(self) -> tuple[Stage, ...]:
-        """The rows of the last stage, one a lane."""
-        return tuple(row for row in self.stages if row.name == self.to_stage)
+    def outputs(self) -> tuple[str, ...]:
+        """The topics of what comes out of it: the scores first, if it makes any."""
+        read = {row.reads for row in self.stages} - {self.namespace + SCORES}
+        return tuple(dict.fromkeys(row.writes for row in self.stages if row.writes not in read))
+
+    @property
+    def ends(self) -> frozenset[tuple[str, str]]:
+        """Topic of what comes out, and each lane of which the end is to be seen there."""
+        return frozenset((topic, row.lane) for topic in self.outputs for row in self.firsts)
 
     def topics(self) -> tuple[Topic, ...]:
         """Its topics, the one of the plan among them."""
@@ -183,15 +198,25 @@ class Plan(_Frozen):
 
 
 def between(first: str, last: str) -> tuple[Stage, ...]:
-    """The chain from one stage to another. Raises CalltideError for names that are none, or that stand in the wrong
-    order."""
+    """The stages from one to another: of the chain, and of what reads its scores.
+
+    Raises CalltideError for names that are none, or that stand in the wrong order.
+    """
     names = [row.name for row in STAGES]
+    chain = [row.name for row in CHAIN]
     for name in (first, last):
-        if name not in names:
+        if name not in names and (name, last) != (ALL, ALL):
             raise CalltideError(f"no stage {name}; there are {', '.join(names)}")
-    if names.index(first) > names.index(last):
-        raise CalltideError(f"{last} comes before {first}; the order is {', '.join(names)}")
-    return STAGES[names.index(first) : names.index(last) + 1]
+    if first not in chain:
+        if last not in (first, ALL):
+            raise CalltideError(f"{first} and {last} do not follow each other: both read scores; replay one of them")
+        return (STAGES[names.index(first)],)
+    beside = [row for row in STAGES if row not in CHAIN and last in (row.name, ALL)]
+    if beside:
+        return (*CHAIN[chain.index(first) :], *beside)
+    if chain.index(first) > chain.index(last):
+        raise CalltideError(f"{last} comes before {first}; the order is {', '.join(chain)}")
+    return CHAIN[chain.index(first) : chain.index(last) + 1]
 
 
 def plan_topic(name: str) -> Topic:

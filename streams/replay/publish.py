@@ -131,7 +131,7 @@ def line_of(settings: Settings, plan: Plan) -> Line:
     calls = [call.call_id for call in plan.calls]
     try:
         if plan.from_stage:
-            topic = plan.last.writes
+            topic = plan.scores
             ranges = kafka.ranges(admin, topic, history.partitions(admin, topic), ANSWER_S)
             return line(history.read(settings, topic, ranges), calls)
         return line(_live(settings, plan), calls)

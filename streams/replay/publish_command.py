@@ -21,7 +21,8 @@ OF_STAGES: Final = ("from_stage", "to_stage", "override", "workers")
 
 def check(context: typer.Context, version: str | None, to_stage: str, pace: float | None) -> None:
     """Whether what goes with --publish fits together. Raises CalltideError."""
-    from schemas.topics import STAGES
+    from schemas.topics import CHAIN
+    from streams.replay.plan import ALL
 
     if pace is None:
         raise CalltideError("--publish shows calls at a pace: give --speed 1, or any number of times real time")
@@ -32,8 +33,8 @@ def check(context: typer.Context, version: str | None, to_stage: str, pace: floa
                 raise CalltideError(
                     f"--{option} hears the calls anew: give --version NAME, too; without both, what was heard is shown"
                 )
-    if to_stage != STAGES[-1].name:
-        raise CalltideError(f"--publish shows scores, which come out of {STAGES[-1].name}; leave out --to-stage")
+    if to_stage not in (CHAIN[-1].name, ALL):
+        raise CalltideError(f"--publish shows scores, which come out of {CHAIN[-1].name}; leave out --to-stage")
 
 
 def show(settings: "Settings", plan: "Plan", console: "Console") -> None:

@@ -26,12 +26,12 @@ from deploy.process import spawn
 from deploy.topics import Topics
 from processors.base import NO_MORE
 from schemas.errors import CalltideError
-from schemas.topics import SCORES, replay_namespace
+from schemas.topics import replay_namespace
 from streams import history, kafka
 from streams.replay.feed import Feed
 from streams.replay.plan import Call, Plan, end, names, plan_topic
 from streams.settings import Settings
-from streams.sink import Sink
+from streams.sink import MADE_OF_SCORES, Sink
 from streams.supervisor import STOP_S, last_words, refusal
 
 NICE: Final = 19
@@ -101,10 +101,10 @@ class Replay:
         self.settings = settings
         self.plan = plan
         self.feed = Feed(settings, plan)
-        ends_in_scores = plan.last.writes == f"{plan.namespace}{SCORES}"
+        made = {plan.namespace + topic for topic in MADE_OF_SCORES}
         self.sink = (
-            Sink(settings, 0, plan.last.writes, plan.last.dead_letters, f"{plan.namespace}sink")
-            if ends_in_scores
+            Sink(settings, 0, plan.scores, plan.dead_letters, f"{plan.namespace}sink", others)
+            if (others := [topic for topic in plan.outputs if topic in made]) or plan.scores
             else None
         )
         self.progress = Progress(len(plan.calls), plan.audio_ms)
@@ -115,12 +115,12 @@ class Replay:
         self._workers: list[_Worker] = []
         self._behind = False
         self._ended: set[str] = set()
-        self._no_more: set[tuple[str, int]] = set()
-        """Where all has come out: what the mark of the end says, and its partition."""
+        self._no_more: set[tuple[str, str, int]] = set()
+        """Where all has come out: topic, what the mark of the end says, and its partition."""
         self._heard_ms: dict[str, int] = {}
-        self._behind_last: dict[int, int] = {}
-        """Partition → the offset behind the last record that came out. Not the end: marks of transactions lie there,
-        and nobody commits those."""
+        self._behind_last: dict[tuple[str, int], int] = {}
+        """Topic and partition → the offset behind the last record that came out. Not the end: marks of transactions
+        lie there, and nobody commits those."""
         self._last_look = 0.0
         self._watch: Consumer | None = None
         self._lock: BaseFileLock | None = None
@@ -227,7 +227,7 @@ class Replay:
         """A reader of what comes out, from the beginning: a replay that goes on must know what ended before."""
         group = f"{self.settings.kafka.group_prefix}.{self.plan.namespace}watch"
         consumer = Consumer(kafka.consumer(self.settings, **{"group.id": group}))
-        topics = dict.fromkeys((*self._outputs, self.plan.last.dead_letters))
+        topics = (*self.plan.outputs, self.plan.dead_letters)
         numbers = range(self.plan.partitions)
         consumer.assign([TopicPartition(topic, number, 0) for topic in topics for number in numbers])
         return consumer
@@ -239,15 +239,17 @@ class Replay:
                 if error.fatal() or not error.retriable():
                     raise CalltideError(f"Kafka: {error.str()}; {self._resume}")
                 continue
-            if message.topic() not in self._outputs:
+            topic, number = message.topic() or "", kafka.partition_of(message)
+            if topic == self.plan.dead_letters:
                 self.progress.dead += 1
                 continue
-            number = kafka.partition_of(message)
-            self._behind_last[number] = (message.offset() or 0) + 1
+            self._behind_last[topic, number] = (message.offset() or 0) + 1
             kind = dict(kafka.headers_of(message)).get("kind")
             if kind == NO_MORE.encode():
-                self._no_more.add(((message.value() or b"").decode(), number))
+                self._no_more.add((topic, (message.value() or b"").decode(), number))
                 continue
+            if topic != self.plan.outputs[0]:
+                continue  # what is made of the scores; those tell how far it is
             call = (message.key() or b"").decode(errors="replace")
             self._heard_ms[call] = max(self._heard_ms.get(call, 0), message.timestamp()[1])
             if kind == b"call_ended":
@@ -265,11 +267,6 @@ class Replay:
             return call.duration_ms
         heard_ms = self._heard_ms.get(call.call_id, 0) - round(call.started_at.timestamp() * 1_000)
         return min(max(heard_ms, 0), call.duration_ms)
-
-    @property
-    def _outputs(self) -> dict[str, None]:
-        """The topics of what comes out of the last stage."""
-        return dict.fromkeys(row.writes for row in self.plan.lasts)
 
     @property
     def _resume(self) -> str:
@@ -305,16 +302,16 @@ class Replay:
 
     def _done(self) -> bool:
         marks = {
-            (f"{self.feed.run_id}/{row.lane}", number)
-            for row in self.plan.lasts
+            (topic, f"{self.feed.run_id}/{lane}", number)
+            for topic, lane in self.plan.ends
             for number in range(self.plan.partitions)
         }
         if not self.feed.done or not marks <= self._no_more:
             return False
         if self.sink is None:
             return True
-        written = self._committed(self.sink.group, self.sink.topic)
-        return all(written[number] >= behind for number, behind in self._behind_last.items())
+        written = {topic: self._committed(self.sink.group, topic) for topic in self.plan.outputs}
+        return all(written[topic][number] >= behind for (topic, number), behind in self._behind_last.items())
 
 
 def locked(settings: Settings, name: str) -> BaseFileLock:

@@ -74,3 +74,14 @@ def test_a_call_is_counted_while_it_goes_on_and_a_rule_written_meanwhile_raises_
     shown = stack.rows(f"SELECT {', '.join(columns)} FROM call_progress {where} ORDER BY role")
     told = [{name: party[name] for name in columns} for party in last["parties"]]
     assert shown == sorted(told, key=lambda one: str(one["role"]))
+
+    # A rule that was written when the call was over.
+    rules.write_text(RULE.replace("new-jersey", "yankee").replace("new jersey", "yankee").replace("places", "people"))
+    before = stack.rows(f"SELECT count() AS n, max(scored_at) AS last FROM utterances_heard WHERE call_id = '{CALL}'")
+    version = stack.rows(f"SELECT pipeline_version FROM calls {where}")[0]["pipeline_version"]
+    done = stack.calltide("replay", "--calls", CALL, "--from-stage", "rules", "--version", version, "--name", "later")
+    assert done.stdout.startswith("replayed 1 calls")
+    found_later = stack.rows(f"SELECT rule, pipeline_version FROM alerts {where} ORDER BY rule")
+    assert found_later == [{"rule": name, "pipeline_version": version} for name in ("new-jersey", "yankee")]
+    again = f"SELECT count() AS n, max(scored_at) AS last FROM utterances_heard WHERE call_id = '{CALL}'"
+    assert stack.rows(again) == before, "what was scored is as it was"
