@@ -20,6 +20,7 @@ from streams.analytics import command as analytics
 from streams.dashboards import dashboards_app
 from streams.evaluation.command import evaluate
 from streams.explain_command import explain
+from streams.glossary_command import glossary
 from streams.ingestion import command as ingestion
 from streams.replay import version_commands
 from streams.replay.command import app as replay_app
@@ -62,6 +63,7 @@ app.command()(ingestion.load)
 app.command()(analytics.generate)
 app.command()(report)
 app.command()(explain)
+app.command()(glossary)
 
 INTERRUPTED = 130
 """What typer makes of Ctrl-C, as shells do."""

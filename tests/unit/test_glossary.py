@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from openpyxl import Workbook
+from typer.testing import CliRunner
 
 from processors.insights import BUSINESSES
 from processors.models.embedding import Vectors
 from processors.models.glossary import LONGEST, Glossary, Term, Topics, read_glossary, starter
 from schemas.errors import CalltideError
+from streams.cli import app
 
 HEADER = "level1,level2,term,synonyms,examples\n"
 ROWS = (
@@ -135,3 +137,14 @@ def test_a_term_is_as_close_as_the_closest_of_its_phrases() -> None:
     likeness = Topics(glossary, Letters()).likeness(Letters().embed(["aa", "c", "ab"]))
     half = 0.5**0.5
     assert likeness == pytest.approx(np.array([[1, 0, half], [0, 1, 0], [half, half, 1]]))
+
+
+@pytest.mark.models
+def test_sentences_are_tried_on_a_glossary(tmp_path: Path) -> None:
+    path = workbook(tmp_path)
+    result = CliRunner().invoke(app, ["glossary", str(path), "--say", "My credit card was stolen.", "--say", "Hello"])
+    assert result.exit_code == 0, result.output
+    assert f"{path}: 2 terms under 1 headings are right" in result.output
+    stolen, hello = result.output.split("\n\n")[1:]
+    assert stolen.splitlines()[1].endswith("Bank > Card > Lost card")
+    assert all(line.endswith("(below 0.5: not told)") for line in hello.splitlines()[1:])
