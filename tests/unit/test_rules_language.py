@@ -5,6 +5,8 @@ import yaml
 
 from processors.rules.files import RuleFiles
 from processors.rules.language import RULES, RuleError, RuleSet, parse
+from processors.rules.stage import Rules
+from tests.unit.rule_calls import Call, findings, no_embedder
 
 
 def read(text: str, name: str = "f.yaml") -> RuleSet:
@@ -180,6 +182,32 @@ def test_the_starter_set_is_in_order() -> None:
         *("angry-customer", "cancellation", "dead-air", "legal-threat", "profanity", "supervisor-requested")
     }
     assert all(rule.alert is not None and rule.alert.message and rule.description for rule in made.rules)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("I'd like to speak to a supervisor, please.", "supervisor-requested"),
+        ("Can you put me through to your manager?", "supervisor-requested"),
+        ("Get me the manager!", "supervisor-requested"),
+        ("Can I talk to the device manager?", None),
+        ("I put it in the task manager.", None),
+        ("My manager said so.", None),
+        ("I want to cancel.", "cancellation"),
+        ("Please close my account.", "cancellation"),
+        ("I'm going to a different provider.", "cancellation"),
+        ("I want to cancel a transfer.", None),
+        ("I do not want to cancel my account.", None),
+        ("You'll hear from my lawyer.", "legal-threat"),
+        ("Then I'll see you in small claims court.", "legal-threat"),
+        ("There was a legal notice in the letter.", None),
+        ("This is bullshit.", "profanity"),
+        ("I live in Scunthorpe.", None),
+    ],
+)
+def test_what_the_starter_set_hears(text: str, rule: str | None) -> None:
+    made = Rules(RuleFiles("packaged").read, lambda: False, "v7", no_embedder)
+    assert [one.rule for one in findings(made, Call().say(1, text, score=None))] == ([rule] if rule else [])
 
 
 def test_a_text_that_yaml_makes_is_the_one_that_was_meant() -> None:
