@@ -95,11 +95,14 @@ def _show(terminal: "Console", explained: "Explanation") -> None:
     for name, one in (("voice", explained.voice), ("words", explained.words)):
         if one is None:
             continue
-        table = Table(box=None, pad_edge=False, title_justify="left", title_style="bold")
-        table.title = (
-            f"\n{name}: {one.label} {one.value:+.3f} = {one.baseline:+.3f} of nothing "
-            f"{one.value - one.baseline:+.3f} of the parts ({one.method}, {one.questions} questions, {one.model})"
+        terminal.print(
+            Text(
+                f"\n{name}: {one.label} {one.value:+.3f} = {one.baseline:+.3f} of nothing "
+                f"{one.value - one.baseline:+.3f} of the parts ({one.method}, {one.questions} questions, {one.model})",
+                style="bold",
+            )
         )
+        table = Table(box=None, pad_edge=False)
         table.add_column("part", overflow="fold")
         for column in ("adds", "", "linear fit", "attention"):
             table.add_column(column, justify="left" if not column else "right")
@@ -117,8 +120,10 @@ def _show(terminal: "Console", explained: "Explanation") -> None:
     if explained.voice and explained.voice.unheard:
         terminal.print(Text(f"not heard by the voice model: {explained.voice.unheard}"))
     if explained.differences:
-        table = Table(box=None, pad_edge=False, title_justify="left", title_style="bold")
-        table.title = f"\nthe voice beside the speaker's {explained.compared_with} other utterances"
+        terminal.print(
+            Text(f"\nthe voice beside the speaker's {explained.compared_with} other utterances", style="bold")
+        )
+        table = Table(box=None, pad_edge=False)
         for column in ("feature", "here", "usual", "deviations"):
             table.add_column(column, justify="left" if column == "feature" else "right")
         for row in explained.differences[:SHOWN]:

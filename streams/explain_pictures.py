@@ -149,7 +149,7 @@ def differences(explained: Explanation, _samples: NDArray[np.float32] | None) ->
     axes.axvline(0, color=GREY, linewidth=0.8)
     axes.set_yticks(places, [f"{row.name}, {row.value:,.4g} {row.unit} (usual {row.usual:,.4g})" for row in rows])
     axes.invert_yaxis()
-    axes.set_xlabel(f"deviations from the speaker's {explained.compared_with} other utterances")
+    axes.set_xlabel(f"deviations from usual ({explained.compared_with} utterances)")
     return figure
 
 
