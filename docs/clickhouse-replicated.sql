@@ -318,7 +318,7 @@ CREATE TABLE IF NOT EXISTS calltide.insights ON CLUSTER '{cluster}'
     `agent` LowCardinality(String),
     `ended_at` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
     `duration_ms` UInt32 CODEC(ZSTD(1)),
-    `engine` LowCardinality(String) COMMENT 'extractive: quotes and fixed phrases only; or another\'s name',
+    `engine` LowCardinality(String) COMMENT 'extractive: quotes and fixed phrases only; or llm:MODEL',
     `model` LowCardinality(String),
     `state` LowCardinality(String) COMMENT 'ok; why there is nothing, otherwise',
     `language` LowCardinality(String),
@@ -331,7 +331,7 @@ CREATE TABLE IF NOT EXISTS calltide.insights ON CLUSTER '{cluster}'
     `outcome` String CODEC(ZSTD(1)),
     `resolved` LowCardinality(String) COMMENT 'yes, no, unknown',
     `topics` Array(LowCardinality(String)) COMMENT 'paths, "IT support > Access > Password reset", likeliest first',
-    `similarities` Array(Float32) COMMENT 'of the topics' CODEC(ZSTD(1)),
+    `similarities` Array(Nullable(Float32)) COMMENT 'of the topics; NULL: chosen by an llm' CODEC(ZSTD(1)),
     `issues` Array(LowCardinality(String)) COMMENT 'sorts, in order of time',
     `objections` Array(LowCardinality(String)),
     `coaching` Array(LowCardinality(String)),
@@ -345,7 +345,7 @@ CREATE TABLE IF NOT EXISTS calltide.insights ON CLUSTER '{cluster}'
 )
 ENGINE = ReplicatedReplacingMergeTree(offset)
 PARTITION BY toYYYYMM(started_at)
-ORDER BY (tenant, pipeline_version, started_at, call_id)
+ORDER BY (tenant, pipeline_version, started_at, call_id, engine)
 SETTINGS replicated_deduplication_window = 1000;
 
 CREATE TABLE IF NOT EXISTS calltide.promotions ON CLUSTER '{cluster}'
@@ -443,6 +443,59 @@ ENGINE = ReplicatedAggregatingMergeTree
 PARTITION BY toYYYYMM(minute)
 ORDER BY (tenant, pipeline_version, minute, queue, role)
 SETTINGS replicated_deduplication_window = 1000;
+
+CREATE VIEW IF NOT EXISTS calltide.call_insights ON CLUSTER '{cluster}'
+(
+    `tenant` LowCardinality(String),
+    `pipeline_version` LowCardinality(String),
+    `started_at` DateTime64(3, 'UTC'),
+    `call_id` String,
+    `queue` LowCardinality(String),
+    `agent` LowCardinality(String),
+    `ended_at` DateTime64(3, 'UTC'),
+    `duration_ms` UInt32,
+    `engine` LowCardinality(String),
+    `model` LowCardinality(String),
+    `state` LowCardinality(String),
+    `language` LowCardinality(String),
+    `business` LowCardinality(String),
+    `glossary` LowCardinality(String),
+    `utterances` UInt32,
+    `unread` UInt32,
+    `summary` Array(String),
+    `reason` String,
+    `outcome` String,
+    `resolved` LowCardinality(String),
+    `topics` Array(LowCardinality(String)),
+    `similarities` Array(Nullable(Float32)),
+    `issues` Array(LowCardinality(String)),
+    `objections` Array(LowCardinality(String)),
+    `coaching` Array(LowCardinality(String)),
+    `action_items` UInt16,
+    `questions` UInt16,
+    `uncited` UInt16,
+    `findings` String,
+    `topic` LowCardinality(String),
+    `partition` UInt32,
+    `offset` UInt64
+)
+AS SELECT *
+FROM calltide.insights
+FINAL
+WHERE (tenant, pipeline_version, started_at, call_id, engine) IN (
+    SELECT
+        tenant,
+        pipeline_version,
+        started_at,
+        call_id,
+        argMax(engine, (state = 'ok', engine != 'extractive', ended_at, offset))
+    FROM calltide.insights
+    GROUP BY
+        tenant,
+        pipeline_version,
+        started_at,
+        call_id
+);
 
 CREATE VIEW IF NOT EXISTS calltide.utterances ON CLUSTER '{cluster}'
 (
@@ -969,5 +1022,5 @@ INSERT INTO calltide.schema_migrations (number, name, sha256) VALUES
     (9, '0009_utterances_copied_end.sql', '15d0361276555feed618e869da730fbd5d1e2d31a5f2d1d12764859db9f4439f'),
     (10, '0010_promotions.sql', 'c3857ac22c06e3480b68d11f9a8108ed48c3eefed79d4e25d687d9dfdf3f0463'),
     (11, '0011_categories.sql', '3c9240b70c8b17c180ae56bdd8e59448eca71d113d0a545137769cec730783a3'),
-    (12, '0012_insights.sql', 'c1344ecef068c36999c151c30aecdc705133bce0d098b14e56ca40273f75ce05'),
+    (12, '0012_insights.sql', 'aed5c396ce3aa2fc33b900874fe5107145f004ef7f7a83156cb05fc5078af41d'),
     (13, '0013_call_progress.sql', 'b4d4d576692b45a460649028b629e282c1965de12e0cc546220c02b5fdaaac69');

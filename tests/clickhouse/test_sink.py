@@ -687,10 +687,16 @@ def test_what_is_made_of_scores_has_tables_of_its_own(settings: Settings, topic:
         "topics": [{"path": ["Billing", "Bill too high"], "similarity": 0.75, "evidence": found["evidence"]}],
         "resolution": {"resolved": "no", "evidence": found["evidence"]}, "pipeline_version": "v1",
     })  # fmt: skip
+    chosen = insights.topics[0].model_copy(update={"similarity": None})
+    of_a_model = insights.model_copy(update={"engine": "llm:small", "topics": (chosen,), "tokens_in": 900})
+    failed = Insights.model_validate(
+        insights.model_dump(exclude=set(Findings.model_fields)) | {"engine": "llm:large", "state": "failed", "why": "?"}
+    )
     with sinking(Sink(settings, topic=topic, others=[made])):
         Writer(kafka_bootstrap, made).write(
             started(INFO), metrics(INFO, 1_000, 300), metrics(INFO, 2_000, 1_300), alert,
-            Categorised.model_validate(found), insights, metrics(INFO, 9_000, 0, final=True), ended(INFO), partition=1,
+            Categorised.model_validate(found), insights, of_a_model, failed, of_a_model,
+            metrics(INFO, 9_000, 0, final=True), ended(INFO), partition=1,
         )  # fmt: skip
         until(lambda: rows(settings, "SELECT 1 FROM call_progress FINAL WHERE final"), "the last figures")
     (progress,) = rows(settings, "SELECT * FROM call_progress FINAL")
@@ -704,7 +710,14 @@ def test_what_is_made_of_scores_has_tables_of_its_own(settings: Settings, topic:
     (category,) = rows(settings, "SELECT * FROM call_categories FINAL")
     assert category["utterances"] == row["utterances"] == [{"channel": 1, "start_ms": 3_000}]
     assert (category["category"], category["rules_version"]) == ("angry customer", "abc")
-    (told,) = rows(settings, "SELECT * FROM insights FINAL")
+    assert rows(settings, "SELECT engine, similarities FROM insights FINAL ORDER BY engine") == [
+        {"engine": "extractive", "similarities": [0.75]},
+        {"engine": "llm:large", "similarities": []},
+        {"engine": "llm:small", "similarities": [None]},
+    ]
+    (best,) = rows(settings, "SELECT * FROM call_insights")
+    assert (best["engine"], best["state"]) == ("llm:small", "ok"), "a model's, where it could say something"
+    (told,) = rows(settings, "SELECT * FROM insights FINAL WHERE engine = 'extractive'")
     assert (told["summary"], told["reason"], told["outcome"]) == ([said["text"]], said["text"], "")
     assert (told["topics"], told["similarities"], told["issues"]) == (["Billing > Bill too high"], [0.75], ["billing"])
     assert (told["resolved"], told["utterances"], told["action_items"]) == ("no", 7, 0)
