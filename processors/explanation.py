@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 MOST_VOICE_PARTS: Final = 12
 MOST_TEXT_PARTS: Final = 40
 """Of more words, neighbours are taken together: so many parts can be told apart with so many questions."""
-VOICE_QUESTIONS: Final = 96
-TEXT_QUESTIONS: Final = 190
+VOICE_QUESTIONS: Final = 78
+TEXT_QUESTIONS: Final = 150
 """Sets of words that a model is asked about: what two cores answer in three seconds (docs/explanations.md). They are
 all that there are of 6 and of 7 parts, whose values are exact then."""
 KERNEL_WIDTH: Final = 0.25
