@@ -18,6 +18,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any, Final, NamedTuple, get_args
 
+from pydantic_core import to_json
+
 from processors.base import Output, Record, Step
 from processors.conversation import CROSS_TALK, SILENCE_MS, Tally
 from processors.rules.language import (
@@ -217,7 +219,7 @@ class Heard:
     def dump(self) -> bytes:
         """JSON."""
         if not self.kept:
-            self.kept = _json(
+            self.kept = to_json(
                 [self.number, self.channel, self.start_ms, self.end_ms, self.speaker, self.role, self.text]
             )
         return self.kept
@@ -249,7 +251,7 @@ class Course:
             found = [(leaf, [_numbered(one) for one in several]) for leaf, several in self.found.items()]
             row = [(leaf, [one.number for one in several]) for leaf, several in self.row.items()]
             # JSON's objects have only strings for keys.
-            self.kept = _json([self.version, self.alerted_ms, self.categorised, found, list(self.mark.items()), row])
+            self.kept = to_json([self.version, self.alerted_ms, self.categorised, found, list(self.mark.items()), row])
             utterances = (one for several in self.found.values() for _, _, heard in several for one in heard)
             self.rests_on = {one.number: one for one in chain(utterances, *self.row.values())}
         return self.kept
@@ -308,7 +310,7 @@ class Watch:
     def dump(self) -> bytes:
         """JSON; docs/rules.md has its size."""
         if not self.kept:
-            courses = b",".join(course.dump() for course in self.courses.values())
+            courses = b",".join([course.kept or course.dump() for course in self.courses.values()])
             rests_on = {
                 number: one
                 for course in self.courses.values()
@@ -318,9 +320,9 @@ class Watch:
             rests_on |= {one.number: one for _, _, utterances in self.categories.values() for one in utterances}
             self.rests_on = rests_on
             categories = {name: _numbered(found) for name, found in self.categories.items()}
-            self.kept = b"%b,[%b]" % (_json([list(self.courses), categories]), courses)
+            self.kept = b"%b,[%b]" % (to_json([list(self.courses), categories]), courses)
         recent = [one.number for one in self.recent]
-        rest = _json([self.version, self.from_ms, self.since_ms, self.heard, recent])
+        rest = to_json([self.version, self.from_ms, self.since_ms, self.heard, recent])
         utterances = self.rests_on | {one.number: one for one in self.recent}
         said = b",".join(one.dump() for _, one in sorted(utterances.items()))
         return b"[%b,%b,[%b],%b]" % (self.tally.dump().encode(), rest, said, self.kept)
@@ -341,10 +343,6 @@ class Watch:
             [heard[number] for number in recent],
             {name: _known(found, heard) for name, found in categories.items()},
         )
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 Truth = bool | None
@@ -627,30 +625,32 @@ class Moment:
         for leaf in self.view.measured:
             if leaf.due_ms > now_ms or (leaf.due_ms <= asked_ms and not may_turn):
                 continue
-            true, was = bool(self._measure(leaf)[0]), self._marked(leaf) > 0
+            true, was = bool(self._measure(leaf)), self._marked(leaf) > 0
             if true and not was:
                 self._course(leaf).mark[leaf.number] = 1
                 self._sets_off(leaf)
             elif was and not true:
                 del self._course(leaf).mark[leaf.number]
 
-    def _measure(self, leaf: Leaf) -> tuple[Truth, Found]:
-        """Whether it is so, and what is to be said of it."""
-        asks, now_ms = leaf.asks, self.now_ms
+    def _share(self, asks: TalkShare) -> float:
+        return sum(map(self._talk_ms, set(asks.by))) / (self._talk_ms(None) or 1)
+
+    def _measure(self, leaf: Leaf) -> Truth:
+        asks = leaf.asks
         if isinstance(asks, Length):
-            least_ms = round(asks.at_least_s * 1_000)
-            if now_ms < least_ms:
-                return False, []
-            return True, [least_ms, f"the call lasts {_clock(least_ms)} and longer", []]
-        whole_ms = self._talk_ms(None)
+            return self.now_ms >= leaf.due_ms
         if self.watch.from_ms:
-            return None, []  # not all of the talk was heard
-        if not whole_ms or now_ms < asks.after_s * 1_000:
-            return False, []
-        share = sum(map(self._talk_ms, dict.fromkeys(asks.by))) / whole_ms
-        if (asks.above is not None and share <= asks.above) or (asks.below is not None and share >= asks.below):
-            return False, []
-        return True, [now_ms, f"{' and '.join(asks.by)} has {share:.0%} of the talk", []]
+            return None  # not all of the talk was heard
+        if self.now_ms < leaf.due_ms or not self._talk_ms(None):
+            return False
+        share = self._share(asks)
+        return (asks.above is None or share > asks.above) and (asks.below is None or share < asks.below)
+
+    def _measured(self, leaf: Leaf) -> Found:
+        """What is to be said of a measure that is true."""
+        if isinstance(leaf.asks, Length):
+            return [leaf.due_ms, f"the call lasts {_clock(leaf.due_ms)} and longer", []]
+        return [self.now_ms, f"{' and '.join(leaf.asks.by)} has {self._share(leaf.asks):.0%} of the talk", []]
 
     def _missing(self) -> None:
         ended, watermark_ms = self.tally.ended, self.tally.watermark_ms
@@ -764,8 +764,8 @@ class Moment:
             category = self.watch.categories.get(asks)
             return Verdict(category is not None, new, [] if category is None else [category])
         if isinstance(asks, TalkShare | Length):
-            measured, said = self._measure(leaf)
-            return Verdict(measured, new and bool(measured), [said] if measured else [])
+            measured = self._measure(leaf)
+            return Verdict(measured, new and bool(measured), [self._measured(leaf)] if measured else [])
         if isinstance(asks, Missing):
             decided = course.mark.get(leaf.number)
             if decided is None or decided == UNKNOWN:
