@@ -153,9 +153,12 @@ class Plan(_Frozen):
         return tuple(lanes(row)[at].in_replay(self.name) for row in chain for at in used)
 
     def workers_of(self, name: str, partitions: int) -> int:
-        """How many workers a stage has: of the costliest one as many as there are cores, of the others one."""
+        """How many workers a stage has: two a core of the costliest one, one of the others."""
         costliest = min({row.name for row in self.stages}, key=COSTLY.index)
-        return self.workers or (min(os.cpu_count() or 1, partitions) if name == costliest else 1)
+        # Calls are not spread evenly over partitions: with two a core, no core is idle while another has all the rest.
+        # Sentiment is done before a second one had started.
+        at_work = (os.cpu_count() or 1) * (1 if name == "sentiment" else 2)
+        return self.workers or (min(at_work, partitions) if name == costliest else 1)
 
     @property
     def last(self) -> Stage:
