@@ -153,11 +153,10 @@ class Plan(_Frozen):
         return tuple(lanes(row)[at].in_replay(self.name) for row in chain for at in used)
 
     def workers_of(self, name: str, partitions: int) -> int:
-        """How many workers a stage has: two a core of the costliest one, one of the others."""
+        """How many workers a stage has: as many as cores of the costliest one, one of the others."""
         costliest = min({row.name for row in self.stages}, key=COSTLY.index)
-        # Calls are not spread evenly over partitions: with two a core, no core is idle while another has all the rest.
-        # Sentiment is done before a second one had started.
-        at_work = (os.cpu_count() or 1) * (1 if name == "sentiment" else 2)
+        # Two a core even out what lies unevenly in partitions, but begin so late that it costs more (measured on 15 min).
+        at_work = os.cpu_count() or 1
         return self.workers or (min(at_work, partitions) if name == costliest else 1)
 
     @property
