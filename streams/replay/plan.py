@@ -155,7 +155,7 @@ class Plan(_Frozen):
     def workers_of(self, name: str, partitions: int) -> int:
         """How many workers a stage has: as many as cores of the costliest one, one of the others."""
         costliest = min({row.name for row in self.stages}, key=COSTLY.index)
-        # Two a core even out what lies unevenly in partitions, but begin so late that it costs more (measured on 15 min).
+        # Two a core would even out partitions, but begin so late that they cost more (measured on 15 minutes).
         at_work = os.cpu_count() or 1
         return self.workers or (min(at_work, partitions) if name == costliest else 1)
 
