@@ -144,7 +144,7 @@ class EnsembleSentiment:
 
     def embed(self, text: str) -> npt.NDArray[np.float32]:
         """The network's mean token vector, float32 [384]: the head's input, tuned to sentiment, not to likeness."""
-        return self.embed_all([text])[0]
+        return self.embed_all([text]).reshape(-1)
 
     def embed_all(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """The same of each text, float32 [n, 384]."""

@@ -28,9 +28,12 @@ app = typer.Typer(invoke_without_command=True, help="History again, through any 
 # `seek -30s` is no option.
 app.command(context_settings={"ignore_unknown_options": True})(publishing.control)
 
-SPEED: Final = {"vad": 300.0, "diarization": 1_000.0, "asr": 30.0, "emotion": 200.0, "sentiment": 1_000.0}
-"""Times real time of each stage alone, on two cores, by which a dry run reckons. Measured (python -m benchmarks.replay)
-with tiny.en and two channels; what is as good as nothing there, diarization, has a model to run with one channel."""
+SPEED: Final = {
+    **{"vad": 160.0, "diarization": 2_600.0, "asr": 28.0, "emotion": 200.0, "sentiment": 1_100.0},
+    **{"metrics": 1_000.0, "rules": 1_000.0, "insights": 300.0},
+}
+"""Times real time of each stage alone, on two cores, with tiny.en and two channels: what a dry run reckons with.
+Measured on 24 minutes of calls (python -m benchmarks.replay); ASR and emotion on 15. The last three are a judgement."""
 START_S: Final = 8.0
 """Measured there: what start and end take together."""
 NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
@@ -122,12 +125,15 @@ def replay(
     if dry_run:
         from streams.replay.publish import length_s
 
-        factor = min(SPEED[row.name] for row in chain) if pace is None or publish else pace
+        if pace is None or publish:
+            work_s = START_S + sum(seconds / SPEED[row.name] for row in chain)
+        else:
+            work_s = START_S + length_s(found.calls) / pace
         records, size = plans.size(settings, found)
         typer.echo(
             f"{len(found.calls)} calls, {seconds:,.0f} s of audio, from at most {records:,} records of "
             f"{' and '.join(found.sources)}, {len(found.archived)} of them from the archive; "
-            f"about {size / 1e6:,.1f} MB to read and {seconds / factor if version else 0:,.0f} s of work"
+            f"about {size / 1e6:,.1f} MB to read and {work_s if version else 0:,.0f} s of work"
             + (f", then {length_s(found.calls) / (pace or 1.0):,.0f} s to show" if publish else "")
         )
         return

@@ -36,7 +36,7 @@ from streams.supervisor import STOP_S, last_words, refusal
 
 NICE: Final = 19
 """The least that a process can ask for: where live work wants a core, 1.5 % of it are due to each worker of a replay.
-With 10 it was a tenth each, and what live calls waited for ASR doubled (docs/replay.md)."""
+With 10 it would be a tenth each, and there are several."""
 DEATHS: Final = 5
 """Judgement: what dies so often will not live."""
 AGAIN_S: Final = 1.0
@@ -176,6 +176,9 @@ class Replay:
                 self._last_look = time.monotonic()
                 self._look()
             tell(self.progress)
+        for one in self._workers:
+            if one.process is not None:
+                one.process.kill()  # all is committed, and to leave in peace takes them seconds
         heard = self._ended | self.feed.damaged.keys()
         self.progress.endless = [call.call_id for call in self.plan.calls if call.call_id not in heard]
         return self.progress

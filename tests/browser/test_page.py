@@ -353,7 +353,7 @@ def test_a_replay_is_shown_as_one_and_a_jump_shows_it_anew(
     def move(state: str, position_ms: int, *, reset: bool = False) -> None:
         fields = {"replay": name, "begun_at": begun_at, "of_ms": 90_000, "speed": 1.0}
         fields |= {"state": state, "position_ms": position_ms, "reset": reset}
-        headers = [("kind", b"replay_position"), (REPLAY, name.encode())]
+        headers: dict[str, str | bytes | None] = {"kind": b"replay_position", REPLAY: name.encode()}
         value = ReplayPosition.model_validate(fields).model_dump_json()
         producer.produce(replayed, value, name, headers=headers)
         assert producer.flush(20) == 0

@@ -328,8 +328,10 @@ def begin(environment: dict[str, str]) -> Iterator[Callable[..., subprocess.Pope
     begun: list[subprocess.Popen[str]] = []
 
     def start(*arguments: str) -> subprocess.Popen[str]:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        begun.append(subprocess.Popen([sys.executable, "-m", "streams", *arguments], env=environment, **pipes))
+        command = [sys.executable, "-m", "streams", *arguments]
+        begun.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
         return begun[-1]
 
     yield start
