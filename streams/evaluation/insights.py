@@ -1,8 +1,9 @@
 """`calltide eval insights`: the offline engine against questions of bank customers and calls of a help desk.
 
-A changer must know: what was looked at while patterns and thresholds were chosen is the part `dev` of the help-desk
-calls; the figures are those of `test`. The calls are variants of a few scripts, so a variant is the unit that intervals
-draw, and no variant is in both parts. Their labels were made by a machine, not by people who heard the calls.
+A changer must know: thresholds are chosen on the part `dev` of the help-desk calls, the figures are those of `test`;
+but the first patterns were written when scripts of both had been read (docs/insights.md). The calls are variants of a
+few scripts, so a variant is the unit that intervals draw, and none is in both parts. Their labels were made by a
+machine, not by people who heard the calls.
 """
 
 import csv
@@ -215,7 +216,7 @@ def _of_calls(
         DataSet(
             "help-desk",
             tuple(row for _, _, row, _, _ in found),  # type: ignore[misc]
-            "calls of an IT help desk in text, those whose variants were not looked at while patterns were chosen",
+            "calls of an IT help desk in text, those of the scripts on which no threshold was chosen",
             "written by a machine and labelled by a machine; the summaries are in the third person, so no quote can be "
             "like them word for word; whether a customer is satisfied stands for whether the matter is settled",
             {},
