@@ -1,5 +1,8 @@
 """What is wrong with a file of rules is told with its line and field; and what rules mean has a version."""
 
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -215,3 +218,11 @@ def test_a_text_that_yaml_makes_is_the_one_that_was_meant() -> None:
     (rule,) = read(text).rules
     assert rule.when.said is not None
     assert rule.when.said.exact == ("no", "1", "a: b", "“x”\n")
+
+
+def test_the_examples_of_the_docs_are_right() -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "rules.md").read_text(encoding="utf-8")
+    first, *others = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    version = read(first).version
+    assert f"my-rules.yaml: 1 rules are right, version {version}" in page
+    assert all(read(f"rules:\n{text.removeprefix('rules:')}").rules for text in others)
