@@ -306,6 +306,24 @@ def webhooks(
 
 
 @app.command()
+def llm(
+    ready: Ready = None,
+    test: Annotated[bool, typer.Option("--test", help="ask the endpoint once, with these settings")] = False,
+) -> None:
+    """Ask a language model what ended calls were about (docs/llm.md)."""
+    from streams import kafka, service
+    from streams.llm import worker
+    from streams.settings import load
+
+    settings = load()
+    if test:
+        typer.echo(worker.test(settings))
+        return
+    kafka.check(settings)
+    service.run(settings, ready, lambda stop, health: worker.run(settings, stop, health))
+
+
+@app.command()
 def clickhouse(ready: Ready = None) -> None:
     """Run the embedded ClickHouse."""
     from deploy import clickhouse as servers

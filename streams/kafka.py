@@ -6,10 +6,10 @@ anything else librdkafka knows) can be set from outside.
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from schemas.errors import CalltideError
@@ -33,6 +33,8 @@ message whose `fatal()` is false."""
 
 ANSWER_S: Final = 5.0
 """Judgement: no broker takes so long to say that it is there."""
+GROUP_ANSWER_S: Final = 30.0
+"""Judgement: a broker that has just started takes some seconds to find a group."""
 NEWS_EVERY_S: Final = 10.0
 """librdkafka tries a broker that is away 40 times a second, and says so each time."""
 _told: dict[int, float] = {}
@@ -132,3 +134,58 @@ def partition_of(message: Message) -> int:
     """The partition of a message; −1 for an event that belongs to none."""
     partition = message.partition()
     return -1 if partition is None else partition
+
+
+def from_now_on(consumer: Consumer, held: list[TopicPartition]) -> dict[int, int]:
+    """Partition → where to begin, of partitions of one topic: where the group is, and for a group that is new, with
+    what comes from now on. Written down at once, or what comes while nobody reads would be passed over.
+
+    Raises KafkaException.
+    """
+    known = {one.partition: one.offset for one in consumer.committed(held, GROUP_ANSWER_S)}
+    fresh = [one for one in held if known[one.partition] < 0]
+    for one in fresh:
+        one.offset = known[one.partition] = consumer.get_watermark_offsets(one, timeout=GROUP_ANSWER_S)[1]
+    if fresh:
+        consumer.commit(offsets=fresh, asynchronous=False)
+    return known
+
+
+def produce(
+    producer: Producer,
+    topic: str,
+    value: bytes | None,
+    key: bytes | str | None,
+    partition: int,
+    headers: Sequence[tuple[str, bytes | None]],
+    **more: Any,
+) -> None:
+    """Write one record and wait until it is there. Raises KafkaException when it is not."""
+    failures: list[KafkaError] = []
+    producer.produce(
+        topic,
+        value,
+        key,
+        partition=partition,
+        headers=[*headers],
+        on_delivery=lambda failed, _message: failures.append(failed) if failed is not None else None,
+        **more,
+    )
+    if producer.flush(GROUP_ANSWER_S) or failures:
+        raise KafkaException(failures[0] if failures else KafkaError(KafkaError._TIMED_OUT))
+
+
+def bury(producer: Producer, dead_letters: str, message: Message, stage: str, error: Exception) -> None:
+    """A record into `dead_letters`, with where it comes from and why, from where `calltide dead-letters redrive` sends
+    it again. Raises KafkaException when it cannot be written."""
+    about = {
+        "topic": message.topic(),
+        "partition": partition_of(message),
+        "offset": message.offset(),
+        "stage": stage,
+        "exception.class.name": f"{type(error).__module__}.{type(error).__qualname__}",
+        "exception.message": str(error)[:1_000],
+    }
+    headers = [*headers_of(message), *((f"__connect.errors.{name}", str(one).encode()) for name, one in about.items())]
+    where, at_ms = partition_of(message), message.timestamp()[1]
+    produce(producer, dead_letters, message.value(), message.key(), where, headers, timestamp=at_ms)

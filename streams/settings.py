@@ -187,6 +187,35 @@ class Webhooks(_Section):
     )
 
 
+class Llm(_Section):
+    """Insights by a language model (docs/llm.md)."""
+
+    url: str = Field(
+        "",
+        pattern=r"^(https?://.+)?$",
+        description="OpenAI-compatible endpoint, such as http://127.0.0.1:8000/v1; empty: none is asked",
+    )
+    key: str = Field("", description="its key, if it wants one")
+    model: str = Field("", description="the model, as the endpoint calls it")
+    timeout_s: float = Field(120.0, gt=0, le=3_600, description="how long an answer may take")
+    concurrency: int = Field(2, ge=1, le=64, description="calls that are asked about at one time")
+    output: Literal["json_schema", "json_object", "none"] = Field(
+        "json_schema", description="how the endpoint is made to answer in JSON; none: only told to"
+    )
+    temperature: float = Field(0.0, ge=0, le=2, description="of the answers; 0: the likeliest")
+    context_tokens: int = Field(
+        32_000, ge=4_000, description="of prompt and answers; of a call that does not fit the middle is left out"
+    )
+    answer_tokens: int = Field(4_000, ge=500, description="longest answer")
+    request: dict[str, Any] = Field({}, description="more fields of the request, or others; null leaves one out")
+    tokens_per_day: int = Field(
+        0, ge=0, description="in and out, by UTC; then calls wait for the next day; 0: no limit"
+    )
+    cost_per_day: float = Field(0.0, ge=0, description="the same by cost; needs the prices; 0: no limit")
+    price_in: float = Field(0.0, ge=0, description="of a million tokens that it reads")
+    price_out: float = Field(0.0, ge=0, description="of a million tokens that it writes")
+
+
 class Metrics(_Section):
     """Prometheus metrics and health."""
 
@@ -242,6 +271,7 @@ class Settings(BaseSettings):
     serve: Serve = Serve()
     archive: Archive = Archive()
     webhooks: Webhooks = Webhooks()
+    llm: Llm = Llm()
     runtime: Runtime = Runtime()
     metrics: Metrics = Metrics()
     grafana: Grafana = Grafana()

@@ -130,6 +130,8 @@ class Supervisor:
             commands["clickhouse"] = ["clickhouse"]
         if self.settings.webhooks.endpoints:
             commands["webhooks"] = ["webhooks"]
+        if self.settings.llm.url:
+            commands["llm"] = ["llm"]
         return {name: ["-m", "streams", *arguments] for name, arguments in commands.items()}
 
     @property

@@ -229,29 +229,8 @@ class _Courier(threading.Thread):
     def _bury(self, message: Message, error: Exception) -> None:
         """Into dead.letters, from where `calltide dead-letters redrive` sends it again."""
         DEAD.labels(self.endpoint_name).inc()
-        about = {
-            "topic": message.topic(),
-            "partition": kafka.partition_of(message),
-            "offset": message.offset(),
-            "stage": f"webhook.{self.endpoint_name}",
-            "exception.class.name": f"{type(error).__module__}.{type(error).__qualname__}",
-            "exception.message": str(error)[:1_000],
-        }
         log.error("webhook given up: %s", error, extra={"endpoint": self.endpoint_name, "offset": message.offset()})
-        headers: list[tuple[str, str | bytes | None]] = [*kafka.headers_of(message)]
-        headers += [(f"__connect.errors.{name}", str(value).encode()) for name, value in about.items()]
-        failures: list[KafkaError] = []
-        self._producer.produce(
-            DEAD_LETTERS,
-            message.value(),
-            message.key(),
-            partition=kafka.partition_of(message),
-            headers=headers,
-            timestamp=message.timestamp()[1],
-            on_delivery=lambda failed, _message: failures.append(failed) if failed is not None else None,
-        )
-        if self._producer.flush(ANSWER_S) or failures:
-            raise KafkaException(failures[0] if failures else KafkaError(KafkaError._TIMED_OUT))
+        kafka.bury(self._producer, DEAD_LETTERS, message, f"webhook.{self.endpoint_name}", error)
 
     def _commit(self, message: Message) -> None:
         try:

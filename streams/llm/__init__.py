@@ -1,0 +1,1 @@
+"""Insights by a language model behind an OpenAI-compatible endpoint: a process beside the chain (docs/llm.md)."""
