@@ -156,7 +156,8 @@ STAGES: Final = (
     # What is made of the scores, each by itself.
     Stage("metrics", reads=SCORES, writes=CALL_METRICS),
     Stage("rules", reads=SCORES, writes=ALERTS),
-    Stage("insights", reads=SCORES, writes=INSIGHTS),
+    # Judgement: a call that ends takes half a second; a turn must end before Kafka takes its worker for dead.
+    Stage("insights", reads=SCORES, writes=INSIGHTS, batch=50),
 )
 """All stages: first the chain, in order, then what reads its scores. A new stage is one file in processors/ and one row
 here."""
