@@ -184,7 +184,7 @@ def _faithful(voice: WhisperStatsEmotion, text: EnsembleSentiment, heard: list[t
             falls["voice"].append((*_falls(played, EMOTIONS.index(score.emotion.label), draws),))
         explanation.explain_words(score, text, kept)
         falls["words"].append((*_falls(played, 0, draws),))
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, pairs in falls.items():
         top, drawn = np.array(pairs).T
         rows.append((name, f"{len(pairs)}", f"{top.mean():.3f}", f"{drawn.mean():.3f}", f"{(top > drawn).mean():.0%}"))

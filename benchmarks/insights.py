@@ -78,7 +78,7 @@ def measure(data: Path) -> Table:
     began = time.process_time()
     stage = build(Config(business="b2b"), "v1")
     loading_s = time.process_time() - began
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for name, minutes in LENGTHS.items():
         found = []
         for run in range(TIMES if minutes <= 10 else 1):

@@ -390,7 +390,8 @@ def _joined(texts: Sequence[str], language: str) -> str:
 
 def _middles(seen: NDArray[np.float64], n: int) -> NDArray[np.int64]:
     """The sample in the middle of each of the encoder's positions."""
-    return np.minimum((np.arange(len(seen)) + 0.5) * RATE // 50, n - 1).astype(np.int64)
+    middles: NDArray[np.int64] = np.minimum((np.arange(len(seen)) + 0.5) * RATE // 50, n - 1).astype(np.int64)
+    return middles
 
 
 def _by_part(

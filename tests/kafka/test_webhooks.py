@@ -106,7 +106,8 @@ def alert(call_id: str, severity: str = "warning", tenant: str = "acme") -> Aler
 def produce(settings: Settings, *events: CallEvent, value: bytes | None = None) -> None:
     producer = Producer(kafka.producer(settings))
     for event in events:
-        headers, body = encode(event)
+        kind, body = encode(event)
+        headers: dict[str, str | bytes | None] = {**dict(kind)}
         producer.produce(ALERTS, body if value is None else value, event.call.call_id.encode(), headers=headers)
     assert producer.flush(10) == 0
 
