@@ -17,6 +17,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
@@ -487,6 +488,8 @@ class Gateway:
                     if not left:
                         loop.call_soon_threadsafe(known.set)
         finally:
+            # Whatever ended it, nobody is to wait for it.
+            loop.call_soon_threadsafe(known.set)
             consumer.close()
 
     def _follow_replays(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -606,7 +609,8 @@ class Gateway:
             self._end_slow([client])
 
     async def _know_findings(self, wanted: Subscription) -> None:
-        """Have those of a client's kinds read, and wait until those that are there are known."""
+        """Have those of a client's kinds read, and wait until those that are there are known. Where Kafka does not
+        answer, the client gets all else, and these when they come."""
         loop = asyncio.get_running_loop()
         for topic in {self._findings_topics[kind] for kind in FINDINGS if kind in wanted.kinds}:
             if topic not in self._following or not self._following[topic].is_alive():
@@ -616,7 +620,9 @@ class Gateway:
                 )
                 self._following[topic] = thread
                 thread.start()
-            await self._findings_known[topic].wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(KAFKA_SECONDS):
+                    await self._findings_known[topic].wait()
 
     def _offer_replayed(self, found: Sequence[Replayed]) -> None:
         """To who watches it. Nothing of it is counted: it says nothing of live calls."""
