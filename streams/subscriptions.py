@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from schemas.errors import CalltideError
-from schemas.events import Alert, CallEvent, Categorised, Correction, Interim
+from schemas.events import Alert, CallEvent, Categorised, Correction, Insights, Interim
 
 Positions = dict[int, int]
 """Partition → the next offset to be pushed."""
@@ -176,12 +176,14 @@ class Subscription:
 
 def subject(event: CallEvent) -> tuple[str, ...]:
     """(call, kind), of a correction also of whom and of what it speaks, of an interim result also the channel, of what
-    a rule has found also which and when: what a newer event of the same replaces."""
+    a rule has found also which and when, of insights also whose: what a newer event of the same replaces."""
     same = event.call.call_id, event.kind
     if isinstance(event, Interim):
         return *same, str(event.channel)
     if isinstance(event, Alert | Categorised):
         return *same, event.rule, str(event.at_ms)
+    if isinstance(event, Insights):
+        return *same, event.engine
     if isinstance(event, Correction):
         return *same, event.speaker, event.same_as or "", "" if event.same_as and event.role == "unknown" else "role"
     return same

@@ -228,11 +228,17 @@ function find(event) {
   const call = calls.get(event.call.call_id);
   if (!call) return;
   if (event.kind === "metrics") call.metrics = event;
-  else if (event.kind === "insights") call.insights = event;
+  else if (event.kind === "insights") call.insights = better(call.insights, event);
   else if (event.kind === "category") call.categories.set(event.category, call.categories.get(event.category) ?? event);
   else call.alerts.set(`${event.rule}/${event.at_ms}`, event);
   if (event.kind === "alert") drawCalls();
   if (event.call.call_id === selected) drawSoon();
+}
+
+// Of the insights of several engines: those that have something to say, a language model's rather than quotes alone.
+function better(one, other) {
+  const rank = ({ state, engine }) => 2 * (state === "ok") + (engine !== "extractive");
+  return one && rank(one) > rank(other) ? one : other;
 }
 
 function nameOf(call, speaker) {
