@@ -84,12 +84,13 @@ def send(endpoint: Endpoint, identifier: str, kind: str, data: Mapping[str, Any]
     }
     try:
         # A redirect would carry customers' words to where nobody said they may go.
-        answer = requests.post(
-            endpoint.url, body.encode(), headers=headers, timeout=endpoint.timeout_s, allow_redirects=False
-        )
+        # What it says beside its status is not read: there may be no end of it.
+        with requests.post(
+            endpoint.url, body.encode(), headers=headers, timeout=endpoint.timeout_s, allow_redirects=False, stream=True
+        ) as answer:
+            status = answer.status_code
     except requests.RequestException as error:
         return Failure(f"{type(error).__name__}: no answer from the receiver")
-    status = answer.status_code
     if 200 <= status < 300:
         return None
     if status >= 500 or status in AGAIN:
