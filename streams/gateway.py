@@ -586,7 +586,7 @@ class Gateway:
         """With the cursor where the client is. Where much waits figures are left out: newer ones come in a second."""
         now, slow = datetime.now(UTC), []
         for record in records:
-            self._findings.add(record, time.monotonic())
+            self._findings.add(record, self._calls, time.monotonic())
             for client in self._clients:
                 if not client.wanted.wants(record.event):
                     continue
@@ -597,16 +597,6 @@ class Gateway:
                 if not client.put(event_message(record, str(self._place(client)), now), subject(record.event)):
                     slow.append(client)
         self._end_slow(slow)
-
-    def _tell_findings(self, client: _Client) -> None:
-        """What is known of the running calls, for who joins."""
-        now = datetime.now(UTC)
-        found = self._findings.events(client.wanted, self._calls)
-        if any(
-            not client.put(event_message(record, str(self._place(client)), now, history=True), subject(record.event))
-            for record in found
-        ):
-            self._end_slow([client])
 
     async def _know_findings(self, wanted: Subscription) -> None:
         """Have those of a client's kinds read, and wait until those that are there are known. Where Kafka does not
@@ -814,18 +804,22 @@ class Gateway:
         now = datetime.now(UTC)
         for record, whole in running:
             await client.send(event_message(record, client.cursor(whole), now, history=True))
-        near = False
+        near, found = False, []
         while not near:
             live = dict(self._positions)
             # Close to it: what comes from now on waits in the backlog while the last stretch is read.
             near = sum(max(0, live[at] - positions[at]) for at in live) <= self._settings.gateway.queue // 2
             if near:
                 self._join(client, positions)
-                if wanted.start or wanted.history:
-                    self._tell_findings(client)
+                found = self._findings.events(wanted, self._calls)
             await self._catch_up(client, positions, live)
         if wanted.start or wanted.history:
-            await client.send(notice("position", Cursor(self._topic, positions)))
+            cursor = Cursor(self._topic, positions)
+            await client.send(notice("position", cursor))
+            # Not by the backlog: of many calls there may be more than that holds.
+            now = datetime.now(UTC)
+            for record in found:
+                await client.send(event_message(record, str(cursor), now, history=True))
 
     async def _refuse_future(self, positions: Positions) -> None:
         ahead = [at for at, offset in positions.items() if offset > self._positions[at]]

@@ -31,6 +31,9 @@ HISTORY_UTTERANCES: Final = 500
 HISTORY_FINDINGS: Final = 200
 """Alerts and the like kept of each running call. Judgement: more than anyone looks at; rules have cool-downs."""
 
+ENDED_SECONDS: Final = 60.0
+"""Findings of a call that does not run are kept for so long: they may be a little ahead of its scores. Judgement."""
+
 FORGET_SECONDS: Final = 3_600.0
 """Judgement: a call of which nothing, not even a progress mark, came for an hour has lost its end."""
 
@@ -271,8 +274,11 @@ class Findings:
         # The call of which something came last is at the end.
         self._calls: OrderedDict[str, tuple[float, OrderedDict[tuple[str, ...], Record]]] = OrderedDict()
 
-    def add(self, record: Record, now: float) -> None:
-        """Keep a record. `now`: seconds of any clock that only goes forward."""
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def add(self, record: Record, running: RunningCalls, now: float) -> None:
+        """Keep a record, and forget calls that do not run. `now`: seconds of any clock that only goes forward."""
         call_id = record.event.call.call_id
         _, kept = self._calls.pop(call_id, (now, OrderedDict()))
         self._calls[call_id] = (now, kept)
@@ -280,8 +286,14 @@ class Findings:
         kept[key] = record
         if len(kept) > HISTORY_FINDINGS:
             kept.popitem(last=False)
-        while now - next(iter(self._calls.values()))[0] > FORGET_SECONDS:
-            self._calls.popitem(last=False)
+        # Two for one that comes: so those of ended calls do not gather.
+        for _ in range(2):
+            oldest, (since, its) = next(iter(self._calls.items()))
+            if now - since <= ENDED_SECONDS:
+                break
+            del self._calls[oldest]
+            if oldest in running:
+                self._calls[oldest] = (now, its)
 
     def events(self, wanted: Subscription, running: RunningCalls) -> list[Record]:
         """What of it a subscription wants, of calls that are running: by call, in the order in which it came."""

@@ -10,21 +10,25 @@ from hypothesis import strategies as st
 
 from schemas.errors import CalltideError
 from schemas.events import (
+    Alert,
     CallEnded,
     CallEvent,
     CallInfo,
     CallStarted,
     Correction,
+    Insights,
     Progress,
     RunningScore,
     Score,
     encode,
 )
 from streams.subscriptions import (
+    ENDED_SECONDS,
     FORGET_SECONDS,
     HISTORY_UTTERANCES,
     Backlog,
     Cursor,
+    Findings,
     Record,
     RunningCalls,
     Subscription,
@@ -227,6 +231,32 @@ def test_running_calls_stay_bounded() -> None:
     assert len(calls.events(Subscription())) == HISTORY_UTTERANCES
     calls.add(record(started("new")), "cursor", now=FORGET_SECONDS + 1)
     assert [kept.event.call.call_id for kept, _ in calls.events(Subscription())] == ["new"], "its end was lost"
+
+
+def found(call_id: str = "c1", at_ms: int = 0, engine: str = "", state: str = "ok") -> Alert | Insights:
+    of_call: dict[str, Any] = {"call": info(call_id), "pipeline_version": "v1"}
+    if engine:
+        return Insights(**of_call, engine=engine, state=state, ended_at=NOW, duration_ms=1)
+    of_rule = {"rule": "angry", "category": "angry", "severity": "info", "message": "", "rules_version": "1"}
+    return Alert.model_validate(of_call | of_rule | {"at_ms": at_ms, "raised_at": NOW})
+
+
+def test_findings_are_told_of_running_calls_and_do_not_gather() -> None:
+    calls, findings = RunningCalls(), Findings()
+    calls.add(record(started("runs")), "cursor", now=0.0)
+    wanted = Subscription(kinds=frozenset({"alert"}))
+    for offset, event in enumerate([found("runs", 1), found("over"), found("runs", 2), found("runs", 1)]):
+        findings.add(record(event, offset=offset), calls, now=0.0)
+    assert [kept.offset for kept in findings.events(wanted, calls)] == [2, 3], "the same again replaces itself"
+    for number in range(1_000):
+        findings.add(record(found(f"over-{number}")), calls, now=float(number))
+    assert [kept.offset for kept in findings.events(wanted, calls)] == [2, 3]
+    assert len(findings) <= ENDED_SECONDS + 2
+
+
+def test_insights_of_one_engine_do_not_replace_those_of_another() -> None:
+    quotes, failed = found(engine="extractive"), found(engine="llm:some", state="failed")
+    assert subject(quotes) != subject(failed)
 
 
 def test_running_calls_keep_what_became_known_of_each_speaker() -> None:
