@@ -300,7 +300,7 @@ def webhooks(
         answers = hooks.test(settings)
         for name, fault in answers:
             typer.echo(f"{name}: {fault or 'taken'}")
-        raise typer.Exit(any(fault for _, fault in answers) or not answers)
+        raise typer.Exit(any(fault for _, fault in answers))
     kafka.check(settings)
     service.run(settings, ready, lambda stop, health: hooks.run(settings, stop, health))
 

@@ -241,11 +241,15 @@ class _Courier(threading.Thread):
             log.warning("offset not committed: %s", error.args[0].str())
 
 
+def _endpoints(settings: Settings) -> dict[str, Endpoint]:
+    if not settings.webhooks.endpoints:
+        raise CalltideError("no webhook is set; give CALLTIDE_WEBHOOKS__ENDPOINTS (docs/webhooks.md)")
+    return settings.webhooks.endpoints
+
+
 def run(settings: Settings, stop: threading.Event, health: Health | None = None) -> None:
     """Send until `stop` is set. Raises CalltideError without endpoints, and what ends a courier."""
-    endpoints = settings.webhooks.endpoints
-    if not endpoints:
-        raise CalltideError("no webhook is set; give CALLTIDE_WEBHOOKS__ENDPOINTS (docs/webhooks.md)")
+    endpoints = _endpoints(settings)
     health = health or Health()
     couriers = [_Courier(settings, name, endpoint, stop) for name, endpoint in endpoints.items()]
     for courier in couriers:
@@ -265,9 +269,12 @@ def run(settings: Settings, stop: threading.Event, health: Health | None = None)
 
 
 def test(settings: Settings) -> list[tuple[str, str]]:
-    """Send one event of the kind `test` to every endpoint: (name, "" or what is wrong with it)."""
+    """Send one event of the kind `test` to every endpoint: (name, "" or what is wrong with it).
+
+    Raises CalltideError without endpoints.
+    """
     found = []
-    for name, endpoint in settings.webhooks.endpoints.items():
+    for name, endpoint in _endpoints(settings).items():
         now = datetime.now(UTC)
         try:
             failure = send(endpoint, message_id("test", now.isoformat().encode()), "test", {"endpoint": name}, now)
