@@ -34,6 +34,7 @@ On = Annotated[
 def list_rules() -> None:
     """Print the rules in effect."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from streams.settings import load
@@ -43,7 +44,9 @@ def list_rules() -> None:
     table = Table("rule", "category", "alert", "tenants", "what it finds", box=None)
     for rule in sorted(rules.rules, key=lambda one: one.name):
         severity = rule.alert.severity if rule.alert else "none"
-        table.add_row(rule.name, rule.gives, severity, ", ".join(rule.tenants or ("all",)), rule.description)
+        table.add_row(
+            rule.name, rule.gives, severity, escape(", ".join(rule.tenants or ("all",))), escape(rule.description)
+        )
     Console().print(table)
     typer.echo(f"{len(rules.rules)} rules of {path}, version {rules.version}")
 
