@@ -32,12 +32,15 @@ demo: install ## real calls through the whole chain, live; CALLS=path takes your
 up: install ## broker, stages, gateway, sink and page, until Ctrl-C
 	@exec $(BIN)/calltide up
 
-# First what only computes, two tests at a time; what starts brokers and watches the clock has the machine for itself.
+# First what only computes, two tests at a time; then the whole chain, which needs the machine for itself (and fetches
+# Kafka's jars for all that comes); then files that wait for one part of it more than they compute, two at a time.
 COMPUTING := tests/unit tests/topology
+CHAIN := tests/chain tests/chaos
 
 test: lint ## linters, types and all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(COMPUTING)
-	$(BIN)/python -m pytest $(COMPUTING:%=--ignore=%)
+	$(BIN)/python -m pytest $(CHAIN)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup $(patsubst %,--ignore=%,$(COMPUTING) $(CHAIN))
 
 lint: install-dev ## linters and types
 	$(BIN)/ruff check .
