@@ -165,14 +165,17 @@ here."""
 CHAIN: Final = tuple(row for row in STAGES if row.reads != SCORES)
 """From audio to scores."""
 
+MADE_OF_SCORES: Final = tuple(row.writes for row in STAGES if row not in CHAIN)
+"""What the stages beside it write."""
+
 FRAMES: Final = STAGES[0].reads
 BATCH_FRAMES: Final = STAGES[0].in_batch().reads
 
 _OTHER_READERS: Final = {
     SCORES: ("gateway", "sink", "serve"),
     CALL_METRICS: ("gateway", "sink"),
-    ALERTS: ("gateway", "sink"),
-    INSIGHTS: ("gateway", "sink"),
+    ALERTS: ("gateway", "sink", "webhooks"),
+    INSIGHTS: ("gateway", "sink", "webhooks", "llm"),
     TRANSCRIPTS_INTERIM: ("gateway", "serve"),
 }
 

@@ -44,7 +44,7 @@ from schemas.events import (
     Score,
     decode,
 )
-from schemas.topics import ALERTS, CALL_METRICS, DEAD_LETTERS, INSIGHTS, REPLAYS, SCORES
+from schemas.topics import DEAD_LETTERS, MADE_OF_SCORES, REPLAYS, SCORES
 from streams import kafka
 from streams.health import Health
 from streams.rows import (
@@ -81,7 +81,6 @@ IDENTITY: Final = {
     "calls": ("tenant", "call_id", "pipeline_version", "revision", "partition", "offset"),
 }
 """Of the tables whose rows are counted: a row that has come before."""
-MADE_OF_SCORES: Final = (CALL_METRICS, ALERTS, INSIGHTS)
 PARTY: Final = ("tenant", "pipeline_version", "started_at", "call_id", "role", "speaker")
 """A party of a call, as `call_progress` knows it."""
 RETRY_S: Final = (0.2, 10.0)

@@ -26,12 +26,12 @@ from deploy.process import spawn
 from deploy.topics import Topics
 from processors.base import NO_MORE
 from schemas.errors import CalltideError
-from schemas.topics import replay_namespace
+from schemas.topics import MADE_OF_SCORES, replay_namespace
 from streams import history, kafka
 from streams.replay.feed import Feed
 from streams.replay.plan import Call, Plan, end, names, plan_topic
 from streams.settings import Settings
-from streams.sink import MADE_OF_SCORES, Sink
+from streams.sink import Sink
 from streams.supervisor import STOP_S, last_words, refusal
 
 NICE: Final = 19
