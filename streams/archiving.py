@@ -63,12 +63,12 @@ def archive(
     done = Archived()
     wanted = {call.call_id: call for call in found.calls if not _is_there(store, call.call_id, call.started_at)}
     done.before = len(found.calls) - len(wanted)
-    silent: dict[str, Silent] = {}
     if wanted and any(settings.asr.redact.kinds.values()):
         for call_id, reason in _unheard(settings, wanted).items():
             done.failed[call_id] = reason
             del wanted[call_id]
-        silent = _silent(settings, wanted)
+    # Whatever the settings say now: what was taken out then is not to come back.
+    silent = _silent(settings, wanted)
     left = dict(wanted)
     for lane in LANES:
         for call_id, records in _whole_calls(settings, found, lane, wanted):
