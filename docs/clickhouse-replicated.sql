@@ -122,9 +122,10 @@ CREATE TABLE IF NOT EXISTS calltide.call_categories ON CLUSTER '{cluster}'
         start_ms UInt32)) COMMENT 'what it rests on',
     `topic` LowCardinality(String),
     `partition` UInt32,
-    `offset` UInt64 CODEC(Delta(8), ZSTD(1))
+    `offset` UInt64 CODEC(Delta(8), ZSTD(1)),
+    `written_at` DateTime64(3, 'UTC') DEFAULT now64(3) COMMENT 'the latest counts: offsets of a replay begin anew' CODEC(Delta(8), ZSTD(1))
 )
-ENGINE = ReplicatedReplacingMergeTree(offset)
+ENGINE = ReplicatedReplacingMergeTree(written_at)
 PARTITION BY toYYYYMM(started_at)
 ORDER BY (tenant, pipeline_version, started_at, call_id, category, rule)
 SETTINGS replicated_deduplication_window = 1000;
@@ -215,9 +216,10 @@ CREATE TABLE IF NOT EXISTS calltide.call_progress ON CLUSTER '{cluster}'
     `hold_ms` Nullable(UInt32) COMMENT 'on hold; NULL: nobody marked it, or the call goes on' CODEC(ZSTD(1)),
     `topic` LowCardinality(String),
     `partition` UInt32,
-    `offset` UInt64 CODEC(Delta(8), ZSTD(1))
+    `offset` UInt64 CODEC(Delta(8), ZSTD(1)),
+    `written_at` DateTime64(3, 'UTC') DEFAULT now64(3) COMMENT 'the latest counts: offsets of a replay begin anew' CODEC(Delta(8), ZSTD(1))
 )
-ENGINE = ReplicatedReplacingMergeTree(offset)
+ENGINE = ReplicatedReplacingMergeTree(written_at)
 PARTITION BY toYYYYMM(started_at)
 ORDER BY (tenant, pipeline_version, started_at, call_id, role, speaker)
 SETTINGS replicated_deduplication_window = 1000;
@@ -341,9 +343,10 @@ CREATE TABLE IF NOT EXISTS calltide.insights ON CLUSTER '{cluster}'
     `findings` String COMMENT 'JSON' CODEC(ZSTD(1)),
     `topic` LowCardinality(String),
     `partition` UInt32,
-    `offset` UInt64 CODEC(Delta(8), ZSTD(1))
+    `offset` UInt64 CODEC(Delta(8), ZSTD(1)),
+    `written_at` DateTime64(3, 'UTC') DEFAULT now64(3) COMMENT 'the latest counts: offsets of a replay begin anew' CODEC(Delta(8), ZSTD(1))
 )
-ENGINE = ReplicatedReplacingMergeTree(offset)
+ENGINE = ReplicatedReplacingMergeTree(written_at)
 PARTITION BY toYYYYMM(started_at)
 ORDER BY (tenant, pipeline_version, started_at, call_id, engine)
 SETTINGS replicated_deduplication_window = 1000;
@@ -477,7 +480,8 @@ CREATE VIEW IF NOT EXISTS calltide.call_insights ON CLUSTER '{cluster}'
     `findings` String,
     `topic` LowCardinality(String),
     `partition` UInt32,
-    `offset` UInt64
+    `offset` UInt64,
+    `written_at` DateTime64(3, 'UTC')
 )
 AS SELECT *
 FROM calltide.insights
@@ -488,7 +492,7 @@ WHERE (tenant, pipeline_version, started_at, call_id, engine) IN (
         pipeline_version,
         started_at,
         call_id,
-        argMax(engine, (state = 'ok', engine != 'extractive', ended_at, offset))
+        argMax(engine, (state = 'ok', engine != 'extractive', ended_at, written_at))
     FROM calltide.insights
     GROUP BY
         tenant,
@@ -1021,6 +1025,6 @@ INSERT INTO calltide.schema_migrations (number, name, sha256) VALUES
     (8, '0008_utterances_copied.sql', 'fe40ea4fdb946d3dfc9d60bb1baa79334fad7ec03f0c62b5a44efd9269014429'),
     (9, '0009_utterances_copied_end.sql', '15d0361276555feed618e869da730fbd5d1e2d31a5f2d1d12764859db9f4439f'),
     (10, '0010_promotions.sql', 'c3857ac22c06e3480b68d11f9a8108ed48c3eefed79d4e25d687d9dfdf3f0463'),
-    (11, '0011_categories.sql', '3c9240b70c8b17c180ae56bdd8e59448eca71d113d0a545137769cec730783a3'),
-    (12, '0012_insights.sql', 'aed5c396ce3aa2fc33b900874fe5107145f004ef7f7a83156cb05fc5078af41d'),
-    (13, '0013_call_progress.sql', 'b4d4d576692b45a460649028b629e282c1965de12e0cc546220c02b5fdaaac69');
+    (11, '0011_categories.sql', '5d1d7020bd4d91b3f118822b0c3f5ecde9a4e0312ffce0aaedebe86a6ffb4c63'),
+    (12, '0012_insights.sql', '2ca1db9277b997aceaf86ad9e9041b8151f77d213a848aa7729559dc51ee704a'),
+    (13, '0013_call_progress.sql', '5b0409fbab4a1a28230c4465cd8c7837185179aa8e048fb659cd4890fa7c27ae');

@@ -12,10 +12,10 @@ import os
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from dotenv import dotenv_values
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from processors.asr import Config as Asr
@@ -180,7 +180,7 @@ class Endpoint(_Section):
 class Webhooks(_Section):
     """Who is told of alerts and ended calls."""
 
-    endpoints: dict[str, Endpoint] = Field(
+    endpoints: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")], Endpoint] = Field(
         {},
         description='receivers by name: {"ops": {"url": "https://…", "secret": "whsec_…", "severity": "warning"}} '
         "(docs/webhooks.md)",

@@ -89,6 +89,8 @@ def send(endpoint: Endpoint, identifier: str, kind: str, data: Mapping[str, Any]
             endpoint.url, body.encode(), headers=headers, timeout=endpoint.timeout_s, allow_redirects=False, stream=True
         ) as answer:
             status = answer.status_code
+    except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+        raise Refused(f"{type(error).__name__}: its URL is none; mend CALLTIDE_WEBHOOKS__ENDPOINTS") from error
     except requests.RequestException as error:
         return Failure(f"{type(error).__name__}: no answer from the receiver")
     if 200 <= status < 300:

@@ -16,9 +16,11 @@ CREATE TABLE IF NOT EXISTS call_categories
     utterances       Array(Tuple(channel UInt8, start_ms UInt32)) COMMENT 'what it rests on',
     topic            LowCardinality(String),
     partition        UInt32,
-    offset           UInt64 CODEC(Delta, ZSTD)
+    offset           UInt64 CODEC(Delta, ZSTD),
+    written_at       DateTime64(3, 'UTC') DEFAULT now64(3)
+        COMMENT 'the latest counts: offsets of a replay begin anew' CODEC(Delta, ZSTD)
 )
-ENGINE = ReplacingMergeTree(offset)
+ENGINE = ReplacingMergeTree(written_at)
 PARTITION BY toYYYYMM(started_at)
 ORDER BY (tenant, pipeline_version, started_at, call_id, category, rule)
 SETTINGS non_replicated_deduplication_window = 1000;

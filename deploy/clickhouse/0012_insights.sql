@@ -37,9 +37,11 @@ CREATE TABLE IF NOT EXISTS insights
     findings         String COMMENT 'JSON' CODEC(ZSTD),
     topic            LowCardinality(String),
     partition        UInt32,
-    offset           UInt64 CODEC(Delta, ZSTD)
+    offset           UInt64 CODEC(Delta, ZSTD),
+    written_at       DateTime64(3, 'UTC') DEFAULT now64(3)
+        COMMENT 'the latest counts: offsets of a replay begin anew' CODEC(Delta, ZSTD)
 )
-ENGINE = ReplacingMergeTree(offset)
+ENGINE = ReplacingMergeTree(written_at)
 PARTITION BY toYYYYMM(started_at)
 ORDER BY (tenant, pipeline_version, started_at, call_id, engine)
 SETTINGS non_replicated_deduplication_window = 1000;
@@ -51,7 +53,7 @@ WHERE (tenant, pipeline_version, started_at, call_id, engine) IN
 (
     SELECT
         tenant, pipeline_version, started_at, call_id,
-        argMax(engine, (state = 'ok', engine != 'extractive', ended_at, offset))
+        argMax(engine, (state = 'ok', engine != 'extractive', ended_at, written_at))
     FROM insights
     GROUP BY tenant, pipeline_version, started_at, call_id
 );

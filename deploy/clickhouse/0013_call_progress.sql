@@ -47,9 +47,11 @@ CREATE TABLE IF NOT EXISTS call_progress
     hold_ms              Nullable(UInt32) COMMENT 'on hold; NULL: nobody marked it, or the call goes on' CODEC(ZSTD),
     topic                LowCardinality(String),
     partition            UInt32,
-    offset               UInt64 CODEC(Delta, ZSTD)
+    offset               UInt64 CODEC(Delta, ZSTD),
+    written_at           DateTime64(3, 'UTC') DEFAULT now64(3)
+        COMMENT 'the latest counts: offsets of a replay begin anew' CODEC(Delta, ZSTD)
 )
-ENGINE = ReplacingMergeTree(offset)
+ENGINE = ReplacingMergeTree(written_at)
 PARTITION BY toYYYYMM(started_at)
 ORDER BY (tenant, pipeline_version, started_at, call_id, role, speaker)
 SETTINGS non_replicated_deduplication_window = 1000;

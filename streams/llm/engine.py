@@ -16,7 +16,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from processors.insights import BUSINESSES, glossary_of
+from processors.insights import BUSINESSES, Business, glossary_of
 from processors.redaction import KINDS, Config, Memory, Redactor
 from schemas.errors import CalltideError
 from schemas.events import Conversation, Findings, Insights
@@ -155,8 +155,8 @@ class LanguageModel:
         call, given = prompts.call(conversation, texts, self._room(system))
         return [{"role": "system", "content": system}, {"role": "user", "content": call}], texts, given
 
-    def _business(self, conversation: Conversation) -> str:
-        return conversation.business if conversation.business in self._topics else BUSINESSES[-1]
+    def _business(self, conversation: Conversation) -> Business:
+        return next((one for one in BUSINESSES if one == conversation.business), BUSINESSES[-1])
 
     def insights(self, conversation: Conversation, cancelled: threading.Event) -> Insights | None:
         """What the model says of a call, `failed` and why where nothing can be had; None: cancelled before that.

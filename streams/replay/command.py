@@ -28,18 +28,6 @@ app = typer.Typer(invoke_without_command=True, help="History again, through any 
 # `seek -30s` is no option.
 app.command(context_settings={"ignore_unknown_options": True})(publishing.control)
 
-SPEED: Final = {
-    "vad": 160.0,
-    "diarization": 2_600.0,
-    "asr": 28.0,
-    "emotion": 200.0,
-    "sentiment": 1_100.0,
-    "metrics": 1_000.0,
-    "rules": 1_000.0,
-    "insights": 300.0,
-}
-"""Times real time of each stage alone, on two cores, with tiny.en and two channels: what a dry run reckons with.
-Measured on 24 minutes of calls (python -m benchmarks.replay); ASR and emotion on 15. The last three are a judgement."""
 START_S: Final = 8.0
 """Measured there: what start and end take together."""
 NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_-]")
@@ -132,7 +120,7 @@ def replay(
         from streams.replay.publish import length_s
 
         if pace is None or publish:
-            work_s = START_S + sum(seconds / SPEED[row.name] for row in chain)
+            work_s = START_S + sum(seconds / plans.SPEED[row.name] for row in chain)
         else:
             work_s = START_S + length_s(found.calls) / pace
         records, size = plans.size(settings, found)

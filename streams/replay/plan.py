@@ -51,8 +51,18 @@ ENDED: Final = "ended"
 """Header of the mark that the replay is being removed: what is left of its topics is not to be worked with."""
 ALL: Final = "all"
 """As the last stage: to the scores, and all that is made of them."""
-COSTLY: Final = ("asr", "emotion", "diarization", "vad", "sentiment", "insights", "rules", "metrics")
-"""Stages by what they cost, the costliest first; diarization by what it costs with one channel (docs/benchmarks.md)."""
+SPEED: Final = {
+    "vad": 160.0,
+    "diarization": 2_600.0,
+    "asr": 28.0,
+    "emotion": 200.0,
+    "sentiment": 1_100.0,
+    "metrics": 1_000.0,
+    "rules": 1_000.0,
+    "insights": 300.0,
+}
+"""Times real time of each stage alone, on two cores, with tiny.en and two channels: what a dry run reckons with.
+Measured on 24 minutes of calls (python -m benchmarks.replay); ASR and emotion on 15. The last three are a judgement."""
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """What may stand in the name of a topic, and is short enough for one. No dot: the topics of `a` are all that begin with
 `replay.a.`, and those of `a.b` would be among them."""
@@ -157,7 +167,7 @@ class Plan(_Frozen):
 
     def workers_of(self, name: str, partitions: int) -> int:
         """How many workers a stage has: as many as cores of the costliest one, one of the others."""
-        costliest = min({row.name for row in self.stages}, key=COSTLY.index)
+        costliest = min({row.name for row in self.stages}, key=SPEED.__getitem__)
         # Two a core would even out partitions, but begin so late that they cost more (measured on 15 minutes).
         at_work = os.cpu_count() or 1
         return self.workers or (min(at_work, partitions) if name == costliest else 1)

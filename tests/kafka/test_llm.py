@@ -92,7 +92,7 @@ def running(
 def conversation(call_id: str) -> Conversation:
     texts = ("Good morning, how can I help?", "I was charged twice for this month.", "I will send it back.")
     spoken = tuple(
-        Spoken(channel=at % 2, start_ms=at * 5_000, end_ms=at * 5_000 + 4_000, speaker=role, role=role, text=text)  # type: ignore[arg-type]
+        Spoken(channel=at % 2, start_ms=at * 5_000, end_ms=at * 5_000 + 4_000, speaker=role, role=role, text=text)
         for at, (role, text) in enumerate(zip(("agent", "customer", "agent"), texts, strict=True))
     )
     info = scripted.call(call_id)
