@@ -40,7 +40,7 @@ from benchmarks import latency
 from benchmarks.overhead import processor_of, together
 from benchmarks.support import Table, add_outputs, broker, looped, percentile, publish, telephone, temporary_home
 from schemas.errors import CalltideError
-from schemas.topics import STAGES, lanes
+from schemas.topics import CHAIN, STAGES, lanes
 from streams import kafka
 from streams.ingest import Call
 from streams.memory import Log
@@ -144,9 +144,9 @@ def _hear(calls: list[Call], part: int, parts: int) -> tuple[dict[str, float], d
     settings = load()
     producer = Producer(kafka.producer(settings, **{"linger.ms": 50}))
     log = Log(together(calls[part::parts], settings.ingest.packet_ms))
-    _write(producer, STAGES[0].reads, log)
+    _write(producer, CHAIN[0].reads, log)
     whole, model = {}, {}
-    for row in STAGES:
+    for row in CHAIN:
         spent = [0.0]
         target = Log()
         worker = InMemory(row, processor_of(settings, row.name, partial(Timed, spent=spent)), log, target)
@@ -198,7 +198,7 @@ def _leave_alone(settings: Settings) -> None:
     admin = AdminClient(kafka.client(settings))
     prefix, numbers = settings.kafka.group_prefix, range(settings.kafka.partitions)
     read = [(f"{prefix}.{row.id}", row.reads) for each in STAGES for row in lanes(each)]
-    for group, topic in [*read, (f"{prefix}.sink", STAGES[-1].writes)]:
+    for group, topic in [*read, (f"{prefix}.sink", CHAIN[-1].writes)]:
         ends = kafka.ranges(admin, topic, numbers, 30)
         places = [TopicPartition(topic, number, end) for number, (_, end) in ends.items()]
         for future in admin.alter_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)]).values():
@@ -241,7 +241,7 @@ def _beside(settings: Settings, name: str) -> Iterator[None]:
 def _until_at_work(settings: Settings, name: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
     """Until something came out of its last stage."""
     admin = AdminClient(kafka.client(settings))
-    topic, deadline = f"replay.{name}.{STAGES[-1].writes}", time.monotonic() + BUSY_S
+    topic, deadline = f"replay.{name}.{CHAIN[-1].writes}", time.monotonic() + BUSY_S
     while process.poll() is None and time.monotonic() < deadline:
         with suppress(KafkaException):  # the topic is not there yet, or nobody leads it yet
             ends = kafka.ranges(admin, topic, range(settings.kafka.partitions), 30)
@@ -272,7 +272,7 @@ def speeds(alone: Alone, replayed: dict[str, Replayed], audio_s: float) -> Table
         ],
         {"alone": asdict(alone), "replays": {name: asdict(one) for name, one in replayed.items()}},
     )
-    names = [row.name for row in STAGES]
+    names = [row.name for row in CHAIN]
     for what, one in replayed.items():
         first, last, aim = REPLAYS[what]
         part = names[names.index(first) : names.index(last) + 1]
