@@ -83,7 +83,7 @@ class VoiceEmotion:
     def process(self, batch: Sequence[tuple[None, Record]]) -> list[Step]:
         events = read(batch, Transcript)
         heard = [
-            (event, _audible(event, samples(event, record)))
+            (event, _heard_of(event, samples(event, record)))
             for event, (_, record) in zip(events, batch, strict=True)
             if isinstance(event, Transcript) and self._skipped(event) is None
         ]
@@ -144,14 +144,17 @@ class VoiceEmotion:
         )
 
 
-def _audible(event: Transcript, heard: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What is left of the voice, 16 kHz float32 (n,), where personal data was silenced: silence is heard as sad."""
-    if not event.redacted:
-        return heard
-    kept = np.ones(len(heard), bool)
-    for start_ms, end_ms in hidden(event.words, event.start_ms, event.end_ms):
+def audible(event: Transcript, samples: int) -> NDArray[np.bool_]:
+    """Which of the utterance's samples, at 16 kHz, are heard, bool (samples,): not those in which personal data was
+    silenced, because silence is heard as sad."""
+    kept = np.ones(samples, bool)
+    for start_ms, end_ms in hidden(event.words, event.start_ms, event.end_ms) if event.redacted else ():
         kept[(start_ms - event.start_ms) * RATE // 1_000 : (end_ms - event.start_ms) * RATE // 1_000] = False
-    return heard[kept]
+    return kept
+
+
+def _heard_of(event: Transcript, voice: NDArray[np.float32]) -> NDArray[np.float32]:
+    return voice[audible(event, len(voice))]
 
 
 def _hidden_ms(event: Transcript) -> int:

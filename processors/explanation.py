@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from processors.emotion import audible
 from processors.models.emotion import WhisperEncoder, WhisperStatsEmotion
 from processors.utterances import RATE, WITHOUT_SPACES
 from schemas.events import EmotionLabel, Role, Score, SentimentLabel, Word
@@ -175,10 +176,14 @@ def explain_voice(
     if score.emotion is None:
         raise ValueError("an utterance without emotion cannot be explained")
     longest = int(WhisperEncoder.LONGEST_S * RATE) if isinstance(model, WhisperStatsEmotion) else len(samples)
+    kept = audible(score, len(samples))
+    # Sample → its place among those that the model heard.
+    place = np.concatenate(([0], np.cumsum(kept)))
+    samples = samples[kept]
     first = max(0, (len(samples) - longest) // 2)
     heard = samples[first : first + longest]
     words = score.words or _even_stretches(score)
-    edges = np.clip(_edges(words, score.start_ms, len(samples)) - first, 0, len(heard))
+    edges = np.clip(place[_edges(words, score.start_ms, len(kept))] - first, 0, len(heard))
     inside = [number for number, (begin, end) in enumerate(pairwise(edges)) if end > begin]
     groups = [group.tolist() for group in np.array_split(inside, min(len(inside), MOST_VOICE_PARTS))]
     part_of = np.repeat(np.arange(len(groups)), [edges[group[-1] + 1] - edges[group[0]] for group in groups])

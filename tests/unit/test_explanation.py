@@ -11,6 +11,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from processors import explanation
+from processors.emotion import audible
 from processors.explanation import TEXT_QUESTIONS, TextParts, VoiceParts
 from processors.models.attention import TextAttention, VoiceAttention
 from processors.models.emotion import EMOTIONS, WhisperEncoder, WhisperStatsEmotion
@@ -102,6 +103,19 @@ def test_contributions_add_up_to_the_difference_from_the_baseline(
             assert sum(values) == pytest.approx(one.probabilities[label] - 1 / 6, abs=1e-4)
     assert {one.method for one in heard} == {"exact", "sampled"}
     assert [one.baseline for one in read] == [0.0] * len(read)
+
+
+def test_what_was_silenced_is_not_heard(voice: WhisperStatsEmotion, spoken: list[tuple[Score, Samples]]) -> None:
+    """The emotion was found without it, and silence would be heard as sad."""
+    said, audio = max(spoken, key=lambda pair: len(pair[1]))
+    taken = said.words[0].model_copy(update={"text": "[CARD]"})
+    said = said.model_copy(update={"words": (taken, *said.words[1:]), "redacted": {"card": 1}})
+    kept = audible(said, len(audio))
+    silenced = np.where(kept, audio, np.float32(0))
+    explained = explanation.explain_voice(said, silenced, voice, shapley.shapley)
+    heard = voice.predict([audio[kept]])[0]
+    assert explained.value == pytest.approx(float(heard[EMOTIONS.index(explained.label)]), abs=1e-4)
+    assert not any("[CARD]" in part.text and part.contribution for part in explained.parts)
 
 
 def test_the_decisive_word_has_most_and_the_linear_fit_agrees(read: list[TextParts]) -> None:
