@@ -216,8 +216,8 @@ def between(first: str, last: str) -> tuple[Stage, ...]:
     """
     names = [row.name for row in STAGES]
     chain = [row.name for row in CHAIN]
-    for name in (first, last):
-        if name not in names and (name, last) != (ALL, ALL):
+    for name, known in ((first, names), (last, [*names, ALL])):
+        if name not in known:
             raise CalltideError(f"no stage {name}; there are {', '.join(names)}")
     if first not in chain:
         if last not in (first, ALL):
