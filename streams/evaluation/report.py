@@ -381,6 +381,30 @@ SECTIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "rtf": "real-time factor",
         "cpu_ms": "CPU ms each",
     },
+    "Topics of calls": {
+        "topic_names_top1": "by names alone",
+        "topic_names_top3": "in the first three",
+        "topic_examples_top1": "with examples",
+        "topic_examples_top3": "in the first three",
+        "topic_top1": "right",
+        "topic_top3": "in the first three",
+        "chatter_b2b": "told where there is none, b2b",
+        "chatter_b2c": "b2c",
+    },
+    "Summaries of calls": {
+        "rouge_l": "ROUGE-L",
+        "rouge_l_lead": "of the first sentences",
+        "rouge_l_drawn": "of drawn ones",
+        "summary_cosine": "cosine",
+        "summary_cosine_lead": "of the first sentences",
+        "summary_cosine_drawn": "of drawn ones",
+    },
+    "Resolved or not": {
+        "resolved_decided": "decided",
+        "resolved_right": "right of these",
+        "resolved_yes": "settled found",
+        "resolved_no": "open found",
+    },
 }
 
 

@@ -68,6 +68,9 @@ def test_the_lock_has_what_the_project_asks_for(lock: str, wanted: list[str]) ->
 DISTRIBUTIONS = {
     "dotenv": "python-dotenv",
     "parselmouth": "praat-parselmouth",
+    "re2": "google-re2",
+    "stdnum": "python-stdnum",
+    "yaml": "PyYAML",
     "pyannote": "pyannote-metrics",
     "sklearn": "scikit-learn",
     "text_to_num": "text2num",
