@@ -492,7 +492,7 @@ def _snapshot(call: _Call) -> bytes | None:
     """A line of JSON, the speakers' sums and the channels' sketches; None while something waits."""
     if call.lines.waiting:
         return None
-    if not call.named and not call.lines.lines:
+    if not call.named and not call.lines.lines and not call.lines.mark_ms:
         return b""
     lines, sketches = call.lines.snapshot()
     header = [_VERSION, call.named, [(speaker.number, speaker.seconds) for speaker in call.speakers], lines]
