@@ -284,7 +284,8 @@ class Replay:
                 ends = kafka.ranges(self.admin, row.reads, read, ANSWER_S)
                 if at == 0:
                     self._behind = sum(end - read[number] for number, (_, end) in ends.items()) > AHEAD
-                if not self.plan.keep:
+                # Scores have several readers, of which this is one.
+                if not self.plan.keep and row.reads not in self.plan.outputs:
                     self._free(row.reads, {n: offset for n, offset in read.items() if offset > ends[n][0]})
         except KafkaException as error:
             if error.args[0].fatal():
