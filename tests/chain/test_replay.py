@@ -44,6 +44,9 @@ def calls(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     for process in running:
         assert process.wait(180) == 0
     until(lambda: len(ended(stack, ids, "v1")) == len(ids), "the end of the live calls in ClickHouse")
+    # What comes last of a call: behind it live work writes nothing more.
+    made = "SELECT DISTINCT call_id FROM insights WHERE call_id LIKE 'replayed-%' AND pipeline_version = 'v1'"
+    until(lambda: len(stack.rows(made)) == len(ids), "what is made of the live calls")
     return ids
 
 
