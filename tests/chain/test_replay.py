@@ -116,10 +116,14 @@ def live_offsets(stack: Stack) -> dict[tuple[str, int], int]:
     return found
 
 
-def live_ends(stack: Stack) -> dict[str, dict[int, tuple[int, int]]]:
-    """Where the topics of live work begin and end."""
+def live_ends(stack: Stack) -> dict[tuple[str, int], int]:
+    """Where the topics of live work end. Where they begin moves by itself: what is interim is kept for a minute."""
     admin = AdminClient({"bootstrap.servers": bootstrap(stack)})
-    return {topic.name: kafka.ranges(admin, topic.name, range(topic.partitions), 30) for topic in TOPICS}
+    return {
+        (topic.name, number): end
+        for topic in TOPICS
+        for number, (_, end) in kafka.ranges(admin, topic.name, range(topic.partitions), 30).items()
+    }
 
 
 def groups(stack: Stack) -> set[str]:
