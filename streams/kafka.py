@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final, cast
 
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from schemas.errors import CalltideError
@@ -121,6 +121,16 @@ def ranges(admin: AdminClient, topic: str, partitions: Iterable[int], timeout_s:
         for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
     )
     return {place.partition: (first[place].result().offset, last[place].result().offset) for place in places}
+
+
+def put(producer: Producer, topic: str, **record: Any) -> None:
+    """Hand a record to the producer, as `Producer.produce` takes it; waits for room where too many wait already."""
+    while True:
+        try:
+            producer.produce(topic, **record)
+            return
+        except BufferError:
+            producer.poll(0.1)
 
 
 def headers_of(message: Message) -> list[tuple[str, bytes | None]]:
