@@ -12,12 +12,14 @@ A changer must know: PR_SET_PDEATHSIG fires when the *thread* that forked ends, 
 has a thread of its own here that starts it and waits for it.
 """
 
+import contextlib
 import os
 import secrets
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
@@ -86,6 +88,20 @@ def stop(process: subprocess.Popen[bytes], grace: float) -> int:
         except subprocess.TimeoutExpired:
             process.kill()
     return process.wait()
+
+
+def stop_all(processes: Sequence[subprocess.Popen[bytes]], grace: float) -> None:
+    """SIGTERM to all of them at once, then as `stop`: they share the `grace` seconds."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+    deadline = time.monotonic() + grace
+    for process in processes:
+        try:
+            process.wait(max(0.1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def end_orphan(pid_file: Path, mark: str, grace: float) -> None:

@@ -125,6 +125,16 @@ def ranges(admin: AdminClient, topic: str, partitions: Iterable[int], timeout_s:
     return {place.partition: (first[place].result().offset, last[place].result().offset) for place in places}
 
 
+def put(producer: Producer, topic: str, **record: Any) -> None:
+    """Hand a record to the producer, as `Producer.produce` takes it; waits for room where too many wait already."""
+    while True:
+        try:
+            producer.produce(topic, **record)
+            return
+        except BufferError:
+            producer.poll(0.1)
+
+
 def headers_of(message: Message) -> list[tuple[str, bytes | None]]:
     """The headers of a message as the wire has them: names and bytes."""
     return cast("list[tuple[str, bytes | None]]", message.headers() or [])

@@ -469,7 +469,8 @@ class _Life:
         with metrics.TRANSACTION.labels(*self.lane.labels).time(), self._counting_aborts():
             self.producer.begin_transaction()
             for record in produced:
-                self._produce(
+                kafka.put(
+                    self.producer,
                     record.topic or self.row.writes,
                     value=record.output.value,
                     key=record.call_id.encode() if record.key is None else record.key,
@@ -478,7 +479,8 @@ class _Life:
                     timestamp=record.timestamp_ms,
                 )
             for change in changes:
-                self._produce(
+                kafka.put(
+                    self.producer,
                     self.row.state_topic,
                     value=change.value,
                     key=change.call_id.encode(),
@@ -543,14 +545,6 @@ class _Life:
             about = {"stage": self.row.name, "effort": ladder.step, "lag_s": round(lag_s, 1)}
             log.warning("works with %s effort", "full" if not ladder.step else "less", extra=about)
         self.captured_ms.clear()
-
-    def _produce(self, topic: str, **record: Any) -> None:
-        while True:
-            try:
-                self.producer.produce(topic, **record)
-                return
-            except BufferError:
-                self.producer.poll(0.1)
 
     def _idle(self) -> list[Produced]:
         """Wall clock ends the calls of a partition only when it is quiet and read to its end."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import Popen, TimeoutExpired
+from subprocess import Popen
 from typing import ClassVar, Final, NoReturn, Self
 from wsgiref.simple_server import WSGIServer
 
@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from prometheus_client import Counter, Gauge
 
 from deploy.broker import START_SECONDS, Broker
-from deploy.process import holder_of_port, keep_free, last_lines, spawn
+from deploy.process import holder_of_port, keep_free, last_lines, spawn, stop_all
 from deploy.topics import Topics
 from schemas.errors import CalltideError
 from schemas.topics import STAGES
@@ -221,16 +221,7 @@ class Supervisor:
         with _uninterrupted():
             self.report("stopping")
             running = [one.process for one in self.services if one.process is not None]
-            for process in running:
-                with contextlib.suppress(ProcessLookupError):
-                    process.terminate()
-            deadline = time.monotonic() + STOP_S
-            for process in running:
-                try:
-                    process.wait(max(0.1, deadline - time.monotonic()))
-                except TimeoutExpired:
-                    process.kill()
-                    process.wait()
+            stop_all(running, STOP_S)
             for one in self.services:
                 one.ready.unlink(missing_ok=True)
             self.services.clear()

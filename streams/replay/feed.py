@@ -11,7 +11,7 @@ import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -250,7 +250,7 @@ class Feed:
                 continue
             producer.begin_transaction()
             for record in records:
-                self._produce(
+                kafka.put(
                     producer,
                     f"{self.plan.namespace}{frames(lane)}",
                     value=record.value,
@@ -258,7 +258,7 @@ class Feed:
                     headers=[*record.headers.items()],
                     timestamp=record.timestamp_ms,
                 )
-            self._produce(producer, plan_topic(self.plan.name).name, **mark(call_id))
+            kafka.put(producer, plan_topic(self.plan.name).name, **mark(call_id))
             producer.commit_transaction(ANSWER_S)
             self.copied += len(records)
 
@@ -267,7 +267,7 @@ class Feed:
         producer.begin_transaction()
         for row in self.plan.firsts:
             for number in range(self.plan.partitions):
-                self._produce(
+                kafka.put(
                     producer,
                     row.reads,
                     value=f"{self.run_id}/{row.lane}".encode(),
@@ -283,14 +283,6 @@ class Feed:
             f"`calltide replay drop {self.plan.name}`, then begin again: what the archive has comes from there, and "
             "the rest is left out"
         )
-
-    def _produce(self, producer: Producer, topic: str, **record: Any) -> None:
-        while True:
-            try:
-                producer.produce(topic, **record)
-                return
-            except BufferError:
-                producer.poll(0.1)
 
     def _due_in(self, message: Message) -> float:
         """Seconds until its time, at the wished speed."""
@@ -317,11 +309,9 @@ class Feed:
         return True
 
     def _copy(self, consumer: Consumer, producer: Producer, messages: list[Message], offsets: dict[Place, int]) -> None:
-        if not messages and not offsets:
-            return
         producer.begin_transaction()
         for message in messages:
-            self._produce(
+            kafka.put(
                 producer,
                 f"{self.plan.namespace}{message.topic()}",
                 value=message.value(),

@@ -300,12 +300,7 @@ class Publication:
                 "key": self.plan.name.encode(),
                 "headers": [*headers, (REPLAY, self.plan.name.encode())],
             }
-            while True:
-                try:
-                    producer.produce(SCORES_REPLAYED, **record)
-                    break
-                except BufferError:
-                    producer.poll(0.1)
+            kafka.put(producer, SCORES_REPLAYED, **record)
         producer.commit_transaction(ANSWER_S)
 
 

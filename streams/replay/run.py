@@ -15,14 +15,14 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import Popen, TimeoutExpired
+from subprocess import Popen
 from typing import Final, Self
 
 from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from filelock import BaseFileLock, FileLock, Timeout
 
-from deploy.process import spawn
+from deploy.process import spawn, stop_all
 from deploy.topics import Topics
 from processors.base import NO_MORE
 from schemas.errors import CalltideError
@@ -147,16 +147,7 @@ class Replay:
     def __exit__(self, *_: object) -> None:
         self.stop.set()
         running = [one.process for one in self._workers if one.process is not None]
-        for process in running:
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
-        deadline = time.monotonic() + STOP_S
-        for process in running:
-            try:
-                process.wait(max(0.1, deadline - time.monotonic()))
-            except TimeoutExpired:
-                process.kill()
-                process.wait()
+        stop_all(running, STOP_S)
         for thread in self._threads:
             thread.join(STOP_S)
         if self._watch is not None:
@@ -268,7 +259,7 @@ class Replay:
     def _done_ms(self, call: Call) -> int:
         if call.call_id in self._ended:
             return call.duration_ms
-        heard_ms = self._heard_ms.get(call.call_id, 0) - round(call.started_at.timestamp() * 1_000)
+        heard_ms = self._heard_ms.get(call.call_id, 0) - call.start_ms
         return min(max(heard_ms, 0), call.duration_ms)
 
     @property
