@@ -111,10 +111,10 @@ def score(
 
 
 def new_topic(bootstrap: str, partitions: int = 3) -> str:
-    """A fresh topic."""
+    """A fresh topic, which keeps what it gets: times of tests may be older than any retention."""
     name = f"scores-test-{uuid.uuid4().hex[:8]}"
     admin = AdminClient({"bootstrap.servers": bootstrap})
-    admin.create_topics([NewTopic(name, partitions, 1)])[name].result(10)
+    admin.create_topics([NewTopic(name, partitions, 1, config={"retention.ms": "-1"})])[name].result(10)
     return name
 
 

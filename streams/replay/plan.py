@@ -426,21 +426,16 @@ def _calls(
     total = sum(high - low for low, high in ranges.values())
     open_calls: dict[str, CallInfo] = {}
     found: dict[str, Call] = {}
-    passed: dict[int, bool] = {}
-    at: dict[int, set[str]] = {}
-
-    def enough(number: int) -> bool:
-        return passed.get(number, False) and not at.get(number)
-
-    for done, message in enumerate(history.read(settings, SCORES, ranges, enough=enough)):
+    # To the end, whatever `until` is: recordings that were read in later have older times than what lies before them.
+    for done, message in enumerate(history.read(settings, SCORES, ranges)):
         if done % 1_000 == 0:
             tell(done, total)
         number, at_ms = kafka.partition_of(message), message.timestamp()[1]
-        passed[number] = wish.until_ms is not None and at_ms >= wish.until_ms + SLACK_MS
+        later = wish.until_ms is not None and at_ms >= wish.until_ms + SLACK_MS
         headers = {name: value for name, value in kafka.headers_of(message) if value is not None}
         call_id = (message.key() or b"").decode(errors="replace")
         # Two marks tell all there is to know; what lies between them is read only of calls that began before.
-        if headers.get("kind") != b"call_ended" and (call_id in open_calls or passed[number]):
+        if headers.get("kind") != b"call_ended" and (call_id in open_calls or later):
             continue
         try:
             event = decode(headers, message.value() or b"")
@@ -452,10 +447,8 @@ def _calls(
             continue
         if not isinstance(event, CallEnded):
             open_calls[call.call_id] = call
-            at.setdefault(number, set()).add(call.call_id)
             continue
         open_calls.pop(call.call_id, None)
-        at.get(number, set()).discard(call.call_id)
         start_ms, end_ms = (round(moment.timestamp() * 1_000) for moment in (call.started_at, event.ended_at))
         if before := found.get(call_id):
             found[call_id] = before.model_copy(

@@ -153,6 +153,14 @@ def test_calls_over_the_edges_of_the_time_are_taken_whole(history: History) -> N
     assert {call: len(records) for call, records in copied.items()} == {over_start: 21, inside: 11, over_end: 21}
 
 
+def test_recordings_read_in_later_lie_behind_newer_calls_and_are_found(history: History) -> None:
+    """They have the times of their calls, so the times of a partition do not rise."""
+    newer = history.call("newer", 3_000)
+    name = history.name_in(partition_of(newer))
+    read_in_later = history.call(name, 5_000)
+    assert ids(history.survey(since_ms=ms_ago(7_200), until_ms=ms_ago(3_600))) == [read_in_later]
+
+
 def test_a_call_that_goes_on_is_named_and_left_out(history: History) -> None:
     ended, running = history.call("ended", 100), history.call("running", 100, ended=False)
     found = history.survey()
