@@ -96,6 +96,26 @@ class Web(_Section):
     port: int = Field(8000, ge=0, le=65_535, description="port to listen on")
 
 
+class ApiKey(_Section):
+    """Who has a key of the API; `calltide key` makes one."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="of the key")
+    tenant: str | None = Field(None, min_length=1, description="of this tenant only; none: of all")
+    role: Literal["viewer", "supervisor", "admin", "ingest"] = "viewer"
+
+
+class Api(_Section):
+    """The HTTP API (docs/api.md)."""
+
+    keys: dict[Annotated[str, StringConstraints(pattern=r"^[\w.@-]{1,64}$")], ApiKey] = Field(
+        {},
+        description='keys by name: {"floor": {"sha256": "…", "tenant": "acme", "role": "viewer"}}; neither keys nor JWTs: '
+        "only programs on this machine may ask",
+    )
+    requests_per_minute: int = Field(1_200, ge=0, description="of one key, and as many at once; 0: any number")
+    cors_origins: tuple[str, ...] = Field((), description="web pages from elsewhere that may ask: https://host:port")
+
+
 class Ingest(_Section):
     """Files to Kafka."""
 
@@ -267,6 +287,7 @@ class Settings(BaseSettings):
     sink: Sink = Sink()
     gateway: Gateway = Gateway()
     web: Web = Web()
+    api: Api = Api()
     ingest: Ingest = Ingest()
     serve: Serve = Serve()
     archive: Archive = Archive()

@@ -1,4 +1,4 @@
-"""The live page: static files from `page/`, `/config.json` with the gateway's address, `/healthz`.
+"""`calltide web`: the API, static pages from `page/`, `/config.json` with the gateway's address, `/healthz`.
 
 A changer must know: what the page shows comes from callers' mouths and other systems' metadata. The policy below
 forbids scripts and styles from anywhere but `page/`, and connections to anywhere but here and the gateway.
@@ -7,15 +7,17 @@ forbids scripts and styles from anywhere but `page/`, and connections to anywher
 import re
 import socket
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import uvicorn
-from fastapi import FastAPI, Request, Response
-from fastapi.staticfiles import StaticFiles
+from fastapi import FastAPI, Request
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schemas.errors import CalltideError
+from streams.api import app as api
 from streams.gateway import PATH
 from streams.settings import Settings
 
@@ -36,36 +38,52 @@ def gateway_address(settings: Settings, host: str) -> str:
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application; it holds no state and reads no data of calls."""
-    app = FastAPI(title="Calltide", docs_url=None, redoc_url=None, openapi_url=None)
+    """The API, and beside it the pages, which hold no state and read no data of calls."""
+    app = api.create_app(settings)
 
     def gateway_for(request: Request) -> str:
         host = request.url.hostname or ""
         return gateway_address(settings, f"[{host}]" if ":" in host else host)
 
-    @app.middleware("http")
-    async def harden(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await call_next(request)
-        gateway = gateway_for(request).removesuffix(PATH)
-        response.headers["Content-Security-Policy"] = (
-            f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self' {gateway}; "
-            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        )
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers["Referrer-Policy"] = "no-referrer"
-        response.headers["Cache-Control"] = "no-cache"
-        return response
-
-    @app.get("/config.json")
+    @app.get("/config.json", include_in_schema=False)
     async def config(request: Request) -> dict[str, str]:
         return {"gateway": gateway_for(request), "pipeline": settings.pipeline_version}
 
-    @app.get("/healthz")
+    @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
-    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    app.frontend("/", directory=PAGE, fallback=None)
+    app.add_middleware(_Harden, gateway_for=gateway_for)
     return app
+
+
+class _Harden:
+    """ASGI middleware: the headers that keep what callers say from becoming a script."""
+
+    def __init__(self, app: ASGIApp, gateway_for: Callable[[Request], str]) -> None:
+        self._app = app
+        self._gateway_for = gateway_for
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        gateway = self._gateway_for(Request(scope)).removesuffix(PATH)
+
+        async def hardened(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["Content-Security-Policy"] = (
+                    f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; "
+                    f"connect-src 'self' {gateway}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+                )
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "no-referrer"
+                headers.setdefault("Cache-Control", "no-cache")
+            await send(message)
+
+        await self._app(scope, receive, hardened)
 
 
 class _Server(uvicorn.Server):
