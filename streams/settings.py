@@ -109,8 +109,8 @@ class Api(_Section):
 
     keys: dict[Annotated[str, StringConstraints(pattern=r"^[\w.@-]{1,64}$")], ApiKey] = Field(
         {},
-        description='keys by name: {"floor": {"sha256": "…", "tenant": "acme", "role": "viewer"}}; neither keys nor JWTs: '
-        "only programs on this machine may ask",
+        description='keys by name: {"floor": {"sha256": "…", "tenant": "acme", "role": "viewer"}}; without keys and '
+        "JWTs: only programs on this machine may ask",
     )
     requests_per_minute: int = Field(1_200, ge=0, description="of one key, and as many at once; 0: any number")
     cors_origins: tuple[str, ...] = Field((), description="web pages from elsewhere that may ask: https://host:port")
