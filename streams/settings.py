@@ -112,6 +112,13 @@ class Api(_Section):
         description='keys by name: {"floor": {"sha256": "…", "tenant": "acme", "role": "viewer"}}; without keys and '
         "JWTs: only programs on this machine may ask",
     )
+    jwks_url: str = Field("", pattern=r"^(https?://.+)?$", description="where the issuer of JWTs publishes its keys")
+    jwt_issuer: str = Field("", description="who made the tokens (iss)")
+    jwt_audience: str = Field("", description="whom the tokens are for (aud)")
+    jwt_tenant_claim: str = Field("tenant", min_length=1, description="claim of a token that names its tenant")
+    jwt_role_claim: str = Field(
+        "role", min_length=1, description="claim that is one of the roles of keys, or a list with one of them"
+    )
     requests_per_minute: int = Field(1_200, ge=0, description="of one key, and as many at once; 0: any number")
     cors_origins: tuple[str, ...] = Field((), description="web pages from elsewhere that may ask: https://host:port")
 
@@ -120,6 +127,19 @@ class Ingest(_Section):
     """Files to Kafka."""
 
     packet_ms: int = Field(100, ge=20, le=1_000, description="length of an audio packet")
+
+
+class Uploads(_Section):
+    """Recordings over the API (docs/uploads.md)."""
+
+    max_mb: int = Field(100, ge=1, description="largest recording in one request")
+    resumable_gb: int = Field(100, ge=1, description="largest recording by the tus protocol or from an object store")
+    longest_hours: int = Field(24, ge=1, le=1_000, description="longest recording; what claims to be longer is refused")
+    chunk_s: int = Field(60, ge=30, le=60, description="how much of a recording goes into Kafka at one time")
+    keep_hours: int = Field(24, ge=1, description="an upload that is not finished is removed after so long")
+    s3_bucket: str = Field(
+        "", description="bucket, or bucket/prefix, for uploads by presigned addresses; empty: there are none"
+    )
 
 
 class Archive(_Section):
@@ -290,6 +310,7 @@ class Settings(BaseSettings):
     api: Api = Api()
     ingest: Ingest = Ingest()
     serve: Serve = Serve()
+    uploads: Uploads = Uploads()
     archive: Archive = Archive()
     webhooks: Webhooks = Webhooks()
     llm: Llm = Llm()

@@ -1,26 +1,37 @@
-"""Who asks: API keys and JWTs, each with a tenant, a role and a name; and how often each may ask.
+"""Who asks: API keys, JWTs and sessions made of them, each with a tenant, a role and a name; how often each may ask.
 
 A changer must know: a caller without a tenant (None) sees all of them. Only a key of the settings can be so, and who
 asks on loopback where there are neither keys nor JWTs; a token always names its tenant. Keys lie in the settings as
 SHA-256: they are random and long (`calltide key` makes them), so nothing slower is needed, and all of them are compared
-in constant time, every time.
+in constant time, every time. A session is a cookie, which a browser also sends where a page can set no header (what
+`<audio>` plays, what a link downloads), so it is good for reading only.
 """
 
+import base64
 import hashlib
 import hmac
 import ipaddress
+import json
+import logging
+import secrets
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Final, Literal
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Final, Literal
 
-from fastapi import Request, Security
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+import jwt
+import requests
+from fastapi import APIRouter, Request, Response, Security
+from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel, Field
 
-from streams.api.problems import Fault
-from streams.settings import Settings
+from schemas.errors import CalltideError
+from streams.api.problems import Fault, unavailable
+from streams.settings import Api, Settings
+
+log = logging.getLogger(__name__)
 
 Role = Literal["viewer", "supervisor", "admin", "ingest"]
 ALLOWED: Final[dict[Role, frozenset[Role]]] = {
@@ -38,6 +49,19 @@ FORWARDED: Final = ("forwarded", "x-forwarded-for", "x-real-ip", "via")
 """Headers by which a reverse proxy shows that who asks is not on this machine."""
 BUCKETS: Final = 10_000
 """Callers of whom it is known how often they ask."""
+ALGORITHMS: Final = (
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA",
+)  # fmt: skip
+"""Of tokens: those with a public key. With the others (HS256) who can check a token could make one."""
+LEEWAY_S: Final = 30
+"""Judgement: as far clocks may be apart."""
+JWKS_S: Final = (600.0, 30.0)
+"""How long the keys of a JWKS are taken for good, and how soon they may be asked for again for a key that is not among
+them (judgement: issuers publish a new key long before they use it)."""
+JWKS_ANSWER_S: Final = 5
+SESSION_S: Final = 8 * 3_600
+"""Longest session. Judgement: a working day."""
+COOKIE: Final = "calltide_session"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +71,93 @@ class Caller:
     tenant: str | None
     role: Role
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Who asks, and until when that is so (Unix seconds; None: as long as the service runs)."""
+
+    who: Caller
+    until: float | None = None
+
+
+class Tokens:
+    """JWTs, by the keys that their issuer publishes. Raises CalltideError for settings that let in tokens meant for
+    others."""
+
+    def __init__(self, api: Api) -> None:
+        if not api.jwt_issuer or not api.jwt_audience:
+            raise CalltideError(
+                "CALLTIDE_API__JWKS_URL wants CALLTIDE_API__JWT_ISSUER and CALLTIDE_API__JWT_AUDIENCE, too: without "
+                "them a token for another service of the same issuer would be good here"
+            )
+        self._api = api
+        self._lock = threading.Lock()
+        self._keys: jwt.PyJWKSet | None = None
+        self._asked = -JWKS_S[0]
+
+    def known(self, token: str) -> _Known:
+        """Whose token it is. Raises Fault 401, and 503 when its issuer's keys cannot be had."""
+        try:
+            claims = jwt.decode(
+                token,
+                self._key(jwt.get_unverified_header(token).get("kid")),
+                algorithms=ALGORITHMS,
+                audience=self._api.jwt_audience,
+                issuer=self._api.jwt_issuer,
+                leeway=LEEWAY_S,
+                options={"require": ["exp", "sub", "iss", "aud"]},
+            )
+        except jwt.ExpiredSignatureError:
+            raise Fault(401, "the token has expired; get a new one and ask again", "token_expired") from None
+        except jwt.PyJWTError as error:
+            raise Fault(
+                401,
+                f"the token is not good here ({type(error).__name__}); get one from this service's issuer",
+                "bad_token",
+            ) from None
+        tenant, role = claims.get(self._api.jwt_tenant_claim), self._role(claims.get(self._api.jwt_role_claim))
+        if not isinstance(tenant, str) or not tenant or role is None:
+            raise Fault(
+                401,
+                f"the token names no tenant ({self._api.jwt_tenant_claim}) or no role ({self._api.jwt_role_claim}); "
+                "its issuer has to",
+                "bad_token",
+            )
+        return _Known(Caller(tenant, role, str(claims["sub"])), float(claims["exp"]))
+
+    @staticmethod
+    def _role(claim: Any) -> Role | None:
+        """The role of a claim that is one, or a list with others among it; of several the one that may most."""
+        named = {claim} if isinstance(claim, str) else {*claim} if isinstance(claim, list) else set()
+        return next((role for role in ("admin", "supervisor", "viewer", "ingest") if role in named), None)
+
+    def _key(self, kid: str | None) -> jwt.PyJWK:
+        with self._lock:
+            since = time.monotonic() - self._asked
+            found = self._named(kid)
+            if since >= JWKS_S[0] or (found is None and since >= JWKS_S[1]):
+                self._ask()
+                found = self._named(kid)
+        if found is None:
+            raise jwt.InvalidKeyError("no such key")
+        return found
+
+    def _named(self, kid: str | None) -> jwt.PyJWK | None:
+        keys = [key for key in self._keys or () if key.key_id == kid and key.public_key_use in (None, "sig")]
+        return keys[0] if keys else None
+
+    def _ask(self) -> None:
+        self._asked = time.monotonic()
+        try:
+            answer = requests.get(self._api.jwks_url, timeout=JWKS_ANSWER_S)
+            answer.raise_for_status()
+            self._keys = jwt.PyJWKSet.from_dict(answer.json())
+        except (requests.RequestException, jwt.PyJWTError, ValueError) as error:
+            log.warning("no keys from %s: %s", self._api.jwks_url, error)
+            if self._keys is None:
+                self._asked -= JWKS_S[0]  # it is asked again at once
+                raise unavailable("jwks", "the keys of the tokens' issuer cannot be had now; try again") from None
 
 
 class Rates:
@@ -86,13 +197,17 @@ class Access:
     def __init__(self, settings: Settings) -> None:
         api = settings.api
         self._keys = [(bytes.fromhex(key.sha256), Caller(key.tenant, key.role, name)) for name, key in api.keys.items()]
-        self.open = not self._keys and _is_loopback(settings.web.host)
+        self._tokens = Tokens(api) if api.jwks_url else None
+        self.open = not self._keys and self._tokens is None and _is_loopback(settings.web.host)
         """Whether who is on this machine needs no key."""
+        if not (self._keys or self._tokens or self.open):
+            log.warning("the API answers nobody: CALLTIDE_WEB__HOST is no loopback, and there is no CALLTIDE_API__KEYS")
+        self._secret = secrets.token_bytes(32)
         self._origins = frozenset(api.cors_origins)
         self.rates = Rates(api.requests_per_minute)
 
-    def caller(self, request: Request, key: str | None, bearer: str | None) -> Caller:
-        """Who asks. Raises Fault 400, 401, 429."""
+    def caller(self, request: Request, presented: str | None, cookie: str | None) -> _Known:
+        """Who asks, by a key or token and else by a session. Raises Fault 400, 401, 429, 503."""
         if shown := SECRET_NAMES.intersection(name.lower() for name in request.query_params):
             raise Fault(
                 400,
@@ -100,12 +215,14 @@ class Access:
                 "and take a new key in place of this one",
                 "key_in_url",
             )
-        presented = key or bearer
+        session = self._session(cookie) if cookie and request.method in ("GET", "HEAD") else None
         try:
             if presented:
                 found = self._known(presented)
+            elif session:
+                found = session
             elif self.open and self._here(request):
-                found = Caller(None, "admin", "local")
+                found = _Known(Caller(None, "admin", "local"))
             else:
                 raise Fault(401, "who asks? send a key as X-API-Key, or a token as Authorization: Bearer")
         except Fault as fault:
@@ -113,18 +230,37 @@ class Access:
             self.rates.take(f"address {request.client.host if request.client else ''}")
             fault.headers.setdefault("WWW-Authenticate", "Bearer")
             raise
-        self.rates.take(f"name {found.name}")
+        self.rates.take(f"name {found.who.tenant} {found.who.name}")
         return found
 
-    def _known(self, presented: str) -> Caller:
+    def session_of(self, known: _Known) -> tuple[str, int]:
+        """The cookie of a session, and how many seconds it is good for."""
+        until = min(known.until or float("inf"), time.time() + SESSION_S)
+        content = base64.urlsafe_b64encode(json.dumps(asdict(known.who) | {"until": until}).encode()).decode()
+        return f"{content}.{self._signature(content)}", max(0, int(until - time.time()))
+
+    def _signature(self, content: str) -> str:
+        return hmac.new(self._secret, content.encode(), hashlib.sha256).hexdigest()
+
+    def _session(self, cookie: str) -> _Known | None:
+        content, _, signature = cookie.partition(".")
+        if not hmac.compare_digest(self._signature(content).encode(), signature.encode("utf-8", "replace")):
+            return None
+        held = json.loads(base64.urlsafe_b64decode(content))
+        until = held.pop("until")
+        return _Known(Caller(**held), until) if time.time() < until else None
+
+    def _known(self, presented: str) -> _Known:
         digest = hashlib.sha256(presented.encode("utf-8", "replace")).digest()
         found = None
         for known, caller in self._keys:
             if hmac.compare_digest(digest, known):
                 found = caller
+        if found is None and self._tokens is not None and presented.count(".") == 2:
+            return self._tokens.known(presented)
         if found is None:
             raise Fault(401, "this key or token is not known here, or no more; ask the operator for one", "bad_key")
-        return found
+        return _Known(found)
 
     def _here(self, request: Request) -> bool:
         """Whether a program on this machine asks, or the page of this very server: no other web page, by whatever name
@@ -154,25 +290,65 @@ def _is_loopback(host: str) -> bool:
 
 _KEY = APIKeyHeader(name="X-API-Key", auto_error=False, description="a key of CALLTIDE_API__KEYS")
 _BEARER = HTTPBearer(auto_error=False, description="a JWT, or a key of CALLTIDE_API__KEYS")
+_COOKIE = APIKeyCookie(name=COOKIE, auto_error=False, description="of POST /session; for GET only")
 
 
-def caller(least_role: Role = "viewer") -> Callable[..., Caller]:
-    """The dependency that says who asks, if he may: `who: Annotated[Caller, Depends(caller("supervisor"))]`."""
+def _known(
+    request: Request,
+    key: Annotated[str | None, Security(_KEY)],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+    cookie: Annotated[str | None, Security(_COOKIE)],
+) -> _Known:
+    access: Access = request.app.state.access
+    found = access.caller(request, key or (bearer.credentials if bearer else None), cookie)
+    request.state.caller = found.who
+    return found
 
-    def who(
-        request: Request,
-        key: Annotated[str | None, Security(_KEY)],
-        bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
-    ) -> Caller:
-        access: Access = request.app.state.access
-        found = access.caller(request, key, bearer.credentials if bearer else None)
-        request.state.caller = found
-        if found.role not in ALLOWED[least_role]:
+
+def caller(least_role: Role = "viewer", *others: Role) -> Callable[..., Caller]:
+    """The dependency that says who asks, if he may: `who: Annotated[Caller, Depends(caller("supervisor"))]`. `others`:
+    whoever may do what asks for one of these, too."""
+    allowed = ALLOWED[least_role].union(*(ALLOWED[other] for other in others))
+
+    def who(known: Annotated[_Known, Security(_known)]) -> Caller:
+        if known.who.role not in allowed:
             raise Fault(
                 403,
-                f"the role {found.role} may not do this; {' or '.join(sorted(ALLOWED[least_role]))} may",
-                details={"role": found.role},
+                f"the role {known.who.role} may not do this; {' or '.join(sorted(allowed))} may",
+                details={"role": known.who.role},
             )
-        return found
+        return known.who
 
     return who
+
+
+router = APIRouter(tags=["access"])
+
+
+class Session(BaseModel):
+    """Who asks."""
+
+    tenant: str | None = Field(description="null: all tenants", examples=["acme"])
+    role: Role
+    name: str = Field(examples=["floor"])
+    seconds: int = Field(description="how long the cookie is good for", examples=[28_800])
+
+
+@router.post("/session", response_model=Session)
+def begin_session(request: Request, response: Response, known: Annotated[_Known, Security(_known)]) -> dict[str, Any]:
+    """Make a cookie of a key or token, for what a browser asks without headers: what is played, what is downloaded. It
+    is good for GET, for eight hours at most, and no longer than the token or the service."""
+    access: Access = request.app.state.access
+    content, seconds = access.session_of(known)
+    secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
+    response.set_cookie(
+        COOKIE, content, max_age=seconds, path="/api/v1", secure=secure, httponly=True, samesite="strict"
+    )
+    response.headers["Cache-Control"] = "no-store"
+    return asdict(known.who) | {"seconds": seconds}
+
+
+@router.delete("/session", status_code=204)
+def end_session(response: Response) -> None:
+    """Forget the cookie."""
+    response.delete_cookie(COOKIE, path="/api/v1", httponly=True, samesite="strict")

@@ -20,8 +20,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from streams.api import calls, problems
-from streams.api.access import Access
+from streams.api import access, calls, problems
 from streams.api.parameters import SLASH
 from streams.api.queries import Store
 from streams.settings import Settings
@@ -138,9 +137,10 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=lifespan,
     )
     app.state.settings = settings
-    app.state.access = Access(settings)
+    app.state.access = access.Access(settings)
     app.state.store = Store(settings)
     problems.install(app)
+    app.include_router(access.router, prefix=PREFIX)
     app.include_router(calls.router, prefix=PREFIX)
     if settings.api.cors_origins:
         app.add_middleware(
