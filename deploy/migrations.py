@@ -134,6 +134,8 @@ KEPT_BY: Final = {
     "call_progress": "started_at",
     "insights": "started_at",
     "dead_letters": "greatest(failed_at, settled_at)",
+    "tasks": "created_at",
+    "task_chunks": "created_at",
 }
 """Tables, and the time by which their rows grow old."""
 

@@ -17,6 +17,7 @@ import typer
 from schemas.errors import CalltideError
 from streams import archive_commands
 from streams.analytics import command as analytics
+from streams.api.feeder_command import feeder
 from streams.dashboards import dashboards_app
 from streams.evaluation.command import evaluate
 from streams.explain_command import explain
@@ -52,6 +53,7 @@ app.add_typer(rules_app, name="rules")
 app.add_typer(replay_app, name="replay")
 app.add_typer(dashboards_app, name="dashboards")
 app.command("eval")(evaluate)
+app.command(hidden=True)(feeder)
 app.command()(archive_commands.archive)
 app.command()(archive_commands.forget)
 app.command()(version_commands.versions)

@@ -38,6 +38,8 @@ class AudioFile:
     """None where the container does not say."""
     source_rate: int
     mix: bool
+    container: str | None = None
+    """FFmpeg's name of the format that it is read as; None: whatever FFmpeg takes it for."""
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Samples in [−1, 1], shape (n, channels), n as the decoder gives them.
@@ -51,7 +53,7 @@ class AudioFile:
         )
         read = 0
         try:
-            with av.open(str(self.path)) as container:
+            with av.open(str(self.path), format=self.container) as container:
                 stream = container.streams.audio[0]
                 for frame in container.decode(stream):
                     samples = _samples(frame)
@@ -91,8 +93,9 @@ def _samples(frame: AudioFrame) -> NDArray[np.float32]:
     return (array.astype(np.float64) / float(2 ** (8 * array.dtype.itemsize - 1))).astype(np.float32)
 
 
-def open_audio(path: Path, mix: bool = False) -> AudioFile:
-    """Look at a file and decide how it will travel. `mix` adds all channels up to one.
+def open_audio(path: Path, mix: bool = False, container: str | None = None) -> AudioFile:
+    """Look at a file and decide how it will travel. `mix` adds all channels up to one; `container` is the only format
+    that it may have, for files of strangers: FFmpeg knows some that name other files and addresses to read.
 
     Raises CalltideError for what is no file, no audio, too short, or has more channels than a call.
     """
@@ -103,14 +106,14 @@ def open_audio(path: Path, mix: bool = False) -> AudioFile:
     if path.stat().st_size == 0:
         raise CalltideError(f"{path} is empty (0 bytes); record or copy it again")
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.audio:
+        with av.open(str(path), format=container) as file:
+            if not file.streams.audio:
                 raise CalltideError(f"{path} has no audio track; name a recording")
-            stream = container.streams.audio[0]
+            stream = file.streams.audio[0]
             codec, rate = stream.codec_context.name, stream.codec_context.sample_rate
             channels = len(stream.codec_context.layout.channels)
             duration = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else None
-            first = next((len(_samples(frame)) for frame in container.decode(stream)), 0)
+            first = next((len(_samples(frame)) for frame in file.decode(stream)), 0)
     except av.FFmpegError as error:
         raise CalltideError(
             f"{path} is not audio that can be read ({error.strerror}); give WAV, FLAC, MP3, M4A, OGG or WebM"
@@ -136,4 +139,5 @@ def open_audio(path: Path, mix: bool = False) -> AudioFile:
         duration_ms=None if duration is None else round(duration * 1_000),
         source_rate=rate,
         mix=mix,
+        container=container,
     )

@@ -49,6 +49,8 @@ class Call:
     info: CallInfo
     audio: AudioFile
     delay_s: float = 0.0
+    since_ms: int | None = None
+    """Media time up to which it was sent before: it goes on there, under the times that it has; None: it begins now."""
     sent_ms: int = 0
     """Media time sent so far."""
     records: int = 0
@@ -163,9 +165,10 @@ class Ingest:
                 continue
             _, number, call = heapq.heappop(due)
             if number not in waiting:
-                # Time in the call runs from the moment its first packet is due.
-                call.info = call.info.model_copy(update={"started_at": now()})
-                call.stream = packets(call.info, call.audio, self.settings.ingest.packet_ms)
+                if call.since_ms is None:
+                    # Time in the call runs from the moment its first packet is due.
+                    call.info = call.info.model_copy(update={"started_at": now()})
+                call.stream = packets(call.info, call.audio, self.settings.ingest.packet_ms, call.since_ms or 0)
                 waiting[number] = (next(call.stream), time.monotonic())
             packet, begun = waiting[number]
             self._send(call, packet, speed)

@@ -54,8 +54,11 @@ def roles_for(audio: AudioFile, roles: tuple[Role, ...] | None) -> tuple[Role, .
     return roles
 
 
-def packets(call: CallInfo, audio: AudioFile, packet_ms: int) -> Iterator[Packet]:
-    """The call as records. A damaged file ends the call properly (reason `interrupted`), then raises CalltideError."""
+def packets(call: CallInfo, audio: AudioFile, packet_ms: int, since_ms: int = 0) -> Iterator[Packet]:
+    """The call as records. A damaged file ends the call properly (reason `interrupted`), then raises CalltideError.
+
+    `since_ms`: the packets that end by then are left out; those that follow are what they always are.
+    """
     yield Packet(*encode(CallStarted(call=call)), media_ms=0)
     size = audio.rate * packet_ms // 1_000
     sequence = sample = 0
@@ -64,13 +67,16 @@ def packets(call: CallInfo, audio: AudioFile, packet_ms: int) -> Iterator[Packet
 
     def cut(samples: NDArray[np.float32]) -> Iterator[Packet]:
         nonlocal sequence, sample
+        if (sample + len(samples)) * 1_000 // audio.rate <= since_ms:
+            sequence, sample = sequence + -(-len(samples) // size), sample + len(samples)
+            return
         # Encoded at once: a call per packet would cost more than the encoding itself.
         encoded = [encode_audio(np.ascontiguousarray(column), audio.codec) for column in samples.T]
         width = BYTES_PER_SAMPLE[audio.codec]
         for start in range(0, len(samples), size):
             end = min(start + size, len(samples))
             end_ms = (sample + end - start) * 1_000 // audio.rate
-            for channel, whole in enumerate(encoded):
+            for channel, whole in enumerate(encoded if end_ms > since_ms else ()):
                 value = whole[start * width : end * width]
                 packet = AudioPacket(channel, audio.codec, audio.rate, sample, sequence, value)
                 yield Packet(packet.headers(), value, end_ms)

@@ -20,7 +20,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from streams.api import access, calls, problems
+from streams.api import access, calls, problems, tasks, uploads
 from streams.api.parameters import SLASH
 from streams.api.queries import Store
 from streams.settings import Settings
@@ -142,6 +142,8 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.include_router(access.router, prefix=PREFIX)
     app.include_router(calls.router, prefix=PREFIX)
+    app.include_router(tasks.router, prefix=PREFIX)
+    app.include_router(uploads.router, prefix=PREFIX)
     if settings.api.cors_origins:
         app.add_middleware(
             CORSMiddleware,
