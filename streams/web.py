@@ -1,7 +1,8 @@
 """`calltide web`: the API, static pages from `page/`, `/config.json` with the gateway's address, `/healthz`.
 
 A changer must know: what the page shows comes from callers' mouths and other systems' metadata. The policy below
-forbids scripts and styles from anywhere but `page/`, and connections to anywhere but here and the gateway.
+forbids scripts and styles from anywhere but `page/`, and connections to anywhere but here, the gateway and
+who takes the microphone.
 """
 
 import re
@@ -23,60 +24,72 @@ from streams.settings import Settings
 
 PAGE: Final = Path(__file__).with_name("page")
 EVERYWHERE: Final = ("0.0.0.0", "::", "")
+MICROPHONE: Final = "/microphone"
 STOP_SECONDS: Final = 1
 _HOST: Final = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]")
 
 
 def gateway_address(settings: Settings, host: str) -> str:
     """Where a page loaded from `host` finds the gateway: a gateway that listens everywhere, at the same host."""
-    own = settings.gateway.host
+    return _address(settings.gateway.host, settings.gateway.port, host) + PATH
+
+
+def microphone_address(settings: Settings, host: str) -> str:
+    """Where a page loaded from `host` sends what its microphone hears, likewise."""
+    return _address(settings.serve.host, settings.serve.port, host) + MICROPHONE
+
+
+def _address(own: str, port: int, host: str) -> str:
     if own in EVERYWHERE:
         own = host if _HOST.fullmatch(host) else "127.0.0.1"
     elif ":" in own:
         own = f"[{own}]"
-    return f"ws://{own}:{settings.gateway.port}{PATH}"
+    return f"ws://{own}:{port}"
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The API, and beside it the pages, which hold no state and read no data of calls."""
     app = api.create_app(settings)
 
-    def gateway_for(request: Request) -> str:
+    def sockets_for(request: Request) -> tuple[str, str]:
         host = request.url.hostname or ""
-        return gateway_address(settings, f"[{host}]" if ":" in host else host)
+        host = f"[{host}]" if ":" in host else host
+        return gateway_address(settings, host), microphone_address(settings, host)
 
     @app.get("/config.json", include_in_schema=False)
     async def config(request: Request) -> dict[str, str]:
-        return {"gateway": gateway_for(request), "pipeline": settings.pipeline_version}
+        gateway, microphone = sockets_for(request)
+        return {"gateway": gateway, "microphone": microphone, "pipeline": settings.pipeline_version}
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
     app.frontend("/", directory=PAGE, fallback=None)
-    app.add_middleware(_Harden, gateway_for=gateway_for)
+    app.add_middleware(_Harden, sockets_for=sockets_for)
     return app
 
 
 class _Harden:
     """ASGI middleware: the headers that keep what callers say from becoming a script."""
 
-    def __init__(self, app: ASGIApp, gateway_for: Callable[[Request], str]) -> None:
+    def __init__(self, app: ASGIApp, sockets_for: Callable[[Request], tuple[str, str]]) -> None:
         self._app = app
-        self._gateway_for = gateway_for
+        self._sockets_for = sockets_for
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        gateway = self._gateway_for(Request(scope)).removesuffix(PATH)
+        gateway, microphone = self._sockets_for(Request(scope))
+        sockets = f"{gateway.removesuffix(PATH)} {microphone.removesuffix(MICROPHONE)}"
 
         async def hardened(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers["Content-Security-Policy"] = (
                     f"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self' blob:; "
-                    f"connect-src 'self' {gateway}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+                    f"connect-src 'self' {sockets}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
                 )
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"

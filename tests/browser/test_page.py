@@ -45,8 +45,9 @@ def settings(kafka_bootstrap: str) -> Settings:
 
 @pytest.fixture
 def address(settings: Settings) -> Iterator[str]:
+    """Of the page of one call, which shows the first live one."""
     with serving_page(settings) as page_address:
-        yield page_address
+        yield f"{page_address}#/call"
 
 
 @pytest.fixture
@@ -59,8 +60,12 @@ def page(chromium: Browser) -> Iterator[Page]:
     opened.on("dialog", lambda dialog: faults.append(f"dialog {dialog.message}"))
     opened.on(
         "console",
-        # A gateway that is not there is an error to the browser, and expected here.
-        lambda said: faults.append(said.text) if said.type == "error" and "WebSocket" not in said.text else None,
+        # A gateway or a ClickHouse that is not there is an error to the browser, and expected here.
+        lambda said: (
+            faults.append(said.text)
+            if said.type == "error" and "WebSocket" not in said.text and "/api/v1/" not in said.location["url"]
+            else None
+        ),
     )
     yield opened
     context.close()
@@ -93,7 +98,7 @@ def test_the_page_shows_what_is_said_as_it_is_said(
     with serving(settings, topic):
         page.goto(address)
         expect(page.locator("#connection")).to_have_text("Live")
-        expect(page.get_by_text("calltide ingest FILE")).to_be_visible()
+        expect(page.locator("#no-calls").get_by_text("calltide ingest FILE")).to_be_visible()
         writer.write(started(info))
         expect(page.locator("#live .entry")).to_have_count(1)
         expect(page.get_by_text("nothing has been said yet")).to_be_visible()
@@ -361,7 +366,7 @@ def test_a_replay_is_shown_as_one_and_a_jump_shows_it_anew(
     events = conversation("old-call")
     info = events[0].call
     with serving(settings, topic, replayed_topic=replayed):
-        page.goto(f"{address}?replay={name}")
+        page.goto(address.replace("#/call", f"?replay={name}"))
         expect(page.locator("#connection")).to_have_text(f"Replay {name}: waiting")
         writer.write(*conversation("live-call"))
         move("playing", 0, reset=True)
@@ -386,14 +391,18 @@ def test_a_replay_is_shown_as_one_and_a_jump_shows_it_anew(
 
 
 def test_the_policy_forbids_all_but_the_page_and_the_gateway(settings: Settings, address: str) -> None:
-    with urllib.request.urlopen(address) as answer:
+    root = address.partition("#")[0]
+    with urllib.request.urlopen(root) as answer:
         policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'; script-src 'self'; style-src 'self'" in policy
-    assert f"connect-src 'self' ws://127.0.0.1:{settings.gateway.port};" in policy
+    microphone = f"ws://127.0.0.1:{settings.serve.port}"
+    assert f"connect-src 'self' ws://127.0.0.1:{settings.gateway.port} {microphone};" in policy
     assert "unsafe" not in policy
-    with urllib.request.urlopen(f"{address}config.json") as answer:
-        assert json.load(answer)["gateway"] == f"ws://127.0.0.1:{settings.gateway.port}/v1/scores"
-    with urllib.request.urlopen(f"{address}healthz") as answer:
+    with urllib.request.urlopen(f"{root}config.json") as answer:
+        told = json.load(answer)
+    assert told["gateway"] == f"ws://127.0.0.1:{settings.gateway.port}/v1/scores"
+    assert told["microphone"] == f"{microphone}/microphone"
+    with urllib.request.urlopen(f"{root}healthz") as answer:
         assert json.load(answer) == {"status": "ok"}
 
 
@@ -423,5 +432,5 @@ def test_a_taken_port_is_told_with_its_setting() -> None:
 
 
 def test_the_page_needs_nothing_from_elsewhere() -> None:
-    for file in sorted(PAGE.iterdir()):
+    for file in sorted(path for path in PAGE.iterdir() if path.is_file()):
         assert "http" not in file.read_text().replace("http://www.w3.org/2000/svg", ""), f"{file.name} is not offline"
