@@ -176,6 +176,13 @@ class Archive:
                 audio[int(name)] = soundfile.read(io.BytesIO(self._load(path)), dtype="int16")
         return [_record(entry, kept.call.call_id, audio) for entry in entries]
 
+    def audio(self, kept: Kept) -> Iterator[tuple[int, soundfile.SoundFile]]:
+        """Each channel and its samples, opened. Raises Damaged."""
+        for name, path in kept.objects.items():
+            if name.isdecimal():
+                with soundfile.SoundFile(io.BytesIO(self._load(path))) as sound:
+                    yield int(name), sound
+
     def remove(self, kept: Kept) -> int:
         """Delete a call; returns how many files that were. Objects of the same content in other calls stay."""
         # The call last: as long as it is there, what is left of it can be found by doing this again.

@@ -382,8 +382,8 @@ def _from_archive(settings: Settings, score: Score) -> NDArray[np.float32] | Non
     """The utterance's stretch of its channel; what no packet brought is silence."""
     store = Archive(settings)
     kept = store.find(score.call.call_id)
-    if kept is None:
-        return None
+    if kept is None or kept.call.tenant != score.call.tenant:
+        return None  # another tenant's call of the same name is another call
     cut: NDArray[np.float32] | None = None
     rate = first = 0
     for record in store.records(kept):

@@ -120,6 +120,7 @@ class Api(_Section):
         "role", min_length=1, description="claim that is one of the roles of keys, or a list with one of them"
     )
     requests_per_minute: int = Field(1_200, ge=0, description="of one key, and as many at once; 0: any number")
+    audio_cache_mb: int = Field(1_024, ge=1, description="disk for the audio of calls that was asked for lately")
     cors_origins: tuple[str, ...] = Field((), description="web pages from elsewhere that may ask: https://host:port")
 
 

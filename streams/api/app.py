@@ -20,7 +20,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from streams.api import access, calls, problems, tasks, uploads
+from streams.api import access, audio, calls, problems, search, status, tasks, tus, uploads
 from streams.api.parameters import SLASH
 from streams.api.queries import Store
 from streams.settings import Settings
@@ -123,6 +123,7 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         app.state.store.close()
+        app.state.sounds.close()
 
     app = FastAPI(
         title="Calltide",
@@ -139,11 +140,18 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings = settings
     app.state.access = access.Access(settings)
     app.state.store = Store(settings)
+    app.state.kept = calls.Kept()
+    app.state.sounds = audio.Sounds(settings)
+    app.state.explaining = calls.Explaining(settings)
+    app.state.watch = status.Watch(settings)
     problems.install(app)
     app.include_router(access.router, prefix=PREFIX)
     app.include_router(calls.router, prefix=PREFIX)
+    app.include_router(search.router, prefix=PREFIX)
+    app.include_router(status.router, prefix=PREFIX)
     app.include_router(tasks.router, prefix=PREFIX)
     app.include_router(uploads.router, prefix=PREFIX)
+    app.include_router(tus.router, prefix=PREFIX)
     if settings.api.cors_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -113,3 +113,48 @@ class Filters(BaseModel):
 
 class CallsAsked(Filters, Page):
     """What `GET /calls` takes."""
+
+
+class SearchAsked(Filters, Page):
+    """What `GET /search` takes."""
+
+    q: str = Field(
+        min_length=1, max_length=LONGEST, description='words, all of which were said; "in quotes": just so',
+        examples=["cancel contract"],
+    )  # fmt: skip
+
+
+class StatisticsAsked(Filters):
+    """What `GET /statistics` takes."""
+
+    by: Literal["hour", "day"] = Field("day", description="into which stretches of time calls are counted")
+
+
+class OfCall(BaseModel):
+    """Which of the calls of an id."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: str = Field(
+        "",
+        max_length=64,
+        description="as this pipeline version heard it; empty: the promoted one, or else the live one",
+    )
+    tenant: str | None = Field(
+        None, max_length=LONGEST, description="of this tenant; needed where several have a call of that id"
+    )
+
+
+class UtterancesAsked(OfCall, Page):
+    """What `GET /calls/{call_id}/utterances` takes."""
+
+
+class AudioAsked(BaseModel):
+    """What `GET /calls/{call_id}/audio` takes."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    channel: int | None = Field(None, ge=0, le=255, description="this channel only")
+    tenant: str | None = Field(
+        None, max_length=LONGEST, description="of this tenant; needed where several have a call of that id"
+    )
