@@ -20,7 +20,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from streams.api import access, audio, calls, problems, search, status, tasks, tus, uploads
+from streams.api import access, audio, calls, problems, rules, search, status, tasks, tus, uploads, waveform
 from streams.api.parameters import SLASH
 from streams.api.queries import Store
 from streams.settings import Settings
@@ -60,9 +60,10 @@ class Requests:
         if api:
             who = getattr(request.state, "caller", None)
             log.info(
-                "%s %s",
+                "%s %s%s",
                 request.method,
-                getattr(scope.get("route"), "path", ""),
+                PREFIX,
+                getattr(scope.get("route"), "path", " (no such address)"),
                 extra={
                     "status": sender.status,
                     "ms": round((time.monotonic() - begun) * 1_000, 1),
@@ -107,7 +108,8 @@ class _Sender:
         etag = f'"{hashlib.sha256(body.get("body", b"")).hexdigest()[:32]}"'
         headers["ETag"] = etag
         headers.setdefault("Cache-Control", "private, no-cache")
-        if etag in re.split(r"\s*,\s*", self._request.headers.get("if-none-match", "").replace("W/", "")):
+        known = re.split(r"\s*,\s*", self._request.headers.get("if-none-match", "").replace("W/", "").strip())
+        if etag in known or known == ["*"]:
             self.status = start["status"] = 304
             for name in ("content-length", "content-type"):
                 del headers[name]
@@ -147,6 +149,8 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     app.include_router(access.router, prefix=PREFIX)
     app.include_router(calls.router, prefix=PREFIX)
+    app.include_router(waveform.router, prefix=PREFIX)
+    app.include_router(rules.router, prefix=PREFIX)
     app.include_router(search.router, prefix=PREFIX)
     app.include_router(status.router, prefix=PREFIX)
     app.include_router(tasks.router, prefix=PREFIX)

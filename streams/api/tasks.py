@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.events import CallInfo, UtcTime
 from streams.api.access import Caller, caller
-from streams.api.parameters import Cursor, Limit, from_cursor, to_cursor
+from streams.api.parameters import Page, from_cursor, to_cursor
 from streams.api.problems import Fault, documented, not_found
 from streams.packets import now
 from streams.settings import Settings
@@ -352,19 +352,20 @@ def known(store: Store, who: Caller, task_id: str) -> tuple[Task, str, int]:
     return found
 
 
+class TasksAsked(Page):
+    """What `GET /tasks` takes."""
+
+    state: list[State] = Field([], max_length=5, description="in any of these states")
+
+
 @router.get("/tasks")
-def list_tasks(
-    request: Request,
-    who: Reader,
-    state: Annotated[list[State], Query(description="in any of these states", max_length=5)] = [],  # noqa: B006
-    limit: Limit = 50,
-    cursor: Cursor = "",
-) -> Tasks:
+def list_tasks(request: Request, who: Reader, asked: Annotated[TasksAsked, Query()]) -> Tasks:
     """Tasks, the latest first, without their chunks."""
-    place = from_cursor("tasks", cursor, int, str)
-    found = store_of(request).page(who.tenant, state, limit + 1, (place[0], place[1]) if place else None)
-    shown = found[:limit]
-    if len(found) <= limit:
+    place = from_cursor("tasks", asked.cursor, int, str)
+    before = (place[0], place[1]) if place else None
+    found = store_of(request).page(who.tenant, asked.state, asked.limit + 1, before)
+    shown = found[: asked.limit]
+    if len(found) == len(shown):
         return Tasks(items=shown)
     last = shown[-1]
     return Tasks(items=shown, next=to_cursor("tasks", round(last.created_at.timestamp() * 1_000), last.task_id))

@@ -178,32 +178,29 @@ def room_for(settings: Settings, size: int) -> None:
 
 
 def take(request: Request, who: Caller, brought: Brought, details: Details) -> tuple[Task, bool]:
-    """Make a task of a recording: (the task, whether it was there before). The file is taken, or removed.
+    """Make a task of a recording: (the task, whether it was there before). Its file is moved if it is to be heard.
 
     Raises Fault: 415 or 422 for what is no recording that is taken, 403 for another's tenant, 409 for an id that is
     another call's; and what the store raises.
     """
     settings: Settings = request.app.state.settings
-    try:
-        tenant = _tenant(who, details)
-        order = _order(settings, who, tenant, brought, details)
-        store, queue = store_of(request), Queue(settings)
-        with _CLAIM:
-            known = store.find(tenant, order.task_id)
-            if known is not None:
-                task, _, attempt = known
-                if task.state not in ("failed", "cancelled"):
-                    return task.model_copy(update={"duplicate": True}), True
-                order = order.model_copy(update={"attempt": attempt + 1, "created_at": task.created_at})
-            if _heard_before(store.calls(order.call_id), order):
-                return store.put(order, "completed", {"ingest": 1.0}).model_copy(update={"duplicate": True}), True
-            with disk():
-                queue.add(order, brought.path)
-            task = store.put(order, "pending")
-        feeding_of(request).wake()
-        return task, False
-    finally:
-        brought.path.unlink(missing_ok=True)
+    tenant = _tenant(who, details)
+    order = _order(settings, who, tenant, brought, details)
+    store, queue = store_of(request), Queue(settings)
+    with _CLAIM:
+        known = store.find(tenant, order.task_id)
+        if known is not None:
+            task, _, attempt = known
+            if task.state not in ("failed", "cancelled"):
+                return task.model_copy(update={"duplicate": True}), True
+            order = _as_before(settings, order, details, task.created_at, attempt + 1)
+        if _heard_before(store.calls(order.call_id), order) and known is None:
+            return store.put(order, "completed", {"ingest": 1.0}).model_copy(update={"duplicate": True}), True
+        with disk():
+            queue.add(order, brought.path)
+        task = store.put(order, "pending")
+    feeding_of(request).wake()
+    return task, False
 
 
 def _tenant(who: Caller, details: Details) -> str:
@@ -285,6 +282,17 @@ def _started_at(settings: Settings, details: Details, created_at: datetime, dura
     if given > created_at + FUTURE:
         raise Fault(422, "started_at: lies in the future; give when the call began", "in_future")
     return given.replace(microsecond=given.microsecond // 1_000 * 1_000).astimezone(UTC)
+
+
+def _as_before(settings: Settings, order: Order, details: Details, created_at: datetime, attempt: int) -> Order:
+    """An order that comes again: at the time that it had, so that what is heard again is what was heard, unless that is
+    long ago."""
+    info = order.info
+    if info is None or created_at < order.created_at - timedelta(hours=settings.kafka.retention_hours / 2):
+        return order.model_copy(update={"attempt": attempt})
+    started_at = _started_at(settings, details, created_at, order.duration_ms)
+    info = info.model_copy(update={"started_at": started_at})
+    return order.model_copy(update={"attempt": attempt, "created_at": created_at, "info": info})
 
 
 def _heard_before(calls: list[tuple[str, str, str, datetime, str]], order: Order) -> bool:
