@@ -26,6 +26,8 @@ PAGE: Final = Path(__file__).with_name("page")
 EVERYWHERE: Final = ("0.0.0.0", "::", "")
 MICROPHONE: Final = "/microphone"
 STOP_SECONDS: Final = 1
+LONGEST_HEAD: Final = 2**20
+"""Bytes of a request before its body: so many filters are refused in words, not by a connection that closes."""
 _HOST: Final = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]")
 
 
@@ -136,6 +138,7 @@ def serve_until(settings: Settings, stop: threading.Event, ready: Callable[[], N
         access_log=False,
         server_header=False,
         ws="none",
+        h11_max_incomplete_event_size=LONGEST_HEAD,
         timeout_graceful_shutdown=STOP_SECONDS,
     )
     with listener:

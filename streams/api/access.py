@@ -129,7 +129,7 @@ class Tokens:
     @staticmethod
     def _role(claim: Any) -> Role | None:
         """The role of a claim that is one, or a list with others among it; of several the one that may most."""
-        named = {claim} if isinstance(claim, str) else {*claim} if isinstance(claim, list) else set()
+        named = [claim] if isinstance(claim, str) else claim if isinstance(claim, list) else []
         return next((role for role in ("admin", "supervisor", "viewer", "ingest") if role in named), None)
 
     def _key(self, kid: str | None) -> jwt.PyJWK:

@@ -120,6 +120,10 @@ class Sounds:
         Raises Fault 404 for a channel that there is none of, 409 when it is not known what in it is personal, 410 when
         its audio is nowhere any more, 416 for a range beyond it.
         """
+        return _ranged(request, self.wav(store, call, channel), call.ended)
+
+    def wav(self, store: Store, call: Found, channel: int | None = None) -> "Wav":
+        """The WAV. Raises what `answer` does, but for ranges."""
         channels = int(call.row["channels"]) or 1
         if channel is not None and channel >= channels:
             raise Fault(404, f"the call has no channel {channel}; it has {channels}", "no_such_channel")
@@ -135,8 +139,7 @@ class Sounds:
         file, rate, samples = self._read(store, call, channels)
         if heard_ms is not None:
             samples = min(samples, heard_ms * rate // 1_000)
-        wav = _Wav(file, rate, samples, channels, channel, silent)
-        return _ranged(request, wav, call.ended)
+        return Wav(file, rate, samples, channels, channel, silent)
 
     def _read(self, store: Store, call: Found, channels: int) -> tuple[IO[bytes], int, int]:
         """A file of one's own of the samples, their rate and how many there are of each channel."""
@@ -169,6 +172,7 @@ class Sounds:
 
     def _fetch(self, store: Store, call: Found, sound: Sound) -> None:
         try:
+            kafka.check(self._settings)
             for lane in LANES:
                 self._from_kafka(store, call, sound, frames(lane))
         except (CalltideError, KafkaException):
@@ -267,7 +271,7 @@ def _silent(store: Store, call: Found) -> Silent:
     return found
 
 
-class _Wav:
+class Wav:
     """A WAV file of which any part can be read."""
 
     def __init__(
@@ -276,21 +280,22 @@ class _Wav:
         self._file = file
         self._held = channels
         self._channel = channel
-        self._sent = channels if channel is None else 1
+        self.rate = rate
+        self.channels = channels if channel is None else 1
         self._silent = [
             (number, start * rate // 1_000, -(-end * rate // 1_000))
             for number, places in silent.items()
             if number < channels
             for start, end in places
         ]
-        step = self._sent * WIDTH
+        step = self.channels * WIDTH
         data = samples * step
         self.size = HEADER + data
         # Longer than 4 GiB, which no WAV can say, is said to be that.
         riff, data = min(data + HEADER - 8, 2**32 - 1), min(data, 2**32 - 1)
         self._header = struct.pack(
             "<4sI4s4sIHHIIHH4sI",
-            b"RIFF", riff, b"WAVE", b"fmt ", 16, 1, self._sent, rate, rate * step, step, 8 * WIDTH, b"data", data,
+            b"RIFF", riff, b"WAVE", b"fmt ", 16, 1, self.channels, rate, rate * step, step, 8 * WIDTH, b"data", data,
         )  # fmt: skip
         known = repr((samples, rate, channels, channel, sorted(self._silent)))
         self.etag = f'"{hashlib.sha256(known.encode()).hexdigest()[:32]}"'
@@ -300,7 +305,7 @@ class _Wav:
         with self._file:
             if first < HEADER:
                 yield self._header[first:behind]
-            step = self._sent * WIDTH
+            step = self.channels * WIDTH
             at = max(first - HEADER, 0)
             while at < behind - HEADER:
                 frame = at // step
@@ -319,7 +324,7 @@ class _Wav:
         return (frames if self._channel is None else frames[:, [self._channel]]).tobytes()
 
 
-def _ranged(request: Request, wav: _Wav, ended: bool) -> Response:
+def _ranged(request: Request, wav: Wav, ended: bool) -> Response:
     """The answer by RFC 9110: the one range that is asked for, all of it, or that it is known."""
     headers: dict[str, str] = {
         "Accept-Ranges": "bytes",

@@ -40,6 +40,11 @@ KEYS = {
     "feeder": ApiKey(sha256=hashlib.sha256(b"acme-ingest").hexdigest(), tenant="acme", role="ingest"),
     "beta": ApiKey(sha256=hashlib.sha256(b"beta-admin").hexdigest(), tenant="beta", role="admin"),
     "hostile": ApiKey(sha256=hashlib.sha256(b"hostile-admin").hexdigest(), tenant=HOSTILE, role="admin"),
+    # Tenants of tests that write.
+    **{
+        tenant: ApiKey(sha256=hashlib.sha256(f"{tenant}-admin".encode()).hexdigest(), tenant=tenant, role="admin")
+        for tenant in ("moving", "promoted", "parties", "kept")
+    },
     "operator": ApiKey(sha256=hashlib.sha256(b"operator").hexdigest(), role="admin"),
 }
 """By name; the key is TENANT-ROLE, and the operator's `operator`."""
