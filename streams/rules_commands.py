@@ -124,12 +124,18 @@ def _calls(settings: "Settings", names: "Sequence[str]") -> "Iterator[tuple[str,
     """(call, where it comes from, the records that the stage would read) of each. Raises CalltideError for one that is
     nowhere."""
     recordings = [name for name in names if Path(name).is_file()]
-    known = [name for name in names if name not in recordings]
-    in_kafka, why = _in_kafka(settings, known) if known else ({}, "")
+    known = calls_of_before(settings, [name for name in names if name not in recordings])
     for name in names:
-        if name in recordings:
-            yield name, "recording, heard anew", _of_recording(settings, Path(name))
-        elif name in in_kafka:
+        yield (
+            (name, "recording, heard anew", _of_recording(settings, Path(name))) if name in recordings else next(known)
+        )
+
+
+def calls_of_before(settings: "Settings", names: "Sequence[str]") -> "Iterator[tuple[str, str, Sequence[Record]]]":
+    """The same of calls alone, each by its name."""
+    in_kafka, why = _in_kafka(settings, names) if names else ({}, "")
+    for name in names:
+        if name in in_kafka:
             yield name, "Kafka", in_kafka[name]
         else:
             yield name, "ClickHouse", _in_clickhouse(settings, name, why)

@@ -28,26 +28,30 @@ class RuleFiles:
     def read(self) -> RuleSet:
         """The rules as they are now. Raises CalltideError: there is no such file, or it is wrong (RuleError)."""
         self._seen = self._signature()
+        return parse(self.texts())
+
+    def texts(self) -> dict[str, str]:
+        """File → what is in it now. Raises CalltideError: there is no such file, or it cannot be read."""
         if self._path == NONE:
-            return RuleSet(())
+            return {}
         if self._path == PACKAGED:
-            starter = files("processors.rules") / "starter.yaml"
-            return parse({"starter.yaml": starter.read_text(encoding="utf-8")})
+            return {"starter.yaml": (files("processors.rules") / "starter.yaml").read_text(encoding="utf-8")}
         root, texts = Path(self._path).expanduser(), {}
-        for path in self._files():
+        for path in self.paths():
             try:
                 if path.stat().st_size > BYTES:
                     raise CalltideError(f"{path} has more than {BYTES:,} bytes; cut it into several files")
                 texts[path.name if root.is_dir() else str(path)] = path.read_text(encoding="utf-8")
             except (OSError, UnicodeDecodeError) as error:
                 raise CalltideError(f"cannot read the rules of {path} ({error}); mend it or remove it") from None
-        return parse(texts)
+        return texts
 
     def changed(self) -> bool:
         """Whether files have come, gone or been written since `read` was called last."""
         return self._signature() != self._seen
 
-    def _files(self) -> list[Path]:
+    def paths(self) -> list[Path]:
+        """The files. Raises CalltideError: there are none at that place."""
         root = Path(self._path).expanduser()
         if root.is_file():
             return [root]
@@ -68,6 +72,6 @@ class RuleFiles:
             return str(error)
 
     def _stats(self) -> Iterator[tuple[str, int, int, int]]:
-        for path in self._files():
+        for path in self.paths():
             stat = path.stat()
             yield path.name, stat.st_mtime_ns, stat.st_size, stat.st_ino

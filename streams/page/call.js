@@ -188,7 +188,7 @@ function redraw() {
     inOrder(call).forEach((event) => showTurn(`${event.channel}/${event.start_ms}`, event, false));
     $("newest").hidden = true;
   });
-  openSound(call.stored.audio === false ? null : call, sounded);
+  openSound(call, sounded);
   dirty.add(call);
   listSoon();
   drawCall();
@@ -210,8 +210,8 @@ function take(found, utterances, metrics, insights) {
   };
   utterances.forEach((one, at) => {
     const running = {
-      score: one.call_score ?? mean("", one.score),
-      party_score: one.party_score ?? mean(`/${one.speaker}`, one.score),
+      score: mean("", one.score),
+      party_score: mean(`/${one.speaker}`, one.score),
       utterances: at + 1,
     };
     const event = {
@@ -219,7 +219,7 @@ function take(found, utterances, metrics, insights) {
       ...one,
       words: one.words ?? [],
       emotion: one.emotion
-        ? { label: one.emotion, probabilities: one.emotions ?? {}, uncertain: one.emotion_uncertain, complex: null, granular: [] }
+        ? { label: one.emotion, probabilities: one.emotions ?? {}, uncertain: one.emotion_uncertain, complex: one.complex_emotion, granular: [] }
         : null,
       sentiment:
         one.score == null
@@ -229,9 +229,12 @@ function take(found, utterances, metrics, insights) {
     };
     if (!call.utterances.has(`${one.channel}/${one.start_ms}`)) hear(call, event);
   });
-  for (const finding of found.findings ?? []) find(call, { ...finding, call: info });
+  for (const { kind, rule, name, severity, at_ms, text, utterances: rests } of found.marks ?? []) {
+    const evidence = rests.map((id) => id.split("/").slice(-2).map(Number)).map(([channel, start_ms]) => ({ channel, start_ms }));
+    find(call, { kind, rule, category: name, severity, at_ms, message: text, evidence, call: info });
+  }
   if (metrics && !call.metrics?.final) find(call, { ...metrics, kind: "metrics", call: info });
-  if (insights) for (const one of [insights, ...(insights.others ?? [])]) find(call, { ...one, kind: "insights", call: info });
+  if (insights) find(call, { ...insights, kind: "insights", call: info });
 }
 
 // ---------------------------------------------------------------- what is said
@@ -274,7 +277,7 @@ function showTurn(key, heard, fresh) {
   turn.dataset.key = key;
   turn.dataset.start = event.start_ms;
   turn.dataset.channel = event.channel;
-  const playable = Boolean(call.stored) && call.stored.audio !== false;
+  const playable = Boolean(call.stored);
   const text = wordsOf(event, playable);
   const isCrossTalk = event.flags.includes("cross_talk");
   if (isCrossTalk) turn.classList.add("crosstalk");

@@ -70,7 +70,9 @@ function rowOf(call, utterance) {
     const said = utterance.speaker || utterance.role;
     name.append(link("found", t.library.said(clock(utterance.start_ms), said, utterance.text), callAddress(call.call_id) + at));
   }
-  const score = element("span", call.score == null ? "quiet" : feeling(call.score), call.score == null ? "–" : signed(call.score));
+  // Of what was found by words, that utterance's.
+  const value = (utterance ?? call).score;
+  const score = element("span", value == null ? "quiet" : feeling(value), value == null ? "–" : signed(value));
   const verbs = ["transcribe", "analyze"].map((verb) => {
     const made = button("", t.menu[verb], async () => {
       made.disabled = true;
@@ -91,7 +93,7 @@ function rowOf(call, utterance) {
     cell("number", call.state === "live" ? element("span", "badge info", t.library.live) : call.duration_ms == null ? "–" : clock(call.duration_ms)),
     cell("number", score),
     cell("number", call.alerts ? element("span", "badge warning", String(call.alerts)) : "–"),
-    cell("tags", ...(call.categories ?? []).map((category) => element("span", "tag", category))),
+    cell("tags", ...(call.categories ?? utterance.alerts.map(({ category }) => category)).map((category) => element("span", "tag", category))),
     cell("verbs", ...verbs),
   );
   return row;
@@ -174,7 +176,7 @@ function whole(file, meta, progress, signal) {
   return new Promise((resolve, reject) => {
     const form = new FormData();
     for (const [name, value] of Object.entries(meta)) if (value) form.append(name, value);
-    form.append("files", file, file.name);
+    form.append("file", file, file.name);
     const sent = new XMLHttpRequest();
     sent.open("POST", address("/calls"));
     for (const [name, value] of Object.entries(headers())) sent.setRequestHeader(name, value);
@@ -241,23 +243,27 @@ async function statistics() {
   const place = $("statistics");
   try {
     const found = await get("/statistics", filters());
-    stateOf($("statistics-state"), found.calls ? null : "empty", t.library.noFigures);
-    place.hidden = !found.calls;
-    if (!found.calls) return;
+    const { calls, utterances, duration_ms, score, emotion_ms } = found.all;
+    stateOf($("statistics-state"), calls ? null : "empty", t.library.noFigures);
+    place.hidden = !calls;
+    if (!calls) return;
     const facts = [
-      [t.library.calls, String(found.calls)],
-      [t.library.utterances, String(found.utterances)],
-      [t.library.talk, clock(found.duration_ms)],
-      [t.library.mean, found.score == null ? "–" : signed(found.score)],
+      [t.library.calls, String(calls)],
+      [t.library.utterances, String(utterances)],
+      [t.library.talk, clock(duration_ms)],
+      [t.library.mean, score == null ? "–" : signed(score)],
     ];
     $("statistics-facts").replaceChildren(...facts.map(([name, value]) => withChildren(element("div"), element("dt", "", name), element("dd", "", value))));
-    $("statistics-emotions").replaceChildren(...bars(Object.entries(found.emotions ?? {}).map(([name, share]) => [t.emotions[name] ?? name, share, percent(share)])));
-    const most = Math.max(1, ...(found.categories ?? []).map(({ calls }) => calls));
-    $("statistics-categories").replaceChildren(...bars((found.categories ?? []).slice(0, 6).map(({ category, calls }) => [category, calls / most, String(calls)])));
-    $("statistics-queues").replaceChildren(...[...(found.queues ?? []).map((one) => [one.queue || t.library.noQueue, one]), ...(found.agents ?? []).map((one) => [one.agent || t.library.noAgent, one])]
-      .slice(0, 12)
-      .map(([name, { calls, score }]) => withChildren(element("li"), element("span", "", name), element("span", "share", t.library.count(calls)), element("span", `share ${score == null ? "quiet" : feeling(score)}`, score == null ? "–" : signed(score)))));
-    await drawDays(found.by_day ?? []);
+    const heard = Object.values(emotion_ms).reduce((sum, ms) => sum + ms, 0);
+    $("statistics-emotions").replaceChildren(...bars(Object.entries(emotion_ms).map(([name, ms]) => [t.emotions[name] ?? name, ms / heard, percent(ms / heard)])));
+    const most = Math.max(1, ...found.categories.map((one) => one.calls));
+    $("statistics-categories").replaceChildren(...bars(found.categories.slice(0, 6).map((one) => [one.name, one.calls / most, String(one.calls)])));
+    $("statistics-who").replaceChildren(
+      ...[...found.queues.map((one) => [one.name || t.library.noQueue, one]), ...found.agents.map((one) => [one.name || t.library.noAgent, one])]
+        .slice(0, 12)
+        .map(([name, one]) => withChildren(element("li"), element("span", "", name), element("span", "share", t.library.count(one.calls)), element("span", `share ${one.score == null ? "quiet" : feeling(one.score)}`, one.score == null ? "–" : signed(one.score)))),
+    );
+    await drawDays(found.times);
   } catch (error) {
     place.hidden = true;
     stateOf($("statistics-state"), "error", error.message, statistics);
@@ -292,7 +298,7 @@ async function drawDays(days) {
         { label: t.library.mean, scale: "score", stroke: color("customer"), width: 2, spanGaps: true, points: { show: true, size: 5 } },
       ],
     },
-    [days.map(({ day }) => Date.parse(`${day}T12:00Z`) / 1000), days.map(({ calls }) => calls), days.map(({ score }) => score)],
+    [days.map(({ at }) => Date.parse(at) / 1000), days.map(({ calls }) => calls), days.map(({ score }) => score)],
     box,
   );
 }

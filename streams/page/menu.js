@@ -17,7 +17,8 @@ export function drawMenu(call, { reload, compare }) {
   const versions = call.stored.versions ?? [];
   const version = call.stored.pipeline_version ?? "";
   const told = $("call-told");
-  told.replaceChildren();
+  if (told.dataset.call !== id) told.replaceChildren();
+  told.dataset.call = id;
   const formats = element("details", "menu");
   formats.append(element("summary", "", t.menu.export));
   const list = element("ul");

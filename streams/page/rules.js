@@ -57,7 +57,7 @@ function changed() {
 }
 
 function faults(list, said = "") {
-  $("rules-faults").replaceChildren(...list.map((fault) => element("li", "", fault)));
+  $("rules-faults").replaceChildren(...list.map((fault) => element("li", "", fault.message ?? fault)));
   $("rules-text").setAttribute("aria-invalid", String(list.length > 0));
   write($("rules-said"), said);
 }
@@ -128,21 +128,30 @@ async function status() {
   try {
     const found = await get("/status");
     stateOf($("status-state"), null);
-    const bad = (text) => element("span", ["ok", "running", "up"].includes(text) ? "positive" : "negative", t.status.states[text] ?? text);
+    const away = found.kafka !== "ok" || found.clickhouse !== "ok";
+    const behind = Math.max(0, ...found.stages.map(({ lag }) => lag ?? 0));
+    const silent = found.stages.filter(({ lane, workers }) => lane === "live" && !workers).map(({ name }) => name);
+    const judged = (text, isGood) => element("span", isGood ? "positive" : "negative", text);
     const facts = [
-      [t.status.state, bad(found.state)],
-      ["Kafka", bad(found.kafka)],
-      ["ClickHouse", bad(found.clickhouse)],
+      [t.status.state, judged(away ? t.status.away : silent.length ? t.status.silent(silent.join(", ")) : t.status.ok, !away && !silent.length)],
+      ["Kafka", judged(t.status.states[found.kafka], found.kafka === "ok")],
+      ["ClickHouse", judged(t.status.states[found.clickhouse], found.clickhouse === "ok")],
+      [t.status.behind, String(behind)],
       [t.status.pipeline, found.pipeline_version],
       ["Calltide", found.calltide],
-    ].filter(([, value]) => value);
+      [t.status.you, t.status.who(found.you)],
+    ];
     $("status-facts").replaceChildren(...facts.map(([name, value]) => withChildren(element("div"), element("dt", "", name), withChildren(element("dd"), value))));
+    const models = new Map(found.models.map(({ stage, model }) => [stage, model]));
     $("status-rows").replaceChildren(
-      ...(found.stages ?? []).map(({ name, state, lag, version }) => {
+      ...found.stages.map(({ name, lane, workers, lag }) => {
         const title = element("th", "", capital(t.stages[name] ?? name));
         title.scope = "row";
-        return withChildren(element("tr"), title, withChildren(element("td"), state ? bad(state) : "–"), element("td", "number", lag == null ? "–" : String(lag)), element("td", "", found.models?.[name] ?? version ?? "–"));
+        return withChildren(element("tr", workers ? "" : "off"), title, element("td", "", t.status.lanes[lane] ?? lane), element("td", "number", String(workers)), element("td", "number", lag == null ? "–" : String(lag)), element("td", "", models.get(name) || "–"));
       }),
+    );
+    $("status-versions").replaceChildren(
+      ...found.versions.map(({ name, calls, promoted, live }) => element("li", "", [t.status.version(name, calls), promoted && t.status.promoted, live && t.status.live].filter(Boolean).join(", "))),
     );
     $("status-body").hidden = false;
   } catch (error) {

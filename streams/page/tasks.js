@@ -24,8 +24,9 @@ export function follow(task, { done = () => {} } = {}) {
 
   const draw = (now) => {
     box.dataset.state = now.state;
-    write(said, now.error ? t.tasks.failed(now.error.message ?? now.error) : (t.tasks.states[now.state] ?? now.state));
-    for (const [stage, share] of Object.entries(now.progress ?? {})) {
+    const state = t.tasks.states[now.state] ?? now.state;
+    write(said, now.error ? t.tasks.failed(now.error) : now.duplicate ? t.tasks.duplicate(state) : state);
+    for (const [stage, share] of Object.entries(now.progress)) {
       let bar = [...bars.children].find(({ dataset }) => dataset.stage === stage);
       if (!bar) {
         bar = element("label", "bar-of");
@@ -38,12 +39,11 @@ export function follow(task, { done = () => {} } = {}) {
       bar.children[1].value = share;
       write(bar.children[2], percent(share));
     }
-    const cut = now.chunks ?? [];
+    const cut = now.chunks;
     const over = cut.filter(({ state }) => state === "completed").length;
     const running = cut.find(({ state }) => state === "processing");
     write(chunks, cut.length > 1 ? t.tasks.chunks(over, cut.length, running ? clock(running.start_ms) : "") : "");
-    const ids = (now.calls ?? []).map((call) => call.call_id ?? call);
-    if (links.childElementCount !== ids.length) links.replaceChildren(...ids.map((id) => link("", t.tasks.open(id), callAddress(id))));
+    if (links.childElementCount !== now.calls.length) links.replaceChildren(...now.calls.map((id) => link("", t.tasks.open(id), callAddress(id))));
     cancel.hidden = ["completed", "failed", "cancelled"].includes(now.state);
   };
 

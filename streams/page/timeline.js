@@ -12,7 +12,7 @@ import { axisLook as axis, color, plotting } from "./plots.js";
 
 const POINTS = 1200; // of the waveform: about one a pixel
 const LEFT = 40;
-const HEIGHTS = { wave: 64, sentiment: 92, emotion: 104 };
+const HEIGHTS = { wave: 60, sentiment: 88, emotion: 104 };
 const FEELINGS = ["anger", "sadness", "fear", "surprise", "happiness"];
 const DASHES = [[], [6, 4], [2, 3], [8, 3, 2, 3], []];
 
@@ -39,7 +39,7 @@ function partiesOf(call, said) {
 }
 
 export async function drawTimeline(call, { seek, showNear }) {
-  acts = { seek: call.stored && call.stored.audio !== false ? seek : showNear };
+  acts = { seek: call.stored ? seek : showNear };
   again = () => drawTimeline(call, { seek, showNear });
   if (!$("timeline-details").open) return;
   try {
@@ -74,7 +74,7 @@ export async function drawTimeline(call, { seek, showNear }) {
 
 async function askWave(call) {
   const asked = (wave = { id: call.stored ? call.info.call_id : null, found: null });
-  if (!call.stored || call.stored.audio === false) return;
+  if (!call.stored) return;
   try {
     const found = await get(callPath(call.info.call_id, "/waveform"), { points: POINTS });
     if (wave !== asked) return;
@@ -99,7 +99,7 @@ function make(call, parties, heard, channels) {
       {
         width: Math.max($("timeline").clientWidth, 200),
         height,
-        padding: [4, 8, 0, 0],
+        padding: [6, 8, 6, 0],
         legend: { show: false },
         cursor: { sync: { key: "call" }, drag: { x: false, y: false }, y: false, points: { show: false } },
         ...more,

@@ -50,28 +50,6 @@ def address(settings: Settings) -> Iterator[str]:
         yield f"{page_address}#/call"
 
 
-@pytest.fixture
-def page(chromium: Browser) -> Iterator[Page]:
-    """A page of its own; errors in it, and what its policy forbade, fail the test."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 800})
-    opened = context.new_page()
-    faults: list[str] = []
-    opened.on("pageerror", lambda error: faults.append(str(error)))
-    opened.on("dialog", lambda dialog: faults.append(f"dialog {dialog.message}"))
-    opened.on(
-        "console",
-        # A gateway or a ClickHouse that is not there is an error to the browser, and expected here.
-        lambda said: (
-            faults.append(said.text)
-            if said.type == "error" and "WebSocket" not in said.text and "/api/v1/" not in said.location["url"]
-            else None
-        ),
-    )
-    yield opened
-    context.close()
-    assert not faults
-
-
 def said(page: Page) -> list[str]:
     return page.locator(".turn .text").all_text_contents()
 
