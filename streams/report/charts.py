@@ -43,7 +43,7 @@ MOST_LINES: Final = len(LINES)
 DIVERGING: Final = LinearSegmentedColormap.from_list("mood", [RED, "#F3D9DC", "#F4F4F4", "#D6EBDC", GREEN])
 WEEKDAYS: Final = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
-_STYLE: Final[Any] = {
+STYLE: Final[Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "calltide",
     "text.parse_math": False,
@@ -122,7 +122,7 @@ def _chart(
     table: str, title: str, alt: str, draw: Callable[[Axes], None], width: float = 9.4, height: float = 3.0
 ) -> Chart:
     """`width`, `height`: inches."""
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
         # A character that DejaVu Sans has not: the browser has a font for it.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure = Figure(figsize=(width, height), layout="constrained")
