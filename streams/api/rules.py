@@ -136,7 +136,7 @@ def _shown(rules: RuleSet) -> list[dict[str, Any]]:
             "category": rule.gives,
             "severity": rule.alert.severity if rule.alert else None,
             "enabled": rule.enabled,
-            "tenants": list(rule.tenants),
+            "tenants": list(rule.tenants or ()),
             "description": rule.description,
         }
         for rule in sorted(rules.rules, key=lambda one: one.name)

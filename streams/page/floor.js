@@ -4,9 +4,9 @@
 // (python -m benchmarks.floor). So only rows that have changed are written, once a frame, each row is a world of its own
 // for layout (`contain` in style.css), and the order is looked at once a second.
 
-import { $, button, callAddress, clock, element, feeling, inNextFrame, link, place, signed, svg, write } from "./dom.js";
+import { $, callAddress, clock, element, feeling, inNextFrame, link, place, signed, svg, write } from "./dom.js";
 import t from "./en.js";
-import { calls, connection, customerOf, factsOf, lengthOf, on, SEVERITIES, worstOf } from "./live.js";
+import { calls, connection, customerOf, factsOf, lengthOf, on, worstOf } from "./live.js";
 
 const ORDER_MS = 1000;
 const HELD_MS = 1500; // after the pointer was moved over the list, nothing jumps away under it
@@ -26,11 +26,9 @@ const drawSoon = inNextFrame(draw);
 export function need(call) {
   let sum = 0;
   for (const { severity, at_ms } of call.alerts.values()) sum += WEIGHTS[severity] * (call.duration - at_ms > RECENT_MS ? 0.5 : 1);
-  const mood = moodOf(call);
-  return Math.min(sum, 8) + Math.max(0, -(mood ?? 0)) * 3 + Math.max(0, -trendOf(call)) + Math.min(silenceOf(call) / 20000, 1);
+  return Math.min(sum, 8) + Math.max(0, -(call.mood ?? 0)) * 3 + Math.max(0, -trendOf(call)) + Math.min(silenceOf(call) / 20000, 1);
 }
 
-const moodOf = (call) => (call.mood === undefined ? undefined : call.mood);
 
 // How the last three utterances of the customer differ from all before: negative when it gets worse.
 export function trendOf({ moods }) {
@@ -45,7 +43,7 @@ function rowFor(call) {
   const row = element("div", "floor-row");
   row.setAttribute("role", "row");
   const cells = {};
-  for (const name of ["name", "mood", "trend", "silence", "alerts", "time", "last"]) {
+  for (const name of ["name", "mood", "trend", "silence", "raised", "time", "last"]) {
     cells[name] = element("div", `cell ${name}`);
     cells[name].setAttribute("role", "cell");
     row.append(cells[name]);
@@ -101,10 +99,10 @@ function fill(call) {
     was.alerts = alerts;
     const worst = worstOf(call);
     row.dataset.alert = worst ?? "";
-    cells.alerts.replaceChildren(
+    cells.raised.replaceChildren(
       ...(worst ? [element("span", `badge ${worst}`, t.floor.alerts(call.alerts.size, t.severities[worst]))] : [element("span", "quiet", "–")]),
     );
-    cells.alerts.title = [...call.alerts.values()].map(({ message }) => message).join("\n");
+    cells.raised.title = [...call.alerts.values()].map(({ message }) => message).join("\n");
   }
   write(cells.time, clock(lengthOf(call)));
   write(cells.last, call.last?.text ?? "");
