@@ -18,6 +18,7 @@ from schemas.errors import CalltideError
 from streams import archive_commands
 from streams.analytics import command as analytics
 from streams.api.feeder_command import feeder
+from streams.api.key_command import key
 from streams.dashboards import dashboards_app
 from streams.evaluation.command import evaluate
 from streams.explain_command import explain
@@ -65,6 +66,7 @@ app.command()(ingestion.load)
 app.command()(analytics.generate)
 app.command()(report)
 app.command()(explain)
+app.command()(key)
 app.command()(glossary)
 
 INTERRUPTED = 130

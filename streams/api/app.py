@@ -12,7 +12,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from fastapi import FastAPI, Request
@@ -20,7 +20,22 @@ from fastapi.middleware.cors import CORSMiddleware
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from streams.api import access, audio, calls, problems, rules, search, status, tasks, tus, uploads, waveform
+from streams.api import (
+    access,
+    again,
+    aliases,
+    audio,
+    calls,
+    exports,
+    problems,
+    rules,
+    search,
+    status,
+    tasks,
+    tus,
+    uploads,
+    waveform,
+)
 from streams.api.parameters import SLASH
 from streams.api.queries import Store
 from streams.settings import Settings
@@ -118,6 +133,16 @@ class _Sender:
         await self._send(body)
 
 
+def _describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, with what holds for all."""
+    described = FastAPI.openapi(app)
+    for path in described["paths"].values():
+        answers = path.get("get", {}).get("responses", {})
+        if "application/json" in answers.get("200", {}).get("content", {}):
+            answers.setdefault("304", {"description": "what you have (If-None-Match) is what there is"})
+    return described
+
+
 def create_app(settings: Settings) -> FastAPI:
     """The API. It opens no connection before it is asked something."""
 
@@ -156,6 +181,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(tasks.router, prefix=PREFIX)
     app.include_router(uploads.router, prefix=PREFIX)
     app.include_router(tus.router, prefix=PREFIX)
+    app.include_router(exports.router, prefix=PREFIX)
+    app.include_router(again.router, prefix=PREFIX)
+    app.include_router(aliases.router, prefix=PREFIX)
     if settings.api.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -165,4 +193,5 @@ def create_app(settings: Settings) -> FastAPI:
             expose_headers=["*"],
         )
     app.add_middleware(Requests)
+    app.openapi = lambda: _describe(app)  # type: ignore[method-assign]
     return app

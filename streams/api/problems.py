@@ -50,6 +50,19 @@ _WORDS: Final = {
 }
 
 
+_EXAMPLES: Final[dict[int, tuple[str, dict[str, Any]]]] = {
+    401: ("who asks? send a key as X-API-Key, or a token as Authorization: Bearer", {}),
+    403: ("the role viewer may not do this; admin or supervisor may", {"role": "viewer"}),
+    404: ("there is no call 'billing-4711'; see that the name is right", {"call": "billing-4711"}),
+    409: ("several tenants have a call 'billing-4711'; choose one by ?tenant=", {"tenants": ["acme", "beta"]}),
+    422: ("limit: Input should be less than or equal to 200; see docs/api.md", {"faults": [
+        {"in": "query", "name": "limit", "message": "Input should be less than or equal to 200"},
+    ]}),
+    429: ("more than 1200 requests a minute; wait 2 s", {"requests_per_minute": 1_200}),
+    503: ("clickhouse does not answer now; try again in some seconds", {"part": "clickhouse"}),
+}  # fmt: skip
+
+
 class Problem(BaseModel):
     """Every error."""
 
@@ -63,7 +76,19 @@ class Problem(BaseModel):
 
 def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """What an endpoint says of these statuses in OpenAPI."""
-    return {status: {"model": Problem, "description": NAMES[status].replace("_", " ")} for status in statuses}
+    return {
+        status: {
+            "model": Problem,
+            "description": NAMES[status].replace("_", " "),
+            "content": {"application/json": {"example": _example(status)}},
+        }
+        for status in statuses
+    }
+
+
+def _example(status: int) -> dict[str, Any]:
+    message, details = _EXAMPLES.get(status, ("what and what to do", {}))
+    return {"error": NAMES[status], "message": message, "details": details | {"request_id": "5f0c2c1a"}}
 
 
 COMMON: Final = documented(400, 401, 403, 422, 429, 503)

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from deploy.topics import Topics
 from schemas.events import (
     Alert,
     CallEnded,
@@ -43,7 +44,7 @@ KEYS = {
     # Tenants of tests that write.
     **{
         tenant: ApiKey(sha256=hashlib.sha256(f"{tenant}-admin".encode()).hexdigest(), tenant=tenant, role="admin")
-        for tenant in ("moving", "promoted", "parties", "kept")
+        for tenant in ("moving", "promoted", "parties", "kept", "example")
     },
     "operator": ApiKey(sha256=hashlib.sha256(b"operator").hexdigest(), role="admin"),
 }
@@ -148,6 +149,10 @@ def api_settings(clickhouse_url: str) -> Settings:
     slash = call("dir/sub call.wav", BEGUN - timedelta(days=3), tenant="acme")
     for of in (odd, slash):
         events += [started(of), *told(of, 0.3), ended(of)]
+    # The call of the examples in the OpenAPI document.
+    example = call("billing-4711", BEGUN, tenant="example", queue="billing", agent="diane")
+    said = [score(example, 5_900, "charged twice", polarity=-0.55, emotion="anger")]
+    events += [started(example), *said, metrics(example, 60_000, final=True), *found(example, said), ended(example)]
     fill(settings, *events)
     again = call("acme-00", BEGUN, tenant="acme", queue="sales", agent="agent-0")
     heard = [one.model_copy(update={"pipeline_version": "v2"}) for one in told(again, 0.9, 0.9)]
@@ -169,3 +174,15 @@ def api(api_settings: Settings) -> Iterator[TestClient]:
     """The application; each request names its key."""
     with client_of(with_section(api_settings, "api", requests_per_minute=0)) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def with_kafka(api_settings: Settings, kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """The database and the broker with its topics, an empty archive, and no limit of requests."""
+    home = tmp_path_factory.mktemp("home")
+    found = with_section(api_settings, "kafka", bootstrap_servers=kafka_bootstrap)
+    found = with_section(found, "archive", url=str(home / "archive"))
+    found = with_section(found, "api", requests_per_minute=0)
+    found = found.model_copy(update={"home": home})
+    Topics(kafka_bootstrap).create(found.topics)
+    return found

@@ -15,7 +15,6 @@ import soundfile
 from confluent_kafka import Producer
 from fastapi.testclient import TestClient
 
-from deploy.topics import Topics
 from processors.base import Record
 from schemas.audio import AudioPacket
 from schemas.events import CallEvent, CallInfo, Word, encode
@@ -35,15 +34,8 @@ NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=2)
 
 
 @pytest.fixture(scope="module")
-def settings(api_settings: Settings, kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """The database and the broker with its topics, and an empty archive."""
-    home = tmp_path_factory.mktemp("home")
-    found = with_section(api_settings, "kafka", bootstrap_servers=kafka_bootstrap)
-    found = with_section(found, "archive", url=str(home / "archive"))
-    found = with_section(found, "api", requests_per_minute=0)
-    found = found.model_copy(update={"home": home})
-    Topics(kafka_bootstrap).create(found.topics)
-    return found
+def settings(with_kafka: Settings) -> Settings:
+    return with_kafka
 
 
 @pytest.fixture(scope="module")
