@@ -457,7 +457,7 @@ class _Sending:
         self.feeder, self.job, self.order = feeder, job, job.order
         self.ingest = Ingest(feeder.settings, "batch")
         self.chunk_ms = feeder.settings.uploads.chunk_s * 1_000
-        self.longest_ms = feeder.settings.uploads.longest_hours * 3_600_000
+        self.longest_ms = round(feeder.settings.uploads.longest_hours * 3_600_000)
         self.number = first
         self.told_at = 0.0
         self.cancel = threading.Event()
@@ -489,7 +489,7 @@ class _Sending:
                 self.cancel.set()
         if call.sent_ms > self.longest_ms:
             hours = self.feeder.settings.uploads.longest_hours
-            self.error = f"{self.order.source} is longer than {hours} h; what came before was used, cut it in parts"
+            self.error = f"{self.order.source} is longer than {hours:g} h; what came before was used, cut it in parts"
             self.cancel.set()
 
     def last(self, end_ms: int, state: str, error: str = "") -> None:

@@ -232,7 +232,7 @@ def _order(settings: Settings, who: Caller, tenant: str, brought: Brought, detai
         )
     hours = settings.uploads.longest_hours
     if (audio.duration_ms or 0) > hours * 3_600_000:
-        raise Fault(422, f"{name} is longer than {hours} h; cut it in parts", "too_long", {"hours": hours})
+        raise Fault(422, f"{name} is longer than {hours:g} h; cut it in parts", "too_long", {"hours": hours})
     # Ids are known to Kafka without their tenants: two may bring the same file.
     mark = brought.sha256
     if tenant != DEFAULT_TENANT:
@@ -440,7 +440,7 @@ async def received(request: Request) -> Form:
     return form
 
 
-_BODY: Final[dict[str, Any]] = {
+BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "content": {
@@ -473,7 +473,7 @@ _BODY: Final[dict[str, Any]] = {
     response_model=Task | Tasks,
     responses={200: {"model": Task, "description": "the recording was brought before: its task"}}
     | documented(409, 413, 415),
-    openapi_extra=_BODY,
+    openapi_extra=BODY,
 )
 async def upload_calls(request: Request, response: Response, who: Feeder) -> Task | Tasks:
     """Bring one recording or several, each a call. Of one, its task; of several, a list of them, in their order.
@@ -490,7 +490,7 @@ async def upload_calls(request: Request, response: Response, who: Feeder) -> Tas
             raise Fault(422, "call_id: names one call; send one recording")
         if len(form.files) == 1:
             task, before = await anyio.to_thread.run_sync(take, request, who, form.files[0], details)
-            response.headers["Location"] = f"{request.url.path.rsplit('/', 1)[0]}/tasks/{task.task_id}"
+            response.headers["Location"] = f"/api/v1/tasks/{task.task_id}"
             if before:
                 response.status_code = 200
             return task
