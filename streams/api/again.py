@@ -62,12 +62,12 @@ async def _asked(request: Request, response: Response, who: Caller, call_id: str
     return task
 
 
-_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
     200: {"model": Task, "description": "somebody has asked for the same: that task"}
 } | documented(404, 409)
 
 
-@router.post("/calls/{call_id}/transcribe", status_code=202, responses=_ANSWERS)
+@router.post("/calls/{call_id}/transcribe", status_code=202, responses=ANSWERS)
 async def transcribe(
     request: Request, response: Response, who: Supervisor, call_id: CallId, asked: Annotated[OfCall, Query()]
 ) -> Task:
@@ -75,7 +75,7 @@ async def transcribe(
     return await _asked(request, response, who, call_id, asked, "transcribe")
 
 
-@router.post("/calls/{call_id}/analyze", status_code=202, responses=_ANSWERS)
+@router.post("/calls/{call_id}/analyze", status_code=202, responses=ANSWERS)
 async def analyze(
     request: Request, response: Response, who: Supervisor, call_id: CallId, asked: Annotated[OfCall, Query()]
 ) -> Task:

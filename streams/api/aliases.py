@@ -22,7 +22,7 @@ async def upload(request: Request, response: Response, who: Feeder) -> Task | Ta
     return await uploads.upload_calls(request, response, who)
 
 
-@router.post("/transcribe/{call_id}", status_code=202, responses=documented(404, 409))
+@router.post("/transcribe/{call_id}", status_code=202, responses=again.ANSWERS)
 async def transcribe_call(
     request: Request, response: Response, who: Supervisor, call_id: CallId, asked: Annotated[OfCall, Query()]
 ) -> Task:
@@ -30,7 +30,7 @@ async def transcribe_call(
     return await again.transcribe(request, response, who, call_id, asked)
 
 
-@router.post("/analyze/{call_id}", status_code=202, responses=documented(404, 409))
+@router.post("/analyze/{call_id}", status_code=202, responses=again.ANSWERS)
 async def analyze_call(
     request: Request, response: Response, who: Supervisor, call_id: CallId, asked: Annotated[OfCall, Query()]
 ) -> Task:

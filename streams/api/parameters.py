@@ -10,7 +10,7 @@ import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
-from fastapi import Path, Query
+from fastapi import Path
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from streams.api.problems import Fault
@@ -37,14 +37,8 @@ CallId = Annotated[
     str, Path(min_length=1, max_length=LONGEST, description="the call's id", examples=["billing-4711"]),
     AfterValidator(_whole),
 ]  # fmt: skip
-Limit = Annotated[int, Query(ge=1, le=200, description="most items in an answer")]
-Cursor = Annotated[str, Query(max_length=4 * LONGEST, description="`next` of the page before; empty: the first page")]
-Version = Annotated[
-    str, Query(max_length=64, description="pipeline version; empty: the promoted one, or else that of live calls")
-]
-Tenant = Annotated[
-    str | None, Query(max_length=LONGEST, description="of this tenant only; needed where several have the call's id")
-]
+TaskId = Annotated[str, Path(max_length=LONGEST, examples=["5d1c2f0e9b7a4c6d8e0f1a2b3c4d5e6f"])]
+UploadId = Annotated[str, Path(max_length=LONGEST, examples=["0b9c2f4e6d8a4c3b9e1f2a3b4c5d6e7f"])]
 
 
 def to_cursor(kind: str, *place: Any) -> str:

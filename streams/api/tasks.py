@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from schemas.events import CallInfo, UtcTime
 from streams.api.access import Caller, caller
-from streams.api.parameters import Page, from_cursor, to_cursor
+from streams.api.parameters import Page, TaskId, from_cursor, to_cursor
 from streams.api.problems import Fault, documented, not_found
 from streams.packets import now
 from streams.settings import Settings
@@ -372,13 +372,13 @@ def list_tasks(request: Request, who: Reader, asked: Annotated[TasksAsked, Query
 
 
 @router.get("/tasks/{task_id}", responses=documented(404))
-def get_task(request: Request, who: Reader, task_id: str) -> Task:
+def get_task(request: Request, who: Reader, task_id: TaskId) -> Task:
     """How far a task is: by stage, from what the stages have written, and by chunk of its recording."""
     return known(store_of(request), who, task_id)[0]
 
 
 @router.delete("/tasks/{task_id}", responses=documented(404, 409))
-def cancel_task(request: Request, who: Feeder, task_id: str) -> Task:
+def cancel_task(request: Request, who: Feeder, task_id: TaskId) -> Task:
     """Cancel a task. What is in Kafka already is heard; the call ends there, as interrupted."""
     store = store_of(request)
     task, tenant, _ = known(store, who, task_id)

@@ -25,6 +25,7 @@ from starlette.requests import ClientDisconnect
 
 from schemas.events import UtcTime
 from streams.api.access import Caller
+from streams.api.parameters import UploadId
 from streams.api.problems import Fault, documented, not_found
 from streams.api.tasks import Feeder, Queue
 from streams.api.uploads import BUFFER, Brought, Details, disk, plain_name, room_for, take
@@ -298,7 +299,7 @@ def create(
 
 
 @router.head("/{upload_id}", dependencies=_SPOKEN, responses=documented(404, 410, 412))
-async def offset_of(request: Request, who: Feeder, upload_id: str) -> Response:
+async def offset_of(request: Request, who: Feeder, upload_id: UploadId) -> Response:
     """How much of an upload there is."""
     uploads = of(request)
     with uploads.alone(upload_id):
@@ -312,7 +313,7 @@ async def offset_of(request: Request, who: Feeder, upload_id: str) -> Response:
 
 
 @router.get("/{upload_id}", responses=documented(404, 410))
-def get_upload(request: Request, who: Feeder, upload_id: str) -> Progress:
+def get_upload(request: Request, who: Feeder, upload_id: UploadId) -> Progress:
     """The same, and the task once it is whole; for who does not speak tus."""
     uploads = of(request)
     upload, offset = uploads.find(who, upload_id)
@@ -329,7 +330,7 @@ def get_upload(request: Request, who: Feeder, upload_id: str) -> Progress:
 async def append(
     request: Request,
     who: Feeder,
-    upload_id: str,
+    upload_id: UploadId,
     upload_offset: Annotated[int, Header(ge=0)],
     content_type: Annotated[str, Header()] = "",
     upload_checksum: Annotated[str, Header(description="such as `sha1 2jmj7l5rSw0yVb/vlWAYkK/YBwk=`")] = "",
@@ -354,7 +355,7 @@ async def append(
 
 
 @router.delete("/{upload_id}", status_code=204, dependencies=_SPOKEN, responses=documented(404, 410, 412))
-def terminate(request: Request, who: Feeder, upload_id: str) -> Response:
+def terminate(request: Request, who: Feeder, upload_id: UploadId) -> Response:
     """Give up an upload. Its task, if it is whole, goes on: DELETE /tasks/{id} cancels that."""
     uploads = of(request)
     with uploads.alone(upload_id):
@@ -399,7 +400,7 @@ async def _finished(request: Request, who: Caller, uploads: Uploads, upload: Upl
 
 @router.post("/{upload_id}", dependencies=_SPOKEN, include_in_schema=False)
 async def overridden(
-    request: Request, who: Feeder, upload_id: str, x_http_method_override: Annotated[str, Header()] = ""
+    request: Request, who: Feeder, upload_id: UploadId, x_http_method_override: Annotated[str, Header()] = ""
 ) -> Response:
     """PATCH and DELETE, for who cannot send them."""
     match x_http_method_override:
