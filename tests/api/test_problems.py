@@ -1,8 +1,6 @@
 """Whatever goes wrong is said in one form; what is known already is not sent again."""
 
 import re
-import socket
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,8 +9,8 @@ import requests
 from fastapi.testclient import TestClient
 
 from streams.settings import Settings
-from streams.web import serve_until
 from tests.api.conftest import client_of, with_section
+from tests.api.serving import served_at
 
 BOSS = {"X-API-Key": "acme-boss"}
 
@@ -127,17 +125,8 @@ def test_pages_from_elsewhere_may_ask_where_it_is_set(api: TestClient, api_setti
 @pytest.fixture(scope="module")
 def served(api_settings: Settings) -> Iterator[str]:
     """The address of the application behind its real server."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    stop, ready = threading.Event(), threading.Event()
-    settings = with_section(api_settings, "web", port=port)
-    thread = threading.Thread(target=serve_until, args=(settings, stop, ready.set), name="web")
-    thread.start()
-    assert ready.wait(30)
-    yield f"http://127.0.0.1:{port}/api/v1"
-    stop.set()
-    thread.join(10)
-    assert not thread.is_alive()
+    with served_at(api_settings) as address:
+        yield address
 
 
 def test_ten_thousand_filters_are_refused_and_a_hundred_long_ones_are_not(served: str) -> None:
