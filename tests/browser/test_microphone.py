@@ -1,4 +1,5 @@
-"""examples/microphone.html in a real browser, whose microphone plays a recording, against the decoder."""
+"""examples/microphone.html, and the web app's page Microphone, in a real browser, whose microphone plays a recording,
+against the decoder."""
 
 import asyncio
 import shutil
@@ -13,16 +14,20 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 import soundfile
+from numpy.typing import NDArray
 from playwright.sync_api import Browser, expect
 from scipy.signal import correlate
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 
+from deploy.process import free_port
 from processors.audio import decode, resample
 from schemas.events import CallEnded, CallEvent, RunningScore, Score
 from streams.protocols.base import Audio, Began, Ended, Event
 from streams.protocols.microphone import Microphone, options
+from streams.settings import Settings
+from tests.browser.conftest import serious, serving_page
 from tests.unit.stage_records import STARTED_AT, call, interim, utterance
 
 PAGE = Path(__file__).parent.parent.parent / "examples" / "microphone.html"
@@ -80,16 +85,11 @@ def served(events: list[Event], enough: threading.Event, results: deque[CallEven
         thread.join(10)
 
 
-@pytest.mark.timeout(60)
-def test_the_page_sends_what_the_microphone_hears_and_shows_what_comes_back(
-    chromium: Browser, test_data: Path, tmp_path: Path
-) -> None:
+def speaking(chromium: Browser, test_data: Path, folder: Path) -> tuple[NDArray[np.float32], int, Browser]:
+    """(what the microphone hears, its rate, a browser with that microphone)."""
     sound, rate = soundfile.read(test_data / "calls" / "stereo-10s.flac", dtype="float32")
-    recording = tmp_path / "microphone.wav"
+    recording = folder / "microphone.wav"
     soundfile.write(recording, sound[:, 0], rate, "PCM_16")
-    events: list[Event] = []
-    enough = threading.Event()
-    results: deque[CallEvent] = deque()
     names = ("chromium", "chromium-browser", "google-chrome")
     browser = chromium.browser_type.launch(
         executable_path=next((found for name in names if (found := shutil.which(name))), None),
@@ -100,6 +100,17 @@ def test_the_page_sends_what_the_microphone_hears_and_shows_what_comes_back(
             f"--use-file-for-fake-audio-capture={recording}%noloop",
         ],
     )
+    return sound, rate, browser
+
+
+@pytest.mark.timeout(60)
+def test_the_page_sends_what_the_microphone_hears_and_shows_what_comes_back(
+    chromium: Browser, test_data: Path, tmp_path: Path
+) -> None:
+    sound, rate, browser = speaking(chromium, test_data, tmp_path)
+    events: list[Event] = []
+    enough = threading.Event()
+    results: deque[CallEvent] = deque()
     try:
         with served(events, enough, results) as address:
             page = browser.new_page()
@@ -137,3 +148,52 @@ def test_the_page_sends_what_the_microphone_hears_and_shows_what_comes_back(
     first, last = max(at, 0), min(at + len(heard), len(spoken))
     likeness = np.corrcoef(spoken[first:last], heard[first - at : last - at])[0, 1]
     assert likeness > 0.95
+
+
+@pytest.mark.timeout(60)
+def test_who_speaks_into_the_web_app_is_scored_and_can_save_what_was_said(
+    chromium: Browser, test_data: Path, tmp_path: Path
+) -> None:
+    _, _, browser = speaking(chromium, test_data, tmp_path)
+    events: list[Event] = []
+    enough = threading.Event()
+    results: deque[CallEvent] = deque()
+    base = Settings()
+    try:
+        with served(events, enough, results) as address:
+            port = int(address.rpartition(":")[2])
+            settings = base.model_copy(
+                update={
+                    "web": base.web.model_copy(update={"port": free_port()}),
+                    "gateway": base.gateway.model_copy(update={"port": free_port()}),
+                    "serve": base.serve.model_copy(update={"port": port}),
+                }
+            )
+            with serving_page(settings) as root:
+                page = browser.new_page()
+                page.goto(f"{root}#/microphone")
+                state = page.locator("#mic-state")
+                page.get_by_role("button", name="Start").click()
+                expect(state).to_have_text("Listening: call-1", timeout=10_000)
+                page.wait_for_function("() => document.getElementById('mic-level').value > 0", timeout=10_000)
+                assert serious(page) == []
+                assert enough.wait(20)
+                results.append(interim(call(), 500, 400, "Well"))
+                expect(page.locator("#mic-interim")).to_have_text("Well", timeout=10_000)
+                results.append(score(500, "Well then."))
+                expect(page.locator("#mic-words li")).to_contain_text(["Well then."], timeout=10_000)
+                expect(page.locator("#mic-interim")).to_be_empty()
+                expect(page.locator("#mic-score")).to_have_text("+0.00")
+                page.get_by_role("button", name="Stop").click()
+                expect(state).to_have_text("Ended.", timeout=10_000)
+                with page.expect_download() as download:
+                    page.get_by_role("button", name="Save the recording").click()
+                assert download.value.suggested_filename == "call-1.wav"
+                kept, rate = soundfile.read(download.value.path(), dtype="int16")
+                expect(page.get_by_role("link", name="Open the call")).to_have_attribute("href", "#/call/call-1")
+    finally:
+        browser.close()
+    sent = decode(b"".join(event.samples for event in events if isinstance(event, Audio)), "pcm_s16le")
+    assert rate == 16_000
+    assert len(kept) == len(sent), "what is saved is what was sent"
+    assert np.abs(kept / 32_768 - sent).max() < 1e-4

@@ -19,7 +19,7 @@ from schemas.events import CallEvent, CallInfo, Correction, Evidence, GranularEm
 from schemas.replayed import REPLAY, ReplayPosition
 from streams.settings import Settings
 from streams.web import PAGE, gateway_address, serve_until
-from tests.browser.conftest import serving_page
+from tests.browser.conftest import serious, serving_page
 from tests.scripted import Writer, alert, call, ended, metrics, new_topic, score, serving, settings_for, started
 
 pytestmark = [pytest.mark.browser, pytest.mark.kafka]
@@ -267,6 +267,64 @@ def test_alerts_figures_and_insights_lead_to_the_words_they_rest_on(
         expect(page.locator("#dead-air .now")).to_have_count(0)
         findings.write(hostile)
         expect(page.locator("#alerts li")).to_have_count(1)
+
+
+def test_the_floor_shows_all_calls_and_who_needs_help_comes_first(
+    page: Page, settings: Settings, address: str, topic: str, writer: Writer, kafka_bootstrap: str
+) -> None:
+    made = new_topic(kafka_bootstrap)
+    findings = Writer(kafka_bootstrap, made)
+    calm, sad, loud = (
+        conversation(call_id, queue=queue, agent=agent)
+        for call_id, queue, agent in (
+            ("calm", "sales", "omar"),
+            ("sad", "billing", "diane"),
+            ("loud", "billing", "omar"),
+        )
+    )
+    names = page.locator("#floor .title")
+    with serving(settings, topic, findings=dict.fromkeys(("metrics", "alert", "category", "insights"), made)):
+        page.goto(address.replace("#/call", ""))
+        expect(page.locator("#floor-none")).to_contain_text("No calls are running now.")
+        for events in (calm, sad, loud):
+            writer.write(started(events[0].call))
+        writer.write(calm[0], score(sad[0].call, 0, HOSTILE, polarity=-0.9, running=-0.9, party=-0.9), loud[0])
+        expect(names).to_have_count(3)
+        expect(names.first).to_have_text("sad")
+        expect(page.locator("#floor-count")).to_have_text("3 calls")
+        row = page.locator("#floor .floor-row", has=page.locator("a", has_text="sad"))
+        expect(row.locator(".mood .value")).to_have_text("−0.90")
+        expect(row.locator(".last")).to_have_text(HOSTILE)
+
+        findings.write(alert(loud[0].call, at_ms=100), metrics(loud[0].call, 9_000, silence_now_ms=6_000))
+        expect(names.first).to_have_text("loud")
+        first = page.locator("#floor .floor-row").first
+        expect(first.locator(".badge")).to_have_text("critical")
+        expect(first.locator(".silence")).to_have_text("0:06 now")
+
+        page.locator("#floor-queue").select_option("sales")
+        expect(names).to_have_text(["calm"])
+        expect(page.locator("#floor-count")).to_have_text("1 of 3 calls")
+        page.locator("#floor-queue").select_option("")
+        page.locator("#floor-agent").select_option("omar")
+        expect(names).to_have_text(["loud", "calm"])
+        page.locator("#floor-words").fill("nowhere")
+        expect(page.locator("#floor-none")).to_contain_text("No running call fits the filters.")
+        page.locator("#floor-words").fill("")
+        assert serious(page) == []
+
+        names.first.focus()
+        page.keyboard.press("ArrowDown")
+        expect(names.nth(1)).to_be_focused()
+        page.keyboard.press("Enter")
+        expect(page.locator("#call-name")).to_have_text("calm")
+        page.go_back()
+        writer.write(ended(loud[0].call))
+        expect(names).to_have_text(["calm"])
+    expect(page.locator("#connection")).to_have_text("Connection lost, reconnecting…")
+    expect(names).to_have_text(["calm"])
+    with serving(settings, topic):
+        expect(page.locator("#connection")).to_have_text("Live", timeout=15_000)
 
 
 def test_over_a_restart_of_the_gateway_nothing_is_missed_or_doubled(

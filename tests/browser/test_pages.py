@@ -172,9 +172,9 @@ def test_a_stored_call_is_shown_with_words_to_hear_and_reasons_to_read(root: str
 
     assert not any("/audio" in asked for asked, _ in api.asked), "nothing is listened to unasked"
     page.locator(".word", has_text="angry").click()
-    page.wait_for_function("document.getElementById('audio').currentTime > 25")
+    page.wait_for_function("() => document.getElementById('audio').currentTime > 25")
     expect(page.locator(".word.playing")).to_have_count(1)
-    page.wait_for_function("document.getElementById('audio').readyState > 0")
+    page.wait_for_function("() => document.getElementById('audio').readyState > 0")
     page.evaluate("document.getElementById('audio').pause()")
 
     page.get_by_role("button", name="Why was the utterance at 0:22 scored so?").click()

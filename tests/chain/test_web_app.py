@@ -1,0 +1,76 @@
+"""What a person does who has never seen it: bring a recording, watch it being heard, find the moment, hear it, read
+why, try a rule on it; in a real browser, with everything running. PICTURES=docs/pictures keeps the README's pictures.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from streams import samples
+from tests.chain.support import Stack
+
+pytestmark = [pytest.mark.kafka, pytest.mark.models, pytest.mark.browser, pytest.mark.slow]
+
+
+def take(page: Page, name: str) -> None:
+    """A picture, where pictures are wanted."""
+    if kept := os.environ.get("PICTURES"):
+        page.screenshot(path=Path(kept) / f"{name}.png")
+
+
+def test_a_recording_is_brought_heard_found_played_explained_and_taken_away(
+    stack: Stack, chromium: Browser, tmp_path: Path
+) -> None:
+    path = samples.two_channel(tmp_path)
+    page = chromium.new_page(viewport={"width": 1280, "height": 860}, device_scale_factor=1.5)
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.goto(f"http://127.0.0.1:{stack.ports['CALLTIDE_WEB__PORT']}/#/library")
+    expect(page.locator("#library-state")).to_contain_text("No calls have been stored yet", timeout=20_000)
+
+    page.locator("#upload-queue").fill("support")
+    page.locator("#upload-agent").fill("Diane")
+    page.locator("#upload-files").set_input_files(path)
+    job = page.locator("#uploads > li")
+    expect(job.locator(".bar-of").first).to_be_visible(timeout=60_000)
+    take(page, "web-upload")
+    expect(job.locator(".task")).to_have_attribute("data-state", "completed", timeout=180_000)
+    expect(page.locator("#library-rows tr")).to_have_count(1, timeout=30_000)
+    expect(page.locator(".days canvas")).to_be_visible(timeout=30_000)
+    take(page, "web-library")
+
+    page.get_by_label("Words that were said").fill("computer")
+    hits = page.locator("#library-rows .found")
+    expect(hits.first).to_be_visible(timeout=20_000)
+    hits.first.click()
+    turns = page.locator(".turn")
+    expect(turns.nth(5)).to_be_attached(timeout=20_000)
+    expect(page.locator(".plot")).to_have_count(3)
+    expect(page.locator(".turn .feel").first).to_be_attached()
+
+    word = page.locator(".turn .word").nth(8)
+    began = int(str(word.get_attribute("data-from"))) / 1_000
+    word.click()
+    page.wait_for_function(f"() => document.getElementById('audio').currentTime > {began} + 0.3", timeout=20_000)
+    expect(page.locator(".word.playing")).not_to_have_count(0)
+    page.evaluate("document.getElementById('audio').pause()")
+    take(page, "web-call")
+
+    page.locator(".why").nth(1).click()
+    expect(page.locator("#why-state")).to_be_hidden(timeout=90_000)
+    take(page, "web-why")
+    page.get_by_role("button", name="Close").click()
+
+    page.goto(f"http://127.0.0.1:{stack.ports['CALLTIDE_WEB__PORT']}/#/rules")
+    page.get_by_label("Rules (YAML)").fill(
+        "rules:\n  - name: anything\n    alert: {severity: info, cooldown_s: 0, message: Somebody has said something}\n"
+        "    when: {said: {regex: ['.']}}\n"
+    )
+    page.get_by_role("button", name="Try on calls").click()
+    expect(page.locator("#rules-found li").first).to_contain_text("Somebody has said something", timeout=60_000)
+    expect(page.locator("#status-facts")).to_contain_text("works", timeout=30_000)
+    take(page, "web-rules")
+    assert not faults
+    page.close()
