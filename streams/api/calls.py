@@ -228,12 +228,15 @@ def whole(store: Store, call: Found) -> dict[str, Any]:
 def page_of_utterances(store: Store, call: Found, asked: Page) -> dict[str, Any]:
     """What was said in a call."""
     rows, cursor = queries.utterances(store, call, asked)
-    alerts: dict[tuple[int, int], list[dict[str, Any]]] = {}
-    for mark in queries.marks(store, call) if rows else ():
-        for place in _places(mark) if mark["kind"] == "alert" else ():
-            alerts.setdefault(place, []).append(mark)
-    items = [as_utterance(row, alerts.get((row["channel"], row["start_ms"]), [])) for row in rows]
+    marks = queries.marks(store, call) if rows else []
+    items = [as_utterance(row, alerts_on(marks, row)) for row in rows]
     return {"items": items, "next": cursor}
+
+
+def alerts_on(marks: list[dict[str, Any]], row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those of the marks that are alerts and rest on the utterance."""
+    place = row["channel"], row["start_ms"]
+    return [mark for mark in marks if mark["kind"] == "alert" and place in _places(mark)]
 
 
 def _places(mark: dict[str, Any]) -> list[tuple[int, int]]:
@@ -448,6 +451,7 @@ class Explaining:
         self._lock = threading.Lock()
         self._waiting = threading.BoundedSemaphore(EXPLAINING)
         self._explainer: Any = None
+        self._kept_lock = threading.Lock()
         self._kept: LRUCache[tuple[Any, ...], dict[str, Any]] = LRUCache(EXPLAINED)
 
     def explain(self, call: Found, which: str) -> dict[str, Any]:
@@ -457,7 +461,9 @@ class Explaining:
 
         row = call.row
         key = (*call.bound.values(), which)
-        if (known := self._kept.get(key)) is not None:
+        with self._kept_lock:
+            known = self._kept.get(key)
+        if known is not None:
             return known
         if not self._waiting.acquire(blocking=False):
             raise Fault(
@@ -485,7 +491,8 @@ class Explaining:
                     mode="json"
                 )
                 if call.ended:
-                    self._kept[key] = content
+                    with self._kept_lock:
+                        self._kept[key] = content
                 return content
         finally:
             self._waiting.release()

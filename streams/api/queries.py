@@ -382,6 +382,16 @@ def utterances(store: Store, call: Found, asked: Page) -> tuple[list[Row], str |
     return rows, to_cursor("utterances", last["start_ms"], last["channel"]) if last else None
 
 
+def said_in(store: Store, calls: Sequence[Row]) -> list[Row]:
+    """What was said in all these calls, in order of time."""
+    keys = tuple((row["tenant"], row["pipeline_version"], row["started_at"], row["call_id"]) for row in calls)
+    return store.rows(
+        "SELECT * FROM utterances WHERE (tenant, pipeline_version, call_started_at, call_id) IN %(keys)s"
+        " ORDER BY start_ms, channel",
+        {"keys": keys},
+    )
+
+
 def progress(store: Store, call: Found) -> list[Row]:
     """What the metrics stage has said last of each party."""
     # Those of its latest event: a speaker that was merged into another has an older row.
