@@ -105,6 +105,24 @@ PARTITION BY toYYYYMM(at)
 ORDER BY (tenant, at, call_id, pipeline_version, rule)
 SETTINGS replicated_deduplication_window = 1000;
 
+CREATE TABLE IF NOT EXISTS calltide.audit ON CLUSTER '{cluster}'
+(
+    `id` UUID DEFAULT generateUUIDv4(),
+    `at` DateTime64(3, 'UTC') DEFAULT now64(3) CODEC(Delta(8), ZSTD(1)),
+    `tenant` LowCardinality(String) COMMENT 'of the call',
+    `call_id` String CODEC(ZSTD(1)),
+    `caller` String COMMENT 'name of the key, or subject of the token' CODEC(ZSTD(1)),
+    `caller_tenant` LowCardinality(String) COMMENT 'empty: all tenants',
+    `role` LowCardinality(String),
+    `action` LowCardinality(String) COMMENT 'audio, explanation, export',
+    `detail` String COMMENT 'which utterance, which format' CODEC(ZSTD(1)),
+    `request_id` String CODEC(ZSTD(1))
+)
+ENGINE = ReplicatedMergeTree
+PARTITION BY toYYYYMM(at)
+ORDER BY (tenant, at)
+SETTINGS replicated_deduplication_window = 1000;
+
 CREATE TABLE IF NOT EXISTS calltide.call_categories ON CLUSTER '{cluster}'
 (
     `tenant` LowCardinality(String),
@@ -369,6 +387,47 @@ CREATE TABLE IF NOT EXISTS calltide.schema_migrations ON CLUSTER '{cluster}'
 )
 ENGINE = ReplicatedReplacingMergeTree
 ORDER BY number;
+
+CREATE TABLE IF NOT EXISTS calltide.task_chunks ON CLUSTER '{cluster}'
+(
+    `tenant` LowCardinality(String),
+    `task_id` String CODEC(ZSTD(1)),
+    `number` UInt32 CODEC(Delta(4), ZSTD(1)),
+    `call_id` String CODEC(ZSTD(1)),
+    `state` LowCardinality(String) COMMENT 'pending, processing, completed or failed',
+    `start_ms` UInt32 CODEC(Delta(4), ZSTD(1)),
+    `end_ms` UInt32 CODEC(Delta(4), ZSTD(1)),
+    `error` String CODEC(ZSTD(1)),
+    `created_at` DateTime64(3, 'UTC') COMMENT 'of the task' CODEC(Delta(8), ZSTD(1)),
+    `revision` UInt64 CODEC(ZSTD(1))
+)
+ENGINE = ReplicatedReplacingMergeTree(revision)
+ORDER BY (tenant, task_id, number)
+SETTINGS replicated_deduplication_window = 1000;
+
+CREATE TABLE IF NOT EXISTS calltide.tasks ON CLUSTER '{cluster}'
+(
+    `tenant` LowCardinality(String),
+    `task_id` String CODEC(ZSTD(1)),
+    `kind` LowCardinality(String) COMMENT 'upload, transcribe or analyze',
+    `state` LowCardinality(String) COMMENT 'pending, processing, completed, failed or cancelled',
+    `call_id` String CODEC(ZSTD(1)),
+    `pipeline_version` LowCardinality(String) COMMENT 'of what comes of it',
+    `source` String COMMENT 'name of the file, as it was given' CODEC(ZSTD(1)),
+    `asked_by` LowCardinality(String),
+    `sha256` String COMMENT 'of its bytes, in hexadecimal' CODEC(ZSTD(1)),
+    `bytes` UInt64 CODEC(ZSTD(1)),
+    `duration_ms` Nullable(UInt32) COMMENT 'NULL: not known yet' CODEC(ZSTD(1)),
+    `progress` Map(LowCardinality(String), Float32) COMMENT 'share of the recording that a stage has written' CODEC(ZSTD(1)),
+    `error` String COMMENT 'what happened and what to do, for people' CODEC(ZSTD(1)),
+    `created_at` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    `updated_at` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    `attempt` UInt16 DEFAULT 1,
+    `revision` UInt64 CODEC(ZSTD(1))
+)
+ENGINE = ReplicatedReplacingMergeTree(revision)
+ORDER BY (tenant, task_id)
+SETTINGS replicated_deduplication_window = 1000;
 
 CREATE TABLE IF NOT EXISTS calltide.utterance_hours ON CLUSTER '{cluster}'
 (
@@ -1027,4 +1086,6 @@ INSERT INTO calltide.schema_migrations (number, name, sha256) VALUES
     (10, '0010_promotions.sql', 'c3857ac22c06e3480b68d11f9a8108ed48c3eefed79d4e25d687d9dfdf3f0463'),
     (11, '0011_categories.sql', '5d1d7020bd4d91b3f118822b0c3f5ecde9a4e0312ffce0aaedebe86a6ffb4c63'),
     (12, '0012_insights.sql', '2ca1db9277b997aceaf86ad9e9041b8151f77d213a848aa7729559dc51ee704a'),
-    (13, '0013_call_progress.sql', '5b0409fbab4a1a28230c4465cd8c7837185179aa8e048fb659cd4890fa7c27ae');
+    (13, '0013_call_progress.sql', '5b0409fbab4a1a28230c4465cd8c7837185179aa8e048fb659cd4890fa7c27ae'),
+    (17, '0017_tasks.sql', '0c0ad224ae0ed98ae0dca0f6571999ca0b6c3f71ad7e3379a7d6fac3717a59cb'),
+    (19, '0019_audit.sql', '03e3fefd092d40b4b00ecb30a78ad436e55294c0cec230b7d041508716e39d70');

@@ -74,7 +74,9 @@ class Requests:
             await problems.answer(request, problems.fault_of(error))(scope, receive, sender)
         if api:
             who = getattr(request.state, "caller", None)
-            log.info(
+            plain = request.method == "GET" and sender.status < 400  # pages ask every few seconds
+            log.log(
+                logging.DEBUG if plain else logging.INFO,
                 "%s %s%s",
                 request.method,
                 PREFIX,
