@@ -187,7 +187,7 @@ on("changed", (call) => {
   if (isNew || call.ended) orderSoon();
 });
 on("forgot", () => {
-  dirty.clear();
+  for (const call of dirty) if (calls.get(call.info.call_id) !== call) dirty.delete(call);
   if (shown) orderSoon();
 });
 on("connection", () => shown && orderSoon());

@@ -77,7 +77,7 @@ function rowOf(call, utterance) {
     const made = button("", t.menu[verb], async () => {
       made.disabled = true;
       try {
-        jobs(follow(await send("POST", callPath(call.call_id, `/${verb}`))), `${t.menu[verb]}: ${call.call_id}`);
+        jobs(followedBy(await send("POST", callPath(call.call_id, `/${verb}`))), `${t.menu[verb]}: ${call.call_id}`);
       } catch (error) {
         jobs(element("p", "negative", error.message), `${t.menu[verb]}: ${call.call_id}`);
       }
@@ -156,7 +156,7 @@ async function sendNext() {
     };
     progress(0);
     const task = await (job.file.size > WHOLE ? inPieces : whole)(job.file, meta, progress, job.stop.signal);
-    job.box.replaceWith(follow(task, { done: ({ state }) => state === "completed" && opened && (find(), statistics()) }));
+    job.box.replaceWith(followedBy(task));
   } catch (error) {
     fail(job, error.name === "AbortError" ? t.library.stopped : error.message);
     if (error.name !== "AbortError") {
@@ -235,6 +235,23 @@ async function inPieces(file, meta, progress, signal) {
 
 const size = (bytes) => (bytes < 2 ** 20 ? t.library.kilobytes(Math.ceil(bytes / 1024)) : t.library.megabytes((bytes / 2 ** 20).toFixed(1)));
 
+// What is still being done, also for who comes back to the page.
+const followed = new Set();
+
+function followedBy(task) {
+  followed.add(task.task_id);
+  return follow(task, { done: ({ state }) => state === "completed" && opened && (find(), statistics()) });
+}
+
+async function goingOn() {
+  for (const state of ["processing", "pending"]) {
+    const { items } = await get("/tasks", { state }).catch(() => ({ items: [] }));
+    for (const task of items) {
+      if (!followed.has(task.task_id)) jobs(followedBy(task), task.file || task.calls.join(", "));
+    }
+  }
+}
+
 // ---------------------------------------------------------------- figures over all calls
 
 let plot = null;
@@ -308,6 +325,7 @@ async function drawDays(days) {
 export function open() {
   opened = true;
   find();
+  goingOn();
   statistics();
 }
 

@@ -27,7 +27,8 @@ def test_a_recording_is_brought_heard_found_played_explained_and_taken_away(
     page = chromium.new_page(viewport={"width": 1280, "height": 860}, device_scale_factor=1.5)
     faults: list[str] = []
     page.on("pageerror", lambda error: faults.append(str(error)))
-    page.goto(f"http://127.0.0.1:{stack.ports['CALLTIDE_WEB__PORT']}/#/library")
+    root = f"http://127.0.0.1:{stack.ports['CALLTIDE_WEB__PORT']}/"
+    page.goto(f"{root}#/library")
     expect(page.locator("#library-state")).to_contain_text("No calls have been stored yet", timeout=20_000)
 
     page.locator("#upload-queue").fill("support")
@@ -41,7 +42,10 @@ def test_a_recording_is_brought_heard_found_played_explained_and_taken_away(
     expect(page.locator(".days canvas")).to_be_visible(timeout=30_000)
     take(page, "web-library")
 
-    page.get_by_label("Words that were said").fill("computer")
+    call_id = str(page.locator("#library-rows .title").text_content())
+    answer = page.request.get(f"{root}api/v1/calls/{call_id}/utterances").json()
+    said = max((word["text"].strip(".,?!") for one in answer["items"] for word in one["words"]), key=len)
+    page.get_by_label("Words that were said").fill(said)
     hits = page.locator("#library-rows .found")
     expect(hits.first).to_be_visible(timeout=20_000)
     hits.first.click()
@@ -57,13 +61,17 @@ def test_a_recording_is_brought_heard_found_played_explained_and_taken_away(
     expect(page.locator(".word.playing")).not_to_have_count(0)
     page.evaluate("document.getElementById('audio').pause()")
     take(page, "web-call")
+    with page.expect_download(timeout=60_000) as download:
+        page.locator("summary", has_text="Export").click()
+        page.get_by_role("link", name="PDF report").click()
+    assert download.value.path().read_bytes().startswith(b"%PDF")
 
     page.locator(".why").nth(1).click()
     expect(page.locator("#why-state")).to_be_hidden(timeout=90_000)
     take(page, "web-why")
     page.get_by_role("button", name="Close").click()
 
-    page.goto(f"http://127.0.0.1:{stack.ports['CALLTIDE_WEB__PORT']}/#/rules")
+    page.goto(f"{root}#/rules")
     page.get_by_label("Rules (YAML)").fill(
         "rules:\n  - name: anything\n    alert: {severity: info, cooldown_s: 0, message: Somebody has said something}\n"
         "    when: {said: {regex: ['.']}}\n"
