@@ -28,9 +28,9 @@ export async function explain(call, event) {
 function draw(found) {
   const parts = [];
   const { words, voice, differences, missing, notes } = found;
-  if (words) parts.push(...partOf(t.why.words(t.feelings[words.label] ?? words.label, signed(words.value)), words, t.why.wordsHint));
+  if (words) parts.push(...partOf(t.why.words(t.feelings[words.label] ?? words.label, signed(words.value)), words, t.why.wordsHint, ["positive", "negative"]));
   if (voice) {
-    parts.push(...partOf(t.why.voice(t.emotions[voice.label] ?? voice.label, percent(voice.value)), voice, t.why.voiceHint));
+    parts.push(...partOf(t.why.voice(t.emotions[voice.label] ?? voice.label, percent(voice.value)), voice, t.why.voiceHint, ["more", "less"]));
     if (voice.unheard) parts.push(element("p", "quiet", t.why.unheard(voice.unheard)));
   }
   if (differences?.length) {
@@ -48,7 +48,7 @@ function draw(found) {
 const round = (value) => Number(value.toPrecision(3));
 
 // Each word with a bar to the left or the right: what it takes from, or adds to, the score.
-function partOf(title, { parts, value, baseline, method }, hint) {
+function partOf(title, { parts, value, baseline, method }, hint, [more, less]) {
   const most = Math.max(...parts.map(({ contribution }) => Math.abs(contribution)), 0.01);
   const table = element("table", "contributions");
   const head = element("tr");
@@ -63,7 +63,7 @@ function partOf(title, { parts, value, baseline, method }, hint) {
     const name = element("th", "", text);
     name.scope = "row";
     const track = element("span", "meter");
-    const fill = element("span", `fill ${contribution < 0 ? "negative" : "positive"}`);
+    const fill = element("span", `fill ${contribution < 0 ? less : more}`);
     const share = (50 * Math.abs(contribution)) / most;
     fill.style.left = `${contribution < 0 ? 50 - share : 50}%`;
     fill.style.width = `${share}%`;
