@@ -43,7 +43,6 @@ class RuleShown(BaseModel):
     name: str = Field(examples=["refund-refused"])
     category: str = Field(examples=["refunds"])
     severity: str | None = Field(description="of its alert; null: it raises none", examples=["warning"])
-    enabled: bool
     tenants: list[str] = Field(description="whose calls; empty: all")
     description: str
 
@@ -56,10 +55,11 @@ class File(BaseModel):
 
 
 class Rules(BaseModel):
-    """The rules in effect."""
+    """The rules in effect, or, where the files are wrong, what is wrong with them."""
 
     path: str = Field(description="CALLTIDE_RULES__PATH", examples=["my-rules.yaml"])
-    version: str = Field(description="a hash of what they mean", examples=["cafba2c5ee40"])
+    version: str = Field(description="a hash of what they mean; empty: they are wrong", examples=["cafba2c5ee40"])
+    faults: list[str] = Field(description="what is wrong, by file, line and field: those from before are in effect")
     editable: bool = Field(description="whether who asks may keep others in their place")
     files: list[File]
     rules: list[RuleShown]
@@ -135,7 +135,6 @@ def _shown(rules: RuleSet) -> list[dict[str, Any]]:
             "name": rule.name,
             "category": rule.gives,
             "severity": rule.alert.severity if rule.alert else None,
-            "enabled": rule.enabled,
             "tenants": list(rule.tenants or ()),
             "description": rule.description,
         }
@@ -145,10 +144,14 @@ def _shown(rules: RuleSet) -> list[dict[str, Any]]:
 
 def _in_effect(settings: Settings, who: Caller) -> dict[str, Any]:
     path, texts = settings.rules.path, _texts(settings)
-    rules = _right(texts)
+    try:
+        rules, faults = parse(texts), list[str]()
+    except RuleError as error:
+        rules, faults = RuleSet(()), error.faults
     return {
         "path": path,
-        "version": rules.version,
+        "version": "" if faults else rules.version,
+        "faults": faults,
         "editable": who.role == "admin" and path not in (PACKAGED, NONE),
         "files": [{"name": name, "text": text} for name, text in texts.items()],
         "rules": _shown(rules),

@@ -281,7 +281,6 @@ export default {
     loading: "Fetching the rules…",
     none: "No rules are in effect: CALLTIDE_RULES__PATH names a file, a directory of such, or packaged.",
     noAlert: "none",
-    off: "Off.",
     version: (count, path, version) => `${plural(count, "rule", "rules")} of ${path}, version ${version}`,
     edit: "Edit and try",
     file: "File",

@@ -31,15 +31,16 @@ function take(found) {
   choice.parentElement.hidden = found.files.length < 2;
   pick(choice.value);
   const rows = found.rules.map((rule) => {
-    const row = element("tr", rule.enabled ? "" : "off");
+    const row = element("tr");
     const name = element("th", "", rule.name);
     name.scope = "row";
     const severity = rule.severity ? element("span", `badge ${rule.severity}`, t.severities[rule.severity]) : element("span", "quiet", t.rules.noAlert);
-    row.append(name, withChildren(element("td"), severity), element("td", "", rule.category), element("td", "", rule.enabled ? rule.description : `${t.rules.off} ${rule.description}`));
+    row.append(name, withChildren(element("td"), severity), element("td", "", rule.category), element("td", "", rule.description));
     return row;
   });
   $("rules-rows").replaceChildren(...rows);
   write($("rules-version"), t.rules.version(found.rules.length, found.path, found.version));
+  faults(found.faults);
 }
 
 function pick(name) {

@@ -39,7 +39,7 @@ def test_rules_are_shown_with_their_files(api_of_rules: TestClient) -> None:
     assert shown["editable"]
     assert [rule["name"] for rule in shown["rules"]] == ["twice"]
     assert shown["rules"][0] | {"description": ""} == {
-        "name": "twice", "category": "charges", "severity": "warning", "enabled": True, "tenants": [],
+        "name": "twice", "category": "charges", "severity": "warning", "tenants": [],
         "description": "",
     }  # fmt: skip
 
@@ -86,6 +86,17 @@ def test_what_is_kept_is_in_effect_unless_somebody_was_faster(api_of_rules: Test
     answer = api_of_rules.put("/api/v1/rules", json=change(RULES, version=version))
     assert (answer.status_code, answer.json()["error"]) == (409, "changed")
     assert path.read_text() == changed
+
+
+def test_wrong_rules_that_lie_there_are_shown_with_their_faults_and_can_be_mended(
+    api_of_rules: TestClient, path: Path
+) -> None:
+    path.write_text(RULES.replace("said", "sayd"))
+    shown = api_of_rules.get("/api/v1/rules").json()
+    assert (shown["version"], shown["rules"]) == ("", [])
+    assert "rules.yaml:5" in shown["faults"][0]
+    assert api_of_rules.put("/api/v1/rules", json=change(RULES, version="")).json()["faults"] == []
+    assert path.read_text() == RULES
 
 
 def test_who_sees_one_tenant_may_not_see_rules_and_packaged_ones_are_not_written(

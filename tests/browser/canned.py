@@ -408,13 +408,13 @@ RULES = {
     "path": "my-rules.yaml",
     "version": "cafba2c5ee40",
     "editable": True,
+    "faults": [],
     "files": [{"name": "my-rules.yaml", "text": RULES_TEXT}],
     "rules": [
         {
             "name": "refund-refused",
             "category": "refunds",
             "severity": "warning",
-            "enabled": True,
             "tenants": [],
             "description": "The customer does not get a refund",
         }
