@@ -12,6 +12,7 @@ import { axisLook as axis, color, plotting } from "./plots.js";
 
 const POINTS = 1200; // of the waveform: about one a pixel
 const LEFT = 40;
+const STEPS = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600]; // seconds between the marks of the axis
 const HEIGHTS = { wave: 60, sentiment: 88, emotion: 104 };
 const FEELINGS = ["anger", "sadness", "fear", "surprise", "happiness"];
 const DASHES = [[], [6, 4], [2, 3], [8, 3, 2, 3], []];
@@ -89,7 +90,7 @@ function make(call, parties, heard, channels) {
   for (const plot of plots) plot.destroy();
   plots = [];
   $("timeline").replaceChildren();
-  const times = axis({ size: 22, space: 70, values: (_, splits) => splits.map((at) => clock(at * 1000)) });
+  const times = axis({ size: 22, space: 70, incrs: STEPS, values: (_, splits) => splits.map((at) => clock(at * 1000)) });
   const common = (height, label, more) => {
     const box = element("div", "plot");
     box.setAttribute("role", "img");
@@ -99,7 +100,7 @@ function make(call, parties, heard, channels) {
       {
         width: Math.max($("timeline").clientWidth, 200),
         height,
-        padding: [6, 8, 6, 0],
+        padding: [6, 18, 6, 0],
         legend: { show: false },
         cursor: { sync: { key: "call" }, drag: { x: false, y: false }, y: false, points: { show: false } },
         ...more,

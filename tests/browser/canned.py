@@ -156,7 +156,7 @@ def hit() -> dict[str, Any]:
 
 def metrics(call_id: str = "billing-4711") -> dict[str, Any]:
     """What is counted of a call."""
-    party = {
+    party: dict[str, Any] = {
         "utterances": 4,
         "words": 42,
         "talk_ms": 13_000,

@@ -61,15 +61,15 @@ def test_a_recording_is_brought_heard_found_played_explained_and_taken_away(
     expect(page.locator(".word.playing")).not_to_have_count(0)
     page.evaluate("document.getElementById('audio').pause()")
     take(page, "web-call")
-    with page.expect_download(timeout=60_000) as download:
-        page.locator("summary", has_text="Export").click()
-        page.get_by_role("link", name="PDF report").click()
-    assert download.value.path().read_bytes().startswith(b"%PDF")
-
     page.locator(".why").nth(1).click()
     expect(page.locator("#why-state")).to_be_hidden(timeout=90_000)
     take(page, "web-why")
     page.get_by_role("button", name="Close").click()
+
+    with page.expect_download(timeout=60_000) as download:
+        page.locator("summary", has_text="Export").click()
+        page.get_by_role("link", name="PDF report").click()
+    assert download.value.path().read_bytes().startswith(b"%PDF")
 
     page.goto(f"{root}#/rules")
     page.get_by_label("Rules (YAML)").fill(

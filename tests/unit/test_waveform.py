@@ -1,6 +1,7 @@
 """The outline of a call's sound."""
 
 import io
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import cast
 
@@ -22,7 +23,7 @@ class Recording:
         self.size = HEADER + len(self._bytes)
         self._piece = piece
 
-    def read(self, first: int, behind: int):  # type: ignore[no-untyped-def]
+    def read(self, first: int, behind: int) -> Iterator[bytes]:
         data = io.BytesIO(self._bytes[first - HEADER : behind - HEADER])
         while piece := data.read(self._piece):
             yield piece
@@ -36,8 +37,7 @@ def test_each_stretch_has_its_loudest_sample_however_the_pieces_fall(piece: int)
     edges = np.linspace(0, 997, 11).astype(int)
     for channel in (0, 1):
         wanted = [
-            round(float(np.abs(samples[first:last, channel]).max()) / 32_768, 4)
-            for first, last in pairwise(edges)
+            round(float(np.abs(samples[first:last, channel]).max()) / 32_768, 4) for first, last in pairwise(edges)
         ]
         assert found["channels"][channel] == wanted
     assert found["duration_ms"] == round(997 / 8)
