@@ -134,13 +134,10 @@ class Uploads(_Section):
     """Recordings over the API (docs/uploads.md)."""
 
     max_mb: int = Field(100, ge=1, description="largest recording in one request")
-    resumable_gb: int = Field(100, ge=1, description="largest recording by the tus protocol or from an object store")
+    resumable_gb: int = Field(100, ge=1, description="largest recording by the tus protocol")
     longest_hours: float = Field(24.0, gt=0, le=1_000, description="longest recording")
     chunk_s: int = Field(60, ge=30, le=60, description="how much of a recording goes into Kafka at one time")
     keep_hours: int = Field(24, ge=1, description="an upload that is not finished is removed after so long")
-    s3_bucket: str = Field(
-        "", description="bucket, or bucket/prefix, for uploads by presigned addresses; empty: there are none"
-    )
 
 
 class Archive(_Section):

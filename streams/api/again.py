@@ -63,8 +63,9 @@ async def _asked(request: Request, response: Response, who: Caller, call_id: str
 
 
 ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
-    200: {"model": Task, "description": "somebody has asked for the same: that task"}
-} | documented(404, 409)
+    200: {"model": Task, "description": "somebody has asked for the same: that task"},
+    **documented(404, 409),
+}
 
 
 @router.post("/calls/{call_id}/transcribe", status_code=202, responses=ANSWERS)

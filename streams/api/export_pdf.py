@@ -37,6 +37,8 @@ INCH: Final = 72.0
 CLEAR: Final = 0.2
 """From here on a score is called negative or positive, as everywhere (docs/sentiment.md)."""
 SEVERITIES: Final = {"critical": RED, "warning": "#B36B00", "info": GREY}
+LONG_MS: Final = 180_000
+"""From here on a chart counts minutes."""
 ROWS: Final = 40
 """Of a table: reportlab divides a long one again and again. Judgement."""
 _DRAWING: Final = threading.Lock()
@@ -228,19 +230,21 @@ def _parties_of(whole: Whole) -> dict[tuple[str, str], str]:
 
 
 def _sentiment(axes: Axes, whole: Whole) -> None:
+    length_ms = whole.call["duration_ms"] or max((said["end_ms"] for said in whole.utterances), default=0)
+    unit, name = (60_000, "minutes") if length_ms > LONG_MS else (1_000, "seconds")
     for (role, speaker), colour in _parties_of(whole).items():
         points = [
-            ((said["start_ms"] + said["end_ms"]) / 120_000, said["score"])
+            ((said["start_ms"] + said["end_ms"]) / 2 / unit, said["score"])
             for said in whole.utterances
             if (said["role"], said["speaker"]) == (role, speaker) and said["score"] is not None
         ]
         if not points:
             continue
-        minutes, scores = [x for x, _ in points], [y for _, y in points]
+        times, scores = [x for x, _ in points], [y for _, y in points]
         means = [sum(near) / len(near) for n in range(len(scores)) if (near := scores[max(n - 2, 0) : n + 3])]
-        axes.plot(minutes, scores, "o", color=colour, markersize=2.5, alpha=0.45)
+        axes.plot(times, scores, "o", color=colour, markersize=2.5, alpha=0.45)
         label = _shown(name_of({"role": role, "speaker": speaker}))[:30]
-        axes.plot(minutes, means, color=colour, linewidth=1.6, label=label)
+        axes.plot(times, means, color=colour, linewidth=1.6, label=label)
     for mark in whole.call["marks"]:
         if mark["kind"] == "alert":
             axes.axvline(
@@ -248,8 +252,8 @@ def _sentiment(axes: Axes, whole: Whole) -> None:
             )
     axes.axhline(0, color="#9AA0A8", linewidth=0.8)
     axes.set_ylim(-1.05, 1.05)
-    axes.set_xlim(0, max((whole.call["duration_ms"] or 0) / 60_000, 0.1))
-    axes.set_xlabel("minutes")
+    axes.set_xlim(0, max(length_ms / unit, 1))
+    axes.set_xlabel(name)
     axes.legend(loc="upper right", ncols=3, fontsize=7)
 
 

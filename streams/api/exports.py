@@ -46,6 +46,10 @@ CALLS_AT_ONCE: Final = 20
 """Judgement: an hour each has some 10 MB of utterances."""
 UTTERANCES_AT_ONCE: Final = 1_000
 
+_ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"content": {kind.partition(";")[0]: {} for kind in TYPES.values()}},
+    **documented(404, 409),
+}
 router = APIRouter(tags=["exports"])
 Taker = Annotated[Caller, Depends(caller("supervisor"))]
 
@@ -98,7 +102,7 @@ def attached(name: str) -> dict[str, str]:
 
 @router.get(
     "/calls/{call_id}/export",
-    responses={200: {"content": {type_.partition(";")[0]: {} for type_ in TYPES.values()}}} | documented(404, 409),
+    responses=_ANSWERS,
     response_class=Response,
 )
 def export_call(request: Request, who: Viewer, call_id: CallId, asked: Annotated[ExportAsked, Query()]) -> Response:

@@ -466,13 +466,17 @@ BODY: Final[dict[str, Any]] = {
     }
 }
 
+ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    200: {"model": Task, "description": "the recording was brought before: its task"},
+    **documented(409, 413, 415),
+}
+
 
 @router.post(
     "/calls",
     status_code=202,
     response_model=Task | Tasks,
-    responses={200: {"model": Task, "description": "the recording was brought before: its task"}}
-    | documented(409, 413, 415),
+    responses=ANSWERS,
     openapi_extra=BODY,
 )
 async def upload_calls(request: Request, response: Response, who: Feeder) -> Task | Tasks:

@@ -2,6 +2,7 @@
 
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -24,7 +25,7 @@ def encoded(kind: str, seconds: float) -> bytes:
     file = BytesIO()
     samples = np.random.default_rng().uniform(-0.3, 0.3, (1, round(seconds * rate))).astype(np.float32)
     with av.open(file, "w", format=container) as output:
-        stream = output.add_stream(codec, rate=rate)
+        stream: Any = output.add_stream(codec, rate=rate)
         stream.layout = "mono"
         resampler = av.AudioResampler(
             stream.format.name, "mono", rate, frame_size=stream.codec_context.frame_size or 1_024

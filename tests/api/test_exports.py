@@ -141,7 +141,7 @@ def test_what_callers_say_is_no_formula_and_no_markup() -> None:
 
 
 def test_a_call_of_which_nothing_is_known_is_a_document_all_the_same() -> None:
-    call = {
+    call: dict[str, Any] = {
         "call_id": "<b>&", "tenant": "t", "pipeline_version": "v1", "queue": "", "agent": "", "language": "",
         "started_at": "2026-11-22T08:00:00.000Z", "ended_at": None, "duration_ms": None, "score": None,
         "categories": [], "marks": [], "source": "", "channels": 1,

@@ -244,7 +244,7 @@ class Loud:
         return (np.abs(windows).mean(axis=1) > 0.05).astype(np.float32), states, contexts
 
 
-def heard(records: list[Record]) -> list[tuple[Any, ...]]:
+def heard(records: list[Record]) -> list[Any]:
     """What the VAD stage makes of the records of a call."""
     chain = Chain(lambda row: VoiceActivity(Config(), Loud()), (STAGES[0],))
     events = [decode(record.headers, record.value) for record in chain.push(records)]
