@@ -26,7 +26,8 @@ export function drawMenu(call, { reload, compare }) {
     const fields = { format, version: versions.length > 1 ? version : "" };
     const made = link("", t.menu.formats[format], address(callPath(id, "/export"), fields));
     made.download = `${id}.${format === "pca" ? "json" : format}`;
-    made.onclick = () => (formats.open = false);
+    // Later: of a link that is hidden at once nothing is fetched.
+    made.onclick = () => setTimeout(() => (formats.open = false), 100);
     list.append(withChildren(element("li"), made));
   }
   formats.append(list);

@@ -497,6 +497,7 @@ class Api:
                 path.split("/")[2], *map(int, path.split("/")[-1].split("-"))
             ),
             r"POST /calls": task("pending"),
+            r"GET /calls/[^/]+/export": recording(),
             r"GET /tasks": {"items": [], "next": None},
             r"GET /tasks/.+": task(),
             r"DELETE /tasks/.+": task("cancelled"),

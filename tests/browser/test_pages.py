@@ -206,6 +206,11 @@ def test_a_call_can_be_taken_away_heard_anew_and_compared(root: str, page: Page,
         "vtt",
         "pca",
     }
+    with page.expect_download() as download:
+        page.get_by_role("link", name="CSV table").click()
+    assert download.value.suggested_filename == "billing-4711.csv"
+    expect(page.locator(".menu ul")).to_be_hidden()
+    page.locator("summary", has_text="Export").click()
     page.keyboard.press("Escape")
     expect(page.locator(".menu ul")).to_be_hidden()
 
