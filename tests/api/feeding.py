@@ -4,6 +4,7 @@ what is fed over the API. Nothing here is imported by the product.
 
 import os
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,6 @@ from streams.api.feeder import WRITES
 from streams.settings import Settings, load
 from streams.sink import Sink, connect, migrate
 from streams.web import serve_until
-from tests.waiting import until
 
 EVERY_MS = 10_000
 """Of media time, between two marks and two utterances of the stages."""
@@ -117,8 +117,11 @@ class Served:
 
     def settled(self, task_id: str, *states: str, seconds: float = 40) -> dict[str, Any]:
         """The task, once it is in one of these states."""
-        until(lambda: self.task(task_id)["state"] in (states or ("completed",)), f"{task_id} to be {states}", seconds)
-        return self.task(task_id)
+        deadline = time.monotonic() + seconds
+        while (task := self.task(task_id))["state"] not in (states or ("completed",)):
+            assert time.monotonic() < deadline, f"not {states} within {seconds} s: {task}"
+            time.sleep(0.3)  # each look is two questions to ClickHouse, which has the work to do
+        return task
 
     def rows(self, sql: str, **parameters: Any) -> list[tuple[Any, ...]]:
         with connect(self.settings) as client:
