@@ -153,6 +153,7 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         app.state.store.close()
         app.state.sounds.close()
+        app.state.watch.close()
 
     app = FastAPI(
         title="Calltide",

@@ -35,7 +35,7 @@ EXPLAINED: Final = 500
 """Explanations that are kept, of calls that have ended: each costs seconds of a core and has some 20 kB."""
 EXPLAINING: Final = 3
 """Who waits while one utterance is explained; more are told to come again (judgement: three seconds each)."""
-UTTERANCE: Final = {
+UTTERANCE: Final[dict[str, Any]] = {
     "id": "billing-4711/1/5900", "channel": 1, "start_ms": 5_900, "end_ms": 6_500, "speaker": "customer",
     "role": "customer", "text": "charged twice",
     "words": [{"text": "charged", "start_ms": 5_900, "end_ms": 6_180, "confidence": 0.9}],
@@ -355,7 +355,16 @@ def figures(store: Store, call: Found) -> dict[str, Any]:
             continue  # a role that was found since is in what was counted
         # What both have is counted with the corrections that were known at the end.
         parties[key] = row | parties.get(key, {})
-    own = ("tenant", "call_id", "pipeline_version", "started_at", "ended_at", "duration_ms", "queue", "agent")
+    own: tuple[str, ...] = (
+        "tenant",
+        "call_id",
+        "pipeline_version",
+        "started_at",
+        "ended_at",
+        "duration_ms",
+        "queue",
+        "agent",
+    )
     own += ("topic", "partition", "offset", "written_at", "at_ms", "final", "partial", "call_score", *_OF_ALL)
     return {
         "call_id": call.row["call_id"],

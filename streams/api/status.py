@@ -6,11 +6,12 @@ said to be away instead of failing the whole answer.
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from typing import Annotated, Any, Final, Literal
 
 from cachetools import TTLCache, cachedmethod
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field
@@ -84,6 +85,28 @@ class Watch:
         self._settings = settings
         self._cache: TTLCache[Any, list[dict[str, Any]] | None] = TTLCache(1, FRESH_S)
         self._lock = threading.Lock()
+        self._consumers: dict[str, Consumer] = {}
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        for consumer in self._consumers.values():
+            consumer.close()
+        self._consumers.clear()
+
+    def _consumer(self, group: str) -> Consumer:
+        """One that never joins its group. An AdminClient could ask for the offsets of all groups, and ends the whole
+        process when a group's coordinator is not ready (librdkafka 2.16.0: rd_kafka_handle_OffsetFetch takes it for a
+        consumer, which it is not)."""
+        with self._lock:
+            if group not in self._consumers:
+                self._consumers[group] = Consumer(kafka.consumer(self._settings, **{"group.id": group}))
+            return self._consumers[group]
+
+    def _committed(self, group: str, places: list[TopicPartition]) -> list[TopicPartition]:
+        try:
+            return self._consumer(group).committed(places, ANSWER_S)
+        except KafkaException:
+            return []  # whoever keeps its offsets is not ready
 
     @cachedmethod(lambda self: self._cache, lock=lambda self: self._lock)
     def stages(self) -> list[dict[str, Any]] | None:
@@ -99,17 +122,22 @@ class Watch:
                 for topic in {row[3] for row in rows} & {*there}
             }
             groups = sorted({row[2] for row in rows})
-            asked = {
-                group: admin.list_consumer_group_offsets(
-                    [ConsumerGroupTopicPartitions(group)], request_timeout=ANSWER_S
-                )[group]
+            members = admin.describe_consumer_groups(groups, request_timeout=ANSWER_S)
+            held = {
+                group: [
+                    TopicPartition(topic, number)
+                    for _, _, of, topic in rows
+                    if of == group
+                    for number in ends.get(topic, ())
+                ]
                 for group in groups
             }
-            members = admin.describe_consumer_groups(groups, request_timeout=ANSWER_S)
+            with ThreadPoolExecutor(len(groups)) as pool:
+                asked = [*pool.map(lambda group: self._committed(group, held[group]), groups)]
             offsets = {
                 (group, place.topic, place.partition): place.offset
-                for group, answer in asked.items()
-                for place in answer.result().topic_partitions or []
+                for group, places in zip(groups, asked, strict=True)
+                for place in places
             }
             workers = {group: len(answer.result().members) for group, answer in members.items()}
         except KafkaException:

@@ -129,7 +129,7 @@ class Issuer:
     def __init__(self) -> None:
         self.rsa = rsa.generate_private_key(65_537, 2_048)
         self.ec = ec.generate_private_key(ec.SECP256R1())
-        self.published = {"rsa": self.rsa, "ec": self.ec}
+        self.published: dict[str, Any] = {"rsa": self.rsa, "ec": self.ec}
         self.asked = 0
         issuer = self
 
@@ -298,7 +298,7 @@ def test_a_session_reads_and_nothing_else(api_settings: Settings) -> None:
         content, _, signature = held.partition(".")
         for forged in (f"{content}x.{signature}", f"{content}.{signature[:-1]}", content, ".", "é"):
             problem(
-                api.get("/api/v1/status", headers={"Cookie": f"{COOKIE}={forged}".encode("latin-1")}),
+                api.get("/api/v1/status", headers=[(b"Cookie", f"{COOKIE}={forged}".encode("latin-1"))]),
                 401,
                 "unauthorized",
             )

@@ -16,7 +16,7 @@ from tests.scripted import call, ended, metrics, started
 
 def get(api: TestClient, path: str, key: str = "acme-boss", status: int = 200, **parameters: Any) -> Any:
     """The answer of a request that must have this status."""
-    answer = api.get(f"/api/v1{path}", params=parameters, headers={"X-API-Key": key})
+    answer = api.get(f"/api/v1{path}", params=parameters or None, headers={"X-API-Key": key})
     assert answer.status_code == status, answer.text
     return answer.json()
 
@@ -27,7 +27,8 @@ def names(answer: Any) -> list[str]:
 
 def pages(api: TestClient, path: str, key: str = "acme-boss", **parameters: Any) -> list[Any]:
     """All items, page by page."""
-    items, cursor = [], ""
+    items: list[Any] = []
+    cursor: str | None = ""
     while cursor is not None:
         answer = get(api, path, key, cursor=cursor, **parameters)
         assert len(answer["items"]) <= parameters["limit"]
@@ -187,7 +188,7 @@ def test_search_finds_what_was_said(api: TestClient) -> None:
 
 
 def test_statistics_add_up(api: TestClient) -> None:
-    counted = get(api, "/statistics", **{"from": "2026-11-01T00:00:00Z", "to": "2026-12-01T00:00:00Z"})
+    counted = get(api, "/statistics?from=2026-11-01T00:00:00Z&to=2026-12-01T00:00:00Z")
     assert (counted["all"]["calls"], counted["all"]["live"]) == (28, 1)
     for group in ("times", "queues", "agents"):
         for field in ("calls", "utterances", "negative", "duration_ms"):
@@ -197,13 +198,13 @@ def test_statistics_add_up(api: TestClient) -> None:
     assert counted["categories"] == [{"name": "complaint", "calls": 6}]
     assert counted["alerts"] == [{"name": "angry", "calls": 6}]
     assert counted["resolved"] == [{"name": "unknown", "calls": 6}]
-    by_hour = get(api, "/statistics", by="hour", **{"from": "2026-11-20T00:00:00Z", "to": "2026-11-21T00:00:00Z"})
+    by_hour = get(api, "/statistics?by=hour&from=2026-11-20T00:00:00Z&to=2026-11-21T00:00:00Z")
     assert [(one["at"], one["calls"]) for one in by_hour["times"]] == [
         ("2026-11-20T09:00:00Z", 24), ("2026-11-20T10:00:00Z", 1),
     ]  # fmt: skip
     nothing = get(api, "/statistics", queue="none")
     assert nothing["all"]["calls"] == 0 and nothing["all"]["score"] is None and nothing["times"] == []
-    assert get(api, "/statistics", status=422, by="hour", **{"from": "2026-01-01T00:00:00Z"})["error"] == "too_many"
+    assert get(api, "/statistics?by=hour&from=2026-01-01T00:00:00Z", status=422)["error"] == "too_many"
 
 
 def test_of_one_id_in_several_tenants_one_is_chosen(api: TestClient) -> None:
