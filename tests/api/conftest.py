@@ -38,6 +38,7 @@ HOSTILE = "o'neill \"&\" \\'); DROP TABLE calls; --\n%(tenant)s {tenant:String}"
 KEYS = {
     "viewer": ApiKey(sha256=hashlib.sha256(b"acme-viewer").hexdigest(), tenant="acme", role="viewer"),
     "boss": ApiKey(sha256=hashlib.sha256(b"acme-boss").hexdigest(), tenant="acme", role="supervisor"),
+    "listener": ApiKey(sha256=hashlib.sha256(b"heard-boss").hexdigest(), tenant="heard", role="supervisor"),
     "feeder": ApiKey(sha256=hashlib.sha256(b"acme-ingest").hexdigest(), tenant="acme", role="ingest"),
     "beta": ApiKey(sha256=hashlib.sha256(b"beta-admin").hexdigest(), tenant="beta", role="admin"),
     "hostile": ApiKey(sha256=hashlib.sha256(b"hostile-admin").hexdigest(), tenant=HOSTILE, role="admin"),

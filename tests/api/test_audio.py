@@ -28,7 +28,7 @@ from tests.scripted import Writer, call, ended, metrics, started
 
 pytestmark = pytest.mark.kafka
 
-BOSS = {"X-API-Key": "acme-boss"}
+BOSS = {"X-API-Key": "heard-boss"}
 RATE = 8_000
 NOW = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=2)
 
@@ -76,7 +76,7 @@ def send(settings: Settings, *records: Record, lane: Any = "live") -> None:
     assert producer.flush(30) == 0
 
 
-def heard(settings: Settings, api: TestClient, name: str, tenant: str = "acme", **more: Any) -> CallInfo:
+def heard(settings: Settings, api: TestClient, name: str, tenant: str = "heard", **more: Any) -> CallInfo:
     """A call of a second that has ended, in ClickHouse and in Kafka."""
     of = call(name, NOW, tenant=tenant)
     fill(settings, started(of), *told(of, 0.1), ended(of, 1_000))
@@ -147,7 +147,7 @@ def test_ranges_that_are_none_and_what_is_known(api: TestClient, ranged: str) ->
         problem(answer, 416, "range_not_satisfiable")
         assert answer.headers["Content-Range"] == f"bytes */{size}"
     for ignored in ("bytes=0-1,5-6", "lines=1-2", "bytes=5-1", "bytes=a-b", "bytes=", "bytes=-", "bytes=１-２"):
-        answer = api.get(path, headers=[(b"X-API-Key", b"acme-boss"), (b"Range", ignored.encode())])
+        answer = api.get(path, headers=[(b"X-API-Key", b"heard-boss"), (b"Range", ignored.encode())])
         assert (answer.status_code, len(answer.content)) == (200, size), ignored
     assert api.get(path, headers=BOSS | {"Range": "bytes=0-1", "If-Range": etag}).status_code == 206
     assert api.get(path, headers=BOSS | {"Range": "bytes=0-1", "If-Range": '"old"'}).status_code == 200
@@ -156,7 +156,7 @@ def test_ranges_that_are_none_and_what_is_known(api: TestClient, ranged: str) ->
 
 
 def test_a_call_that_goes_on_is_heard_as_far_as_it_was_heard(settings: Settings, api: TestClient) -> None:
-    of = call(new(), NOW, tenant="acme")
+    of = call(new(), NOW, tenant="heard")
     path = f"/api/v1/calls/{of.call_id}/audio"
     fill(settings, started(of), metrics(of, 500))
     send(settings, mark(started(of)), *packets(of, 10))
@@ -173,7 +173,7 @@ def test_a_call_that_goes_on_is_heard_as_far_as_it_was_heard(settings: Settings,
 
 
 def test_what_was_taken_out_of_the_words_is_silent(settings: Settings, api: TestClient) -> None:
-    of = call(new(), NOW, tenant="acme")
+    of = call(new(), NOW, tenant="heard")
     word = Word(text="[CARD]", start_ms=600, end_ms=900, confidence=0.9)
     said = told(of, 0.1)[0].model_copy(
         update={"channel": 1, "start_ms": 200, "end_ms": 1_300, "text": "it is [CARD]", "words": (word,)}
@@ -213,17 +213,17 @@ def test_calls_of_one_name_of_two_tenants_are_not_mixed(settings: Settings, api:
     send(settings, mark(started(other)), *packets(other, 3), mark(ended(other, 300), 300))
     heard(settings, api, name)
     lengths = {}
-    for key in ("acme-boss", "beta-admin"):
+    for key in ("heard-boss", "beta-admin"):
         answer = api.get(f"/api/v1/calls/{name}/audio", headers={"X-API-Key": key})
         lengths[key] = len(wav(answer.content)[0])
-    assert lengths == {"acme-boss": RATE, "beta-admin": RATE * 3 // 10}
+    assert lengths == {"heard-boss": RATE, "beta-admin": RATE * 3 // 10}
     only = new()
     heard(settings, api, only)
     problem(api.get(f"/api/v1/calls/{only}/audio", headers={"X-API-Key": "beta-admin"}), 404, "not_found")
 
 
 def test_what_kafka_has_no_more_comes_from_the_archive_of_the_same_tenant(settings: Settings, api: TestClient) -> None:
-    of = call(new(), NOW - timedelta(days=40), tenant="acme")
+    of = call(new(), NOW - timedelta(days=40), tenant="heard")
     fill(settings, started(of), ended(of, 1_000))
     path = f"/api/v1/calls/{of.call_id}/audio"
     problem(api.get(path, headers=BOSS), 410, "audio_gone")
@@ -240,7 +240,7 @@ def test_only_the_latest_are_kept_on_the_disk(settings: Settings) -> None:
     with client_of(with_section(settings, "api", audio_cache_mb=1)) as client:
         names = []
         for _ in range(3):
-            of = call(new(), NOW, tenant="acme")
+            of = call(new(), NOW, tenant="heard")
             fill(settings, started(of), ended(of, 20_000))
             send(settings, mark(started(of)), *packets(of, 200), mark(ended(of, 20_000), 20_000))
             names.append(of.call_id)
@@ -259,12 +259,12 @@ def test_who_has_listened_is_written_down_once(settings: Settings, api: TestClie
     for part in ("bytes=0-99", "bytes=100-199", "bytes=200-"):
         assert api.get(f"/api/v1/calls/{name}/audio", headers=BOSS | {"Range": part}).status_code == 206
     operator = {"X-API-Key": "operator"}
-    assert api.get(f"/api/v1/calls/{name}/audio?tenant=acme", headers=operator).status_code == 200
+    assert api.get(f"/api/v1/calls/{name}/audio?tenant=heard", headers=operator).status_code == 200
     lines = [one for one in api.get("/api/v1/audit", headers=operator).json()["items"] if one["call_id"] == name]
     assert [(one["caller"], one["caller_tenant"], one["role"], one["action"]) for one in lines] == [
-        ("operator", "", "admin", "audio"), ("boss", "acme", "supervisor", "audio"),
+        ("operator", "", "admin", "audio"), ("listener", "heard", "supervisor", "audio"),
     ]  # fmt: skip
-    assert all(one["tenant"] == "acme" and one["request_id"] for one in lines)
+    assert all(one["tenant"] == "heard" and one["request_id"] for one in lines)
     theirs = api.get("/api/v1/audit", headers={"X-API-Key": "beta-admin"}).json()["items"]
     assert {one["tenant"] for one in theirs} <= {"beta"}
     first = api.get("/api/v1/audit?limit=1", headers=operator).json()
@@ -273,7 +273,7 @@ def test_who_has_listened_is_written_down_once(settings: Settings, api: TestClie
 
 
 def test_nothing_is_heard_that_cannot_be_written_down(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    with client_of(settings, "acme-boss") as client:
+    with client_of(settings, "heard-boss") as client:
         name = new()
         heard(settings, client, name)
         with connect(settings) as clickhouse:
@@ -286,7 +286,7 @@ def test_nothing_is_heard_that_cannot_be_written_down(settings: Settings, monkey
 
 
 def test_status_knows_the_stages(settings: Settings, api: TestClient) -> None:
-    of = call(new(), NOW, tenant="acme")
+    of = call(new(), NOW, tenant="heard")
     Writer(settings.bootstrap_servers, SCORES).write(started(of), partition=0)
     status = api.get("/api/v1/status", headers=BOSS).json()
     assert status["kafka"] == "ok"
@@ -297,7 +297,7 @@ def test_status_knows_the_stages(settings: Settings, api: TestClient) -> None:
 
 def test_an_utterance_is_explained_by_its_words(settings: Settings, api: TestClient) -> None:
     pytest.importorskip("shap")
-    of = call(new(), NOW, tenant="acme")
+    of = call(new(), NOW, tenant="heard")
     said = told(of, -0.5, text="this is terrible")[0].model_copy(
         update={"emotion": None, "emotion_skipped": "role_agent", "role": "customer", "speaker": "customer"}
     )
