@@ -133,6 +133,7 @@ KEPT_BY: Final = {
     "call_categories": "started_at",
     "call_progress": "started_at",
     "insights": "started_at",
+    "evaluations": "started_at",
     "dead_letters": "greatest(failed_at, settled_at)",
 }
 """Tables, and the time by which their rows grow old."""

@@ -363,6 +363,49 @@ class Insights(Findings, CallEvent):
     pipeline_version: str
 
 
+class EvaluationItem(_Model):
+    """One item of a form, and what a call has earned for it."""
+
+    name: str
+    points: float = Field(gt=0, description="most that it can earn")
+    earned: float | None = Field(ge=0, description="absent: it could not be judged, and counts nowhere")
+    why: str = Field(description="what it rests on, or why it could not be judged, for people")
+    evidence: tuple[Evidence, ...] = Field(default=(), description="the utterances that it rests on, where there are")
+
+
+class EvaluationSection(_Model):
+    """A section of a form."""
+
+    name: str
+    weight: float = Field(gt=0, description="beside those of the other sections")
+    score: float | None = Field(
+        ge=0, le=100, description="points earned of those that could be judged, in percent; absent: none could"
+    )
+    items: tuple[EvaluationItem, ...]
+
+
+class Evaluation(CallEvent):
+    """A form filled for a call, once, when it has ended. Its identity is (call, form)."""
+
+    kind: Literal["evaluation"] = "evaluation"
+    ended_at: UtcTime
+    duration_ms: Milliseconds
+    language: str = Field(default="", description="in which most words were said; empty: no words")
+    form: str
+    form_version: str = Field(description="a hash of what the form means")
+    state: str = Field(
+        description="ok, too_short, no_agent_speech, no_customer_speech, unsupported_language, too_little_judged: "
+        "only ok has a score"
+    )
+    why: str = Field(default="", description="the state in a sentence for people, unless it is ok")
+    score: float | None = Field(
+        ge=0, le=100, description="mean of the sections' scores by their weights; absent: there is none"
+    )
+    judged: Probability = Field(description="the part of the form, by weight, that could be judged")
+    sections: tuple[EvaluationSection, ...]
+    pipeline_version: str
+
+
 class Spoken(_Model):
     """An utterance with words, as it is known at the end of the call."""
 
@@ -513,6 +556,7 @@ Event = (
     | Categorised
     | Alert
     | Insights
+    | Evaluation
     | Conversation
 )
 
@@ -531,6 +575,7 @@ EVENTS: Final[Mapping[str, type[CallEvent]]] = {
     "category": Categorised,
     "alert": Alert,
     "insights": Insights,
+    "evaluation": Evaluation,
     "conversation": Conversation,
 }
 """The model of each kind, as named in the `kind` header of every record."""

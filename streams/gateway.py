@@ -65,7 +65,9 @@ from streams.subscriptions import (
     subject,
 )
 
-FINDINGS_TOPICS: Final = {"metrics": CALL_METRICS, "alert": ALERTS, "category": ALERTS, "insights": INSIGHTS}
+FINDINGS_TOPICS: Final = {
+    "metrics": CALL_METRICS, "alert": ALERTS, "category": ALERTS, "insights": INSIGHTS, "evaluation": INSIGHTS,
+}  # fmt: skip
 
 PROTOCOL: Final = 1
 PATH: Final = "/v1/scores"

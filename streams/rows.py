@@ -19,6 +19,7 @@ from schemas.events import (
     CallStarted,
     Categorised,
     Correction,
+    Evaluation,
     Evidence,
     Findings,
     Insights,
@@ -275,6 +276,23 @@ def insights_row(event: Insights, place: Place) -> dict[str, Any]:
         **_at(place),
     }
 
+
+def evaluation_row(event: Evaluation, place: Place) -> dict[str, Any]:
+    """The row of `evaluations`."""
+    return {
+        **_call_of(event, event.pipeline_version),
+        **event.model_dump(include=_OF_EVALUATION),
+        "ended_at": time_of(event.ended_at),
+        "sections.name": [one.name for one in event.sections],
+        "sections.weight": [one.weight for one in event.sections],
+        "sections.score": [one.score for one in event.sections],
+        "items": event.model_dump_json(include={"sections"}),
+        **_at(place),
+    }
+
+
+_OF_EVALUATION: Final = {"duration_ms", "language", "form", "form_version", "state", "why", "score", "judged"}
+"""Fields of an evaluation that are columns of the same name."""
 
 _OF_INSIGHTS: Final = {
     "duration_ms", "engine", "model", "state", "language", "business", "glossary", "utterances", "unread", "uncited",

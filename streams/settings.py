@@ -161,7 +161,9 @@ class Endpoint(_Section):
 
     url: str = Field(pattern=r"^https?://")
     secret: str = Field(min_length=8, description="whsec_… : signs what is sent, as Standard Webhooks says")
-    kinds: tuple[Literal["alert", "category", "call_ended", "insights"], ...] = Field(("alert",), min_length=1)
+    kinds: tuple[Literal["alert", "category", "call_ended", "insights", "evaluation"], ...] = Field(
+        ("alert",), min_length=1
+    )
     tenants: tuple[str, ...] = Field((), description="of these only; empty: all")
     severity: Literal["info", "warning", "critical"] = Field("info", description="of alerts: this and above")
     timeout_s: float = Field(10.0, gt=0, le=60)

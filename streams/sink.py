@@ -40,6 +40,7 @@ from schemas.events import (
     CallStarted,
     Categorised,
     Correction,
+    Evaluation,
     Insights,
     Score,
     decode,
@@ -53,6 +54,7 @@ from streams.rows import (
     call_row,
     category_row,
     correction_row,
+    evaluation_row,
     fitting,
     insights_row,
     letter_row,
@@ -74,6 +76,7 @@ TABLES: Final = (
     "alerts",
     "call_categories",
     "insights",
+    "evaluations",
 )
 """In the order of inserts: what a call's end is counted from comes before it."""
 IDENTITY: Final = {
@@ -374,6 +377,8 @@ class Sink:
                     return [("call_categories", category_row(event, place))]
                 case Insights():
                     return [("insights", insights_row(event, place))]
+                case Evaluation():
+                    return [("evaluations", evaluation_row(event, place))]
             return []
         match event:
             case Score():

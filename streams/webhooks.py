@@ -32,7 +32,9 @@ from streams import kafka
 from streams.health import Health
 from streams.settings import Endpoint, Settings
 
-TOPICS: Final = {"alert": ALERTS, "category": ALERTS, "call_ended": ALERTS, "insights": INSIGHTS}
+TOPICS: Final = {
+    "alert": ALERTS, "category": ALERTS, "call_ended": ALERTS, "insights": INSIGHTS, "evaluation": INSIGHTS,
+}  # fmt: skip
 """Kind of event → the topic that has it. The rules' topic has the marks of the calls' ends, too, behind all alerts."""
 SEVERITIES: Final = ("info", "warning", "critical")
 PAUSE_S: Final = (1.0, 60.0)

@@ -19,6 +19,7 @@ from streams.sink import CALLS_ASKED, MIGRATION_S, connect
 TABLES: Final = (
     "calls", "utterances_heard", "corrections", "call_metrics", "call_terms", "utterance_minutes", "utterance_hours",
     "alerts", "call_progress", "call_categories", "insights",
+    "evaluations",
 )  # fmt: skip
 """Emptied from the last to the first: a version is listed for as long as it has calls, so that a removal that was
 interrupted can be done again."""
