@@ -11,14 +11,13 @@ and it is small: of each leaf only as many occurrences are kept as it takes to d
 going on does not know what was said before: what it says is missing must not have been said since, or it keeps silent.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any, Final, NamedTuple, get_args
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from processors.base import Output, Record, Step
 from processors.conversation import CROSS_TALK, SILENCE_MS, Tally
@@ -330,11 +329,11 @@ class Watch:
     @classmethod
     def load(cls, snapshot: bytes) -> "Watch":
         """The state as it was dumped."""
-        tally, rest, said, (names, categories), courses = json.loads(snapshot)
+        tally, rest, said, (names, categories), courses = from_json(snapshot)
         version, from_ms, since_ms, n, recent = rest
         heard = {one[0]: Heard(*one) for one in said}
         return cls(
-            Tally.load(json.dumps(tally)),
+            Tally.of(tally),
             version,
             from_ms,
             since_ms,
@@ -468,11 +467,7 @@ class Moment:
         if watch.from_ms < 0:
             watch.from_ms = _heard_from(event)
         silent_since_ms = tally.silent_since_ms
-        if isinstance(event, Score):
-            # Of the tally only times are asked for here: without the rest the state is a tenth as large.
-            tally.hear(event.model_copy(update={"sentiment": None, "acoustics": None, "emotion": None}))
-        else:
-            tally.hear(event)
+        tally.hear(event, scores=False)
         self.now_ms = tally.now_ms
         if isinstance(event, Score) and CROSS_TALK not in event.flags:
             self._said(event)
@@ -589,7 +584,7 @@ class Moment:
                     continue
                 self._course(leaf).mark[leaf.number] = since_ms
                 if leaf.asks.window is None or leaf.asks.window.holds(at_ms, None):
-                    why = f"nobody has spoken for {leaf.asks.at_least_s:g} s since {_clock(since_ms)}"
+                    why = f"nobody has spoken for {leaf.asks.at_least_s:g} s since {clock(since_ms)}"
                     before = [one for one in self.watch.recent if one.end_ms <= since_ms]
                     self._occurs(leaf, at_ms, why, before[-1:])
 
@@ -649,7 +644,7 @@ class Moment:
     def _measured(self, leaf: Leaf) -> Found:
         """What is to be said of a measure that is true."""
         if isinstance(leaf.asks, Length):
-            return [leaf.due_ms, f"the call lasts {_clock(leaf.due_ms)} and longer", []]
+            return [leaf.due_ms, f"the call lasts {clock(leaf.due_ms)} and longer", []]
         return [self.now_ms, f"{' and '.join(leaf.asks.by)} has {self._share(leaf.asks):.0%} of the talk", []]
 
     def _missing(self) -> None:
@@ -772,7 +767,7 @@ class Moment:
                 return Verdict(None)
             if decided == SAID:
                 return Verdict(False)
-            return Verdict(True, new, [[self._closed_ms(asks), _not_said(asks), []]])
+            return Verdict(True, new, [[self._closed_ms(asks), not_said(asks), []]])
         return self._occurred(leaf, course, new)
 
     def _occurred(self, leaf: Leaf, course: Course, new: bool) -> Verdict:
@@ -844,7 +839,7 @@ def _fits(leaf: Leaf, score: Score) -> bool:
 # For people
 
 
-def _clock(milliseconds: int) -> str:
+def clock(milliseconds: int) -> str:
     seconds = milliseconds // 1_000
     hours, minutes = divmod(seconds // 60, 60)
     return f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
@@ -855,7 +850,7 @@ def _number(value: float) -> str:
 
 
 def _told(asks: Said, score: Score, text: str | None) -> str:
-    who = f"{score.role} at {_clock(score.start_ms)}"
+    who = f"{score.role} at {clock(score.start_ms)}"
     traits = []
     if score.sentiment is not None and (asks.below is not None or asks.above is not None):
         traits.append(f"scored {_number(score.sentiment.score)}")
@@ -866,7 +861,7 @@ def _told(asks: Said, score: Score, text: str | None) -> str:
     return f"{who}: “{text}”{''.join(f', {trait}' for trait in traits)}"
 
 
-def _not_said(asks: Missing) -> str:
+def not_said(asks: Missing) -> str:
     window = asks.window
     when = "in the call"
     if window is not None:
