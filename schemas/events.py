@@ -514,6 +514,15 @@ class PartyMetrics(_Model):
     loudness_trend: float | None = Field(description="dB a minute; absent: too few utterances were measured")
 
 
+class Outlook(_Model):
+    """How a call will probably end (docs/early-warning.md)."""
+
+    negative: Probability = Field(
+        description="that the customer's last quarter will be negative, −1 or less on −5 to 5"
+    )
+    model: str = Field(description="which model says so")
+
+
 class CallMetrics(CallEvent):
     """What has happened in the call so far, or, once it has ended, in all of it."""
 
@@ -539,6 +548,9 @@ class CallMetrics(CallEvent):
     hold_ms: Milliseconds | None = Field(default=None, description="on hold; absent: nobody marked it, or not the end")
     holds: tuple[Silence, ...] = Field(default=(), description="the holds that were marked")
     late: int = Field(default=0, ge=0, description="utterances that came too late to have a part in turns and the like")
+    outlook: Outlook | None = Field(
+        default=None, description="absent: no model is trained, it is too early to say, or the call has ended"
+    )
 
 
 Event = (
