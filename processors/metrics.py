@@ -23,10 +23,12 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     hold: tuple[str, ...] = Field(
-        ("hold", "hold_start", "on_hold"), description="names of the marks that put a call on hold, in small letters"
+        ("hold", "hold_start", "on_hold", "paused"),
+        description="names of the marks that put a call on hold, in small letters",
     )
     unhold: tuple[str, ...] = Field(
-        ("unhold", "hold_end", "off_hold", "resume"), description="names of the marks that take it off hold"
+        ("unhold", "hold_end", "off_hold", "resume", "resumed"),
+        description="names of the marks that take it off hold",
     )
 
 
