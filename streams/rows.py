@@ -247,11 +247,11 @@ def progress_rows(event: CallMetrics, place: Place) -> list[dict[str, Any]]:
             **party.model_dump(exclude={"emotion_share"}),
             **of_call,
             "call_score": event.score,
+            "outlook": event.outlook.negative if event.outlook else None,
+            "outlook_model": event.outlook.model if event.outlook else "",
             "dead_air": [silence.model_dump() for silence in event.dead_air],
             **_at(place),
         }
-            "outlook": event.outlook.negative if event.outlook else None,
-            "outlook_model": event.outlook.model if event.outlook else "",
         for party in event.parties
     ]
 
