@@ -173,7 +173,7 @@ class Course:
         """The whole call, with speakers and roles as they are known now."""
         known = []
         for heard in sorted(self.heard, key=lambda one: (one.start_ms, one.channel)):
-            role, speaker = self.tally.known(heard.role, heard.speaker)
+            role, speaker = self.tally.known.party(heard.role, heard.speaker)
             known.append(Heard(**asdict(heard) | {"role": role, "speaker": speaker}))
         business = event.call.metadata.get("business", "").strip().lower()
         return FinishedCall(

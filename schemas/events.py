@@ -597,7 +597,7 @@ _ADAPTERS: Final = {kind: TypeAdapter(model) for kind, model in EVENTS.items()}
 
 def encode(event: CallEvent, audio: bytes | None = None) -> tuple[list[tuple[str, bytes]], bytes]:
     """(headers, value) of a record. With `audio` (b"" for none) the event is the header `event`, else the value."""
-    body = event.model_dump_json().encode()
+    body = _ADAPTERS[event.kind].dump_json(event)
     kind = ("kind", event.kind.encode())
     if audio is None:
         return [kind], body

@@ -305,6 +305,8 @@ class Watch:
     """`courses` and `categories` as they were dumped last; empty when any has changed since."""
     rests_on: dict[int, Heard] = field(default_factory=dict)
     """By number, the utterances of which that has the numbers only."""
+    said: bytes = b""
+    """These as they were dumped."""
 
     def dump(self) -> bytes:
         """JSON; docs/rules.md has its size."""
@@ -318,12 +320,12 @@ class Watch:
             }
             rests_on |= {one.number: one for _, _, utterances in self.categories.values() for one in utterances}
             self.rests_on = rests_on
+            self.said = b",".join([rests_on[number].dump() for number in sorted(rests_on)])
             categories = {name: _numbered(found) for name, found in self.categories.items()}
             self.kept = b"%b,[%b]" % (to_json([list(self.courses), categories]), courses)
-        recent = [one.number for one in self.recent]
-        rest = to_json([self.version, self.from_ms, self.since_ms, self.heard, recent])
-        utterances = self.rests_on | {one.number: one for one in self.recent}
-        said = b",".join(one.dump() for _, one in sorted(utterances.items()))
+        rest = to_json([self.version, self.from_ms, self.since_ms, self.heard, [one.number for one in self.recent]])
+        latest = [one.dump() for one in self.recent if one.number not in self.rests_on]
+        said = b",".join([self.said, *latest] if self.said else latest)
         return b"[%b,%b,[%b],%b]" % (self.tally.dump().encode(), rest, said, self.kept)
 
     @classmethod
@@ -458,8 +460,11 @@ class Moment:
         self.fresh: dict[int, set[int]] = {}
         """By rule: the leaves that have become true, or known."""
         self.now_ms = 0
+        self.only_time = isinstance(event, Progress) and watch.asked_ms >= 0
+        """Nothing but time has passed since all was asked."""
         self.talk_ms: dict[Role | None, int] = {}
         """What the tally says, asked once."""
+        self.shares: dict[tuple[Role, ...], float] = {}
 
     def findings(self) -> list[Categorised | Alert]:
         """What the rules find; the call's state is that after the record."""
@@ -589,14 +594,15 @@ class Moment:
                     self._occurs(leaf, at_ms, why, before[-1:])
 
     def _interruptions(self) -> None:
-        if not self.view.interruptions:
+        # Time that passes makes no interruption.
+        if not self.view.interruptions or self.only_time:
             return
-        counts: dict[Role, int] = {role: self.tally.interruptions_by(role) or 0 for role in ROLES}
+        counts = self.tally.interruptions_by_role()
         if counts == self.watch.cut_ins:
             return
         self.watch.cut_ins = counts
         for leaf in self.view.interruptions:
-            n = sum(counts[role] for role in set(leaf.asks.by or ROLES))
+            n = sum(counts.get(role, 0) for role in set(leaf.asks.by or ROLES))
             before = max(self._marked(leaf), 0)
             if n <= before:
                 continue
@@ -615,10 +621,9 @@ class Moment:
 
     def _measures(self) -> None:
         asked_ms, now_ms = self.watch.asked_ms, self.now_ms
-        # Silence changes no share, and a length is reached once.
-        may_turn = asked_ms < 0 or not isinstance(self.event, Progress)
         for leaf in self.view.measured:
-            if leaf.due_ms > now_ms or (leaf.due_ms <= asked_ms and not may_turn):
+            # Silence changes no share, and a length is reached once.
+            if leaf.due_ms > now_ms or (leaf.due_ms <= asked_ms and (self.only_time or isinstance(leaf.asks, Length))):
                 continue
             true, was = bool(self._measure(leaf)), self._marked(leaf) > 0
             if true and not was:
@@ -628,7 +633,9 @@ class Moment:
                 del self._course(leaf).mark[leaf.number]
 
     def _share(self, asks: TalkShare) -> float:
-        return sum(map(self._talk_ms, set(asks.by))) / (self._talk_ms(None) or 1)
+        if asks.by not in self.shares:
+            self.shares[asks.by] = sum(map(self._talk_ms, set(asks.by))) / (self._talk_ms(None) or 1)
+        return self.shares[asks.by]
 
     def _measure(self, leaf: Leaf) -> Truth:
         asks = leaf.asks
@@ -861,7 +868,7 @@ def _told(asks: Said, score: Score, text: str | None) -> str:
     return f"{who}: “{text}”{''.join(f', {trait}' for trait in traits)}"
 
 
-def not_said(asks: Missing) -> str:
+def not_said(asks: Said) -> str:
     window = asks.window
     when = "in the call"
     if window is not None:
