@@ -44,6 +44,7 @@ LIMITS: Final = {
     "missing_ms": _LARGE,
     "dropped_packets": _LARGE,
     "not_speech_ms": _LARGE,
+    "redacted": _LARGE,
 }
 """What the columns hold. ClickHouse takes a larger number without a word, as another one."""
 YEARS: Final = range(1970, 2200)
@@ -108,6 +109,7 @@ def utterance_row(score: Score, topic: str, partition: int, offset: int) -> dict
         "overlap_ms": score.overlap_ms,
         "cut": score.cut,
         "text": score.text,
+        "redacted": score.redacted,
         "words.text": [word.text for word in score.words],
         "words.start_ms": [word.start_ms for word in score.words],
         "words.end_ms": [word.end_ms for word in score.words],
@@ -194,7 +196,8 @@ def fitting(row: dict[str, Any]) -> dict[str, Any]:
     """The row. Raises OverflowError for a number that its column does not hold."""
     for name, most in LIMITS.items():
         value = row.get(name)
-        if value is not None and max(value if isinstance(value, list) else (value,), default=0) > most:
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else (value or 0,)
+        if max(values, default=0) > most:
             raise OverflowError(f"{name} is more than {most}")
     return row
 

@@ -165,6 +165,7 @@ FULL = Score(
     language="en",
     asr_confidence=0.7000000000000001,
     asr_model="tiny.en/int8",
+    redacted={"card": 1, "phone": 2},
     flags=("repetition", "no_speech"),
     emotion=Emotion(
         label="anger",
@@ -259,7 +260,7 @@ def score_of(row: dict[str, Any], like: Score) -> Score:
     names = {name: row[name] for name in ("score", "text_score", "voice_score", "confidence", "members", "disagree")}
     fields = (
         "channel start_ms end_ms cut speaker role role_confidence speaker_confidence overlap_ms text language "
-        "asr_confidence asr_model flags pipeline_version"
+        "asr_confidence asr_model redacted flags pipeline_version"
     )
     return Score.model_validate(
         {
@@ -298,6 +299,9 @@ def test_a_row_is_its_event_field_by_field(settings: Settings, topic: str, write
     assert score_of(bare, BARE) == BARE
     assert (bare["score"], bare["confidence"], bare["emotion"], bare["words.text"]) == (None, None, "", [])
     assert zero["score"] == 0.0
+    assert rows(settings, "SELECT sumMap(redacted) AS counts FROM utterance_hours") == [
+        {"counts": {"card": 2, "phone": 4}}
+    ]
     places = [(row["topic"], row["partition"], row["offset"]) for row in (full, zero, bare)]
     assert places == [(topic, 1, 2), (topic, 1, 3), (topic, 2, 0)]
 
@@ -596,8 +600,9 @@ UNREADABLE: list[tuple[list[tuple[str, bytes]], bytes | None]] = [
     ([("kind", b"score")], READABLE.replace(b'"channel":1', b'"channel":257')),
     ([("kind", b"score")], READABLE.replace(b'"start_ms":2000', b'"start_ms":4294967297')),
     ([("kind", b"score")], READABLE.replace(b"2026-03-01T12:00:00Z", b"2290-03-01T12:00:00Z")),
+    ([("kind", b"score")], READABLE.replace(b'"redacted":{}', b'"redacted":{"card":4294967297}')),
 ]
-assert len({value for _, value in UNREADABLE[-5:]}) == 5, "each says something else"
+assert len({value for _, value in UNREADABLE[-6:]}) == 6, "each says something else"
 
 
 def test_an_unreadable_record_is_counted_named_and_passed_over(
