@@ -656,6 +656,7 @@ function drawTalk(call) {
   if (!metrics.final && metrics.silence_now_ms >= 5000) {
     gaps.push(element("li", "now", `nobody has spoken for ${Math.round(metrics.silence_now_ms / 1000)} s`));
   }
+  if (!gaps.length) gaps.push(element("li", "quiet", `no silence of 5 s${metrics.final ? "" : " so far"}`));
   $("dead-air").replaceChildren(...gaps);
 }
 

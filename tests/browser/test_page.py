@@ -282,6 +282,8 @@ def test_alerts_figures_and_insights_lead_to_the_words_they_rest_on(
         expect(page.locator("#insights")).to_contain_text("billing › charged twice")
         expect(page.locator("#insights")).to_contain_text("quotes of the call")
         expect(page.locator("#dead-air .now")).to_have_count(0)
+        findings.write(metrics(info, 9_000, final=True).model_copy(update={"dead_air": ()}))
+        expect(page.locator("#dead-air li")).to_have_text("no silence of 5 s")
         findings.write(hostile)
         expect(page.locator("#alerts li")).to_have_count(1)
 
