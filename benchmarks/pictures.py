@@ -32,7 +32,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle, Wedge
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 from rich.console import Console
 
 from benchmarks.analytics import UNTIL, database, load
@@ -632,17 +632,26 @@ def with_lists(text: str) -> str:
 def report_page(settings: Settings) -> bytes:
     """The top of the page of `calltide report --html`, as Chromium shows it."""
     document = page(gather(settings, Scope(UNTIL - timedelta(days=7), UNTIL)))
-    with tempfile.TemporaryDirectory() as made, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as made, chromium() as browser:
         file = Path(made) / "report.html"
         file.write_text(document, encoding="utf-8")
-        found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
-        path = next(filter(None, found), playwright.chromium.executable_path)
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         shown = browser.new_page(viewport={"width": 1000, "height": 1650})
         shown.goto(file.as_uri())
         raw = shown.screenshot()
-        browser.close()
     return smaller(raw)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The browser that is installed, else Playwright's own."""
+    with sync_playwright() as playwright:
+        found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+        path = next(filter(None, found), playwright.chromium.executable_path)
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
 def smaller(png: bytes) -> bytes:
