@@ -421,6 +421,14 @@ def draw_gauge(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Sequence[
     axes.axis("off")
 
 
+def draw_piechart(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Sequence[type_row]]) -> None:
+    rows = answers[0]
+    name, value = rows[0]
+    colours = [column(panel, row[name]).colour or LINES[place % len(LINES)] for place, row in enumerate(rows)]
+    labels = [f"{row[name]}\n{column(panel, value).text(row[value])}" for row in rows]
+    axes.pie([row[value] for row in rows], labels=labels, colors=colours, autopct="%.0f %%", startangle=90)
+
+
 def draw_table(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Sequence[type_row]]) -> None:
     axes.axis("off")
     width, height = panel["gridPos"]["w"] * COLUMN * 96, panel["gridPos"]["h"] * ROW
@@ -501,6 +509,7 @@ DRAW: Final = {
     "bargauge": draw_bargauge,
     "stat": draw_stat,
     "gauge": draw_gauge,
+    "piechart": draw_piechart,
     "table": draw_table,
     "state-timeline": draw_state_timeline,
 }
