@@ -23,6 +23,7 @@ from processors.diarization import Config as Diarization
 from processors.emotion import Config as Emotion
 from processors.insights import Config as Insights
 from processors.metrics import Config as CallMetrics
+from processors.outlook_file import NONE
 from processors.rules import Config as Rules
 from processors.sentiment import Config as Sentiment
 from processors.vad import Config as Vad
@@ -289,6 +290,12 @@ class Settings(BaseSettings):
     def directory(self) -> Path:
         """`home`, absolute, with ~ resolved."""
         return self.home.expanduser().absolute()
+
+    @property
+    def outcome_model(self) -> Path:
+        """Where the model of how calls end is looked for, and written."""
+        named = self.call_metrics.outlook
+        return Path(named).expanduser() if named not in ("", NONE) else self.directory / "models" / "outcome.json"
 
     @property
     def bootstrap_servers(self) -> str:
