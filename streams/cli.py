@@ -20,6 +20,7 @@ from streams.analytics import command as analytics
 from streams.dashboards import dashboards_app
 from streams.evaluation.command import evaluate
 from streams.explain_command import explain
+from streams.forms_commands import forms_app
 from streams.glossary_command import glossary
 from streams.ingestion import command as ingestion
 from streams.replay import version_commands
@@ -49,6 +50,7 @@ app.add_typer(samples_app, name="samples")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(train_app, name="train")
 app.add_typer(rules_app, name="rules")
+app.add_typer(forms_app, name="forms")
 app.add_typer(replay_app, name="replay")
 app.add_typer(dashboards_app, name="dashboards")
 app.command("eval")(evaluate)

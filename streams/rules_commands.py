@@ -75,7 +75,7 @@ def try_rules(file: File, on: On, tenant: Tenant = "default") -> None:
     console, settings = Console(highlight=False), load()
     counts: Counter[tuple[str, str]] = Counter()
     calls = [name.strip() for part in on for name in part.split(",") if name.strip()]
-    for call, source, records in _calls(settings, calls, tenant):
+    for call, source, records in calls_of(settings, calls, tenant):
         console.print(Text(f"{call}  ({source})", style="bold"))
         whose = decode(records[0].headers, records[0].value).call.tenant
         if others := [rule.name for rule in rules.rules if not rule.applies_to(whose)]:
@@ -126,7 +126,7 @@ def _read(file: str) -> "RuleSet":
         raise CalltideError("\ncalltide: ".join(error.faults)) from None
 
 
-def _calls(
+def calls_of(
     settings: "Settings", names: "Sequence[str]", tenant: str = "default"
 ) -> "Iterator[tuple[str, str, Sequence[Record]]]":
     """(call, where it comes from, the records that the stage would read) of each; `tenant`: of recordings. Raises

@@ -41,7 +41,7 @@ def test_test_prints_moments_and_evidence(
     path = tmp_path / "rules.yaml"
     path.write_text(rule("{said: {exact: refund}}", "money"))
     told = Call().say(3, "A refund, please.").end(9)
-    monkeypatch.setattr(rules_commands, "_calls", lambda _settings, names, _of: [(names[0], "Kafka", told.records)])
+    monkeypatch.setattr(rules_commands, "calls_of", lambda _settings, names, _of: [(names[0], "Kafka", told.records)])
     rules_commands.try_rules(str(path), ["call-1"])
     assert capsys.readouterr().out.splitlines() == [
         "call-1  (Kafka)",
@@ -63,7 +63,7 @@ def test_test_says_which_rules_are_not_for_the_call(
     )
     told = {tenant: Call(tenant=tenant).say(3, "A refund, please.").end(9).records for tenant in ("default", "acme")}
     monkeypatch.setattr(
-        rules_commands, "_calls", lambda _settings, names, _of: [(name, "Kafka", told[name]) for name in names]
+        rules_commands, "calls_of", lambda _settings, names, _of: [(name, "Kafka", told[name]) for name in names]
     )
     rules_commands.try_rules(str(path), ["default,acme"])
     assert capsys.readouterr().out.splitlines() == [
