@@ -249,6 +249,8 @@ def written(value: Any, unit: str, decimals: int | None) -> str:
         return f"{seconds:.{2 if decimals is None else decimals}f} s"
     if unit == "percentunit":
         return f"{value * 100:.{1 if decimals is None else decimals}f} %"
+    if unit == "dB":
+        return f"{value:.{1 if decimals is None else decimals}f} dB"
     if unit not in ("none", "short", "reqps", "ops", "cps", "rowsps", "wps", "Bps"):
         raise ValueError(f"the unit {unit} is not known here")
     if decimals is None:
