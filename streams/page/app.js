@@ -5,8 +5,8 @@
 // Utterances are kept as they were heard and drawn as `known` has them: a correction holds for those before it, too.
 // Opened with ?replay=NAME it shows that replay and no live call; a jump in it begins with `reset` and tells all anew.
 
-const KINDS = "score,correction,call_started,call_ended,metrics,alert,category,insights";
-const FINDINGS = ["metrics", "alert", "category", "insights"]; // what is made of the scores, beside the order of the rest
+const KINDS = "score,correction,call_started,call_ended,metrics,alert,category,insights,evaluation";
+const FINDINGS = ["metrics", "alert", "category", "insights", "evaluation"]; // what is made of the scores, beside the order of the rest
 const RETRY_MS = [250, 5000]; // first and longest pause before connecting again
 const SILENCE_MS = 40000; // the gateway speaks every 15 s: after so long without a word the connection is dead
 const ENDED_KEPT = 50;
@@ -183,6 +183,7 @@ function callOf(info) {
       roles: new Map(), // speaker → { role, role_confidence } that was found
       alerts: new Map(), // rule and moment → alert
       categories: new Map(), // category → the event that told it first
+      cards: new Map(), // form → how it is filled
       ...{ metrics: null, insights: null },
     };
     calls.set(info.call_id, call);
@@ -223,12 +224,13 @@ function correct(call, { speaker, same_as, role, role_confidence }) {
   }
 }
 
-// Figures, alerts, categories and insights are told again after a lost connection: each replaces itself.
+// Figures, alerts, categories, insights and score cards are told again after a lost connection: each replaces itself.
 function find(event) {
   const call = calls.get(event.call.call_id);
   if (!call) return;
   if (event.kind === "metrics") call.metrics = event;
   else if (event.kind === "insights") call.insights = better(call.insights, event);
+  else if (event.kind === "evaluation") call.cards.set(event.form, event);
   else if (event.kind === "category") call.categories.set(event.category, call.categories.get(event.category) ?? event);
   else call.alerts.set(`${event.rule}/${event.at_ms}`, event);
   if (event.kind === "alert") drawCalls();
@@ -467,6 +469,7 @@ function drawCall() {
   $("scores").replaceChildren(
     scoreOf("Call so far", "", call.last?.running.score),
     ...parties.slice(0, 2).map(({ name, look, events }) => scoreOf(name, look, events.at(-1)?.running.party_score)),
+    ...(call.metrics?.outlook ? [outlookOf(call.metrics.outlook)] : []),
   );
   $("chart").replaceChildren(chart(call, said, parties));
   const keys = parties.map(({ name, look }) => element("span", look, name));
@@ -475,6 +478,7 @@ function drawCall() {
   drawAlerts(call);
   drawTalk(call);
   drawInsights(call);
+  drawCards(call);
 }
 
 // The parties in the order of their sides, each with its utterances that have a sentiment.
@@ -615,6 +619,14 @@ function rowOf(list, key, make) {
   return row;
 }
 
+// How a call that goes on will probably end, by a model of earlier calls, where there is one.
+function outlookOf({ negative, model }) {
+  const row = element("div", "outlook");
+  row.title = `chance that the customer's last quarter will be negative (${model})`;
+  row.append(element("dt", "", "Ends badly"), element("dd", `score ${negative < 0.5 ? "neutral" : "negative"}`, percent(negative)));
+  return row;
+}
+
 function drawTalk(call) {
   const { metrics } = call;
   $("talk-section").hidden = !metrics?.parties.length;
@@ -684,6 +696,30 @@ function drawInsights(call) {
   list("To practise", insights.coaching, ({ text }) => text);
   parts.push(element("p", "quiet", `made by ${insights.engine}${insights.engine === "extractive" ? ": quotes of the call and fixed phrases" : ""}`));
   $("insights").replaceChildren(...parts);
+}
+
+function drawCards({ cards }) {
+  const drawn = [...cards.values()].map((card) => `${card.call.call_id} ${card.form} ${card.form_version} ${card.score}`).join();
+  $("cards-section").hidden = !cards.size;
+  if ($("cards").dataset.drawn === drawn) return; // what somebody has opened stays open
+  $("cards").dataset.drawn = drawn;
+  const outOf = (score) => (score == null ? "–" : Math.round(score));
+  $("cards").replaceChildren(...[...cards.values()].flatMap((card) => {
+    const title = element("h4", "", `${card.form}: ${card.score == null ? "no score" : `${outOf(card.score)} of 100`}`);
+    const sections = card.sections.map(({ name, score, items }) => {
+      const section = element("details");
+      const rows = element("ul", "moments");
+      rows.append(...items.map((item) => {
+        const row = element("li");
+        const text = `${item.earned ?? "–"} of ${item.points} ${item.name}: ${item.why}`;
+        row.append(item.evidence.length ? momentOf(text, item) : element("span", "quiet", text));
+        return row;
+      }));
+      section.append(element("summary", "", `${name} ${outOf(score)}`), rows);
+      return section;
+    });
+    return [title, ...(card.why ? [element("p", "quiet", card.why)] : []), ...sections];
+  }));
 }
 
 // ---------------------------------------------------------------- begin

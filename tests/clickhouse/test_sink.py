@@ -27,9 +27,11 @@ from schemas.events import (
     Categorised,
     Correction,
     Emotion,
+    Evaluation,
     Findings,
     GranularEmotion,
     Insights,
+    Outlook,
     Progress,
     RunningScore,
     Score,
@@ -697,14 +699,27 @@ def test_what_is_made_of_scores_has_tables_of_its_own(settings: Settings, topic:
     failed = Insights.model_validate(
         insights.model_dump(exclude=set(Findings.model_fields)) | {"engine": "llm:large", "state": "failed", "why": "?"}
     )
+    item = {"points": 2, "why": "customer at 0:03: “it's 'no'”", "evidence": found["evidence"]}
+    card = Evaluation.model_validate({
+        "call": INFO, "ended_at": INFO.started_at, "duration_ms": 9_000, "language": "en", "form": "it's a form",
+        "form_version": "abc", "state": "ok", "score": 87.5, "judged": 0.75, "pipeline_version": "v1",
+        "sections": [
+            {"name": "greeting", "weight": 10, "score": 87.5, "items": [item | {"name": "greets", "earned": 2}]},
+            {"name": "closing", "weight": 5, "score": None, "items": [item | {"name": "leaves", "earned": None}]},
+        ],
+    })  # fmt: skip
+    unfit = card.model_copy(update={"form": "b", "state": "too_short", "score": None, "judged": 0.0, "sections": ()})
+    warned = metrics(call("warned"), 2_000).model_copy(update={"outlook": Outlook(negative=0.5, model="outcome-abc")})
     with sinking(Sink(settings, topic=topic, others=[made])):
         Writer(kafka_bootstrap, made).write(
-            started(INFO), metrics(INFO, 1_000, 300), metrics(INFO, 2_000, 1_300), alert,
+            warned, card, unfit, card, started(INFO), metrics(INFO, 1_000, 300), metrics(INFO, 2_000, 1_300), alert,
             Categorised.model_validate(found), insights, of_a_model, failed, of_a_model,
             metrics(INFO, 9_000, 0, final=True), ended(INFO), partition=1,
         )  # fmt: skip
         until(lambda: rows(settings, "SELECT 1 FROM call_progress FINAL WHERE final"), "the last figures")
-    (progress,) = rows(settings, "SELECT * FROM call_progress FINAL")
+    expected, progress = rows(settings, "SELECT * FROM call_progress_now ORDER BY final")
+    assert (expected["call_id"], expected["outlook"], expected["outlook_model"]) == ("warned", 0.5, "outcome-abc")
+    assert (progress["outlook"], progress["outlook_model"]) == (None, "")
     assert (progress["at_ms"], progress["final"], progress["silence_now_ms"]) == (9_000, True, 0)
     assert (progress["quarters"], progress["emotion_ms"]) == ([None, -1.0, None, None], {"anger": 500})
     assert progress["dead_air"] == [{"start_ms": 1_000, "end_ms": 7_000}]
@@ -727,6 +742,12 @@ def test_what_is_made_of_scores_has_tables_of_its_own(settings: Settings, topic:
     assert (told["topics"], told["similarities"], told["issues"]) == (["Billing > Bill too high"], [0.75], ["billing"])
     assert (told["resolved"], told["utterances"], told["action_items"]) == ("no", 7, 0)
     assert Findings.model_validate_json(told["findings"]).resolution == insights.resolution
+    none, filled = rows(settings, "SELECT * FROM evaluations FINAL ORDER BY form")
+    assert (none["state"], none["score"], none["sections.score"]) == ("too_short", None, [])
+    assert (filled["form"], filled["form_version"], filled["score"]) == ("it's a form", "abc", 87.5)
+    assert (filled["sections.name"], filled["sections.score"]) == (["greeting", "closing"], [87.5, None])
+    assert (filled["agent"], filled["sections.weight"], filled["judged"]) == (INFO.agent, [10, 5], 0.75)
+    assert json.loads(filled["items"]) == card.model_dump(mode="json", include={"sections"})
     assert count(settings, "calls") == 0
 
 
