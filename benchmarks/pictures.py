@@ -427,8 +427,11 @@ def draw_piechart(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Sequen
     rows = answers[0]
     name, value = rows[0]
     colours = [column(panel, row[name]).colour or LINES[place % len(LINES)] for place, row in enumerate(rows)]
-    labels = [f"{row[name]}\n{column(panel, value).text(row[value])}" for row in rows]
-    axes.pie([row[value] for row in rows], labels=labels, colors=colours, autopct="%.0f %%", startangle=90)
+    values = [row[value] for row in rows]
+    axes.pie(values, colors=colours, autopct="%.0f %%", startangle=90, radius=0.9)
+    for place, row in enumerate(rows):
+        axes.plot([], [], "s", color=colours[place], label=f"{row[name]} {column(panel, value).text(row[value])}")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.06), ncols=2)
 
 
 def draw_table(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Sequence[type_row]]) -> None:
