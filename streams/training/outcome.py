@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
@@ -360,7 +360,7 @@ class Outcome:
     calibration: tuple[float, float]
 
 
-def train(calls: Iterator[Heard] | Sequence[Heard], facts: Mapping[str, Any], fewest: int = FEWEST_TRIED) -> Outcome:
+def train(calls: Iterable[Heard], facts: Mapping[str, Any]) -> Outcome:
     """A model of the older calls (in order of time) and its trial on the newer ones.
 
     Raises CalltideError when there are too few calls of either end.
@@ -376,7 +376,7 @@ def train(calls: Iterator[Heard] | Sequence[Heard], facts: Mapping[str, Any], fe
             starts.append(heard.call.started_at)
     border = round(len(starts) * (1 - NEWER))
     older, newer = ([row for row in rows if (row.call >= border) is late] for late in (False, True))
-    _require_enough(older, newer, len(starts), left_out, fewest)
+    _require_enough(older, newer, len(starts), left_out)
     ends = Counter((row.call >= border, row.negative) for row in {row.call: row for row in rows}.values())
     model = model_of(older, {})
     chances, said = foretold(model, newer), naive(older, newer)
@@ -424,10 +424,10 @@ def train(calls: Iterator[Heard] | Sequence[Heard], facts: Mapping[str, Any], fe
     return Outcome(model.model_copy(update={"facts": told}), trials, bins, (intercept, slope))
 
 
-def _require_enough(older: Sequence[Row], newer: Sequence[Row], calls: int, left_out: int, fewest: int) -> None:
+def _require_enough(older: Sequence[Row], newer: Sequence[Row], calls: int, left_out: int) -> None:
     for rows, needed, what in (
         (older, FEWEST_A_FEATURE * len(FEATURES), "older calls, to train on"),
-        (newer, fewest, "newer calls, to try it on"),
+        (newer, FEWEST_TRIED, "newer calls, to try it on"),
     ):
         ends = Counter({row.call: row.negative for row in rows if row.ahead or rows is older}.values())
         if min(ends[True], ends[False]) < needed:

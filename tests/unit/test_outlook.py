@@ -355,9 +355,10 @@ def history(calls: int) -> list[Heard]:
     return made
 
 
-def test_older_calls_teach_and_newer_ones_judge() -> None:
+def test_older_calls_teach_and_newer_ones_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outcome, "FEWEST_TRIED", 20)
     calls = history(500)
-    found = outcome.train(calls, {"pipeline version": "v1"}, fewest=40)
+    found = outcome.train(calls, {"pipeline version": "v1"})
     facts = found.model.facts
     assert facts["trained on"]["to"] < facts["tried on"]["from"]
     assert (
@@ -369,7 +370,7 @@ def test_older_calls_teach_and_newer_ones_judge() -> None:
     assert [one.moment for one in found.trials] == ["30 s", "60 s", "all"], "the last quarter begins after 112 s"
     assert found.trials[-1].skill > 0
     assert facts["before the last quarter"]["all"]["Brier score"] == round(found.trials[-1].brier, 4)
-    again = outcome.train(calls, {"pipeline version": "v1"}, fewest=40)
+    again = outcome.train(calls, {"pipeline version": "v1"})
     assert again == found, "the same calls make the same model"
     # What the newer calls were like changes nothing of the model.
     worst = said(1, 0, 1, score=-1).sentiment
@@ -381,7 +382,7 @@ def test_older_calls_teach_and_newer_ones_judge() -> None:
         )
         for one in calls
     ]
-    mixed = outcome.train([*calls[:-100], *turned[-100:]], {}, fewest=20)
+    mixed = outcome.train([*calls[:-100], *turned[-100:]], {})
     assert mixed.model.terms == found.model.terms
     assert mixed.trials != found.trials
     content = json.loads(found.model.model_dump_json())
