@@ -1,6 +1,7 @@
 """Trends of score cards: how an agent or a team does from week to week, told only of as many calls as it takes."""
 
 import json
+import uuid
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
 from statistics import mean, stdev
@@ -10,7 +11,13 @@ import pytest
 from clickhouse_connect.driver.client import Client
 
 from deploy.migrations import apply_migrations
-from streams.sink import MIGRATIONS
+from schemas.errors import CalltideError
+from schemas.events import Evaluation
+from streams import forms_commands
+from streams.rows import evaluation_row
+from streams.settings import Settings
+from streams.sink import MIGRATIONS, _insert_rows, connect, migrate
+from tests.scripted import call
 
 MONDAY = datetime(2026, 11, 16, tzinfo=UTC)
 LEAST = 10
@@ -82,6 +89,26 @@ def test_sections_versions_of_a_form_and_tenants_are_apart(client: Client) -> No
     assert trends(client, f"{mine} AND section = 'greeting' AND form_version = 'a1'") == [(12, 100, 100, 100)]
     assert trends(client, f"{mine} AND section = 'closing'") == [(9, None, None, None)], "where it could be judged"
     assert trends(client, "tenant = 'other' AND level = 'queue' AND section = ''") == [(10, 10, 10, 10)]
+
+
+def test_what_was_filled_is_shown(clickhouse_url: str) -> None:
+    base = Settings()
+    own = {"url": clickhouse_url, "database": f"c{uuid.uuid4().hex}"}
+    settings = base.model_copy(update={"clickhouse": base.clickhouse.model_copy(update=own)})
+    migrate(settings)
+    items = [{"name": "greets", "points": 2, "earned": 0, "why": "nothing was said"}]
+    filled = Evaluation.model_validate({
+        "call": call("it's one"), "ended_at": MONDAY, "duration_ms": 9_000, "form": "service", "form_version": "a1",
+        "state": "ok", "score": 12.5, "judged": 0.75, "pipeline_version": "v1",
+        "sections": [{"name": "greeting", "weight": 3, "score": 12.5, "items": items}],
+    })  # fmt: skip
+    with connect(settings) as client:
+        _insert_rows(client, "evaluations", [evaluation_row(filled, ("insights", 0, 1))], "first")
+    ((title, state, ((name, weight, score, shown),)),) = forms_commands._kept(settings, "it's one")
+    assert (title, state) == ("service a1, pipeline v1: 12, 75% judged", "")
+    assert (name, weight, score, shown) == ("greeting", 3, 12.5, filled.sections[0].items)
+    with pytest.raises(CalltideError, match="no form was filled for call other; `--form packaged`"):
+        list(forms_commands._kept(settings, "other"))
 
 
 def test_bounds_stay_within_scores(client: Client) -> None:

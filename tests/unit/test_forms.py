@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from processors import insights
 from processors.base import Reloadable
 from processors.forms import form_files
 from processors.forms.judging import EVIDENCE, MEANINGS, Forms
@@ -16,7 +17,7 @@ from processors.forms.language import FormError, FormSet, parse
 from processors.insights import KEPT_BYTES, CallInsights, Config
 from schemas.errors import CalltideError
 from schemas.events import Evaluation, EvaluationItem, Findings, Insights
-from streams import forms_commands
+from streams import forms_commands, rules_commands
 from tests.unit.rule_calls import Call, Letters, Text
 from tests.unit.stage_records import event_of, run
 from tests.unit.test_insights_stage import Recital, offline
@@ -565,6 +566,22 @@ def test_check_says_what_is_in_a_form_or_all_that_is_wrong(tmp_path: Path, capsy
     path.write_text(form("points: 0, when: {said: {exact: x}}", "points: 1"))
     with pytest.raises(CalltideError, match=r"(?s)points: should be greater.*\ncalltide: .*exactly one of when"):
         forms_commands.check(str(path))
+
+
+def test_show_fills_a_form_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "forms.yaml"
+    path.write_text(form("when: {said: {by: agent, exact: hello}}", "when: {said: {emotion: anger}}"))
+    told = talk().end(60)
+    monkeypatch.setattr(rules_commands, "calls_of", lambda _settings, names, _of: [(names[0], "Kafka", told.records)])
+    monkeypatch.setattr(insights, "build", lambda config, _version: stage(Path(config.forms).read_text()))
+    forms_commands.show("call-1", str(path))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert shown.startswith("f ") and shown.partition(": ")[2] == (
+        f"100, 50% judged 100 all (weight 1) 1 of 1 i0: agent at 0:00: “hello” 0:00.0 agent: {HELLO} "
+        "– of 1 i1: no emotion was computed"
+    )
 
 
 def test_insights_without_forms_are_as_they_were() -> None:
