@@ -42,7 +42,6 @@ CALL: Final = "auto-repair"
 WRITTEN_MS: Final = 112_000
 """How much of the call was heard when RULE is written; what it finds is said from 146 s on."""
 KINDS: Final = "score,call_ended,metrics,alert,category,insights,evaluation"
-ROLES: Final = ("agent", "customer")
 BEFORE: Final = """
   - name: warning-light
     category: warning light
@@ -140,7 +139,7 @@ def on_page(shown: dict[str, Any]) -> dict[str, Any]:
         "talk": shown["talk"],
         "quarters": figures.get("sentiment by quarter"),
         "interruptions": figures.get("interruptions"),
-        "silences": sum("speaks for" in text or "spoken for" in text for text in shown["silences"]),
+        "silences": sum("speaks for" in text for text in shown["silences"]),
     }
 
 
@@ -255,7 +254,7 @@ def figures(tour: Tour) -> list[tuple[str, ...]]:
     ]
 
 
-def findings(tour: Tour, wanted: set[str]) -> list[tuple[str, ...]]:
+def findings(tour: Tour, wanted: set[str], written_ms: int) -> list[tuple[str, ...]]:
     """Categories, and the alert of the rule that was written in the call."""
     told = {event["category"] for event in tour.events("category")}
     assert told == wanted, told
@@ -275,7 +274,7 @@ def findings(tour: Tour, wanted: set[str]) -> list[tuple[str, ...]]:
     everywhere = "websocket, page, ClickHouse"
     return [
         ("categories", ", ".join(sorted(wanted)), everywhere),
-        (f"alert of the rule `{alert['rule']}`, written at {clock(WRITTEN_MS)}", alert["message"], everywhere),
+        (f"alert of the rule `{alert['rule']}`, written at {clock(written_ms)}", alert["message"], everywhere),
     ]
 
 
@@ -289,6 +288,7 @@ def insights(tour: Tour) -> list[tuple[str, ...]]:
     assert len(quotes) >= len(event["summary"]) > 0
     assert all(quote["text"] in said[quote["channel"], quote["start_ms"]] for quote in quotes)
     texts = [item["text"] for item in (event["reason"], *event["summary"]) if item]
+    texts += [" › ".join(topic["path"]) for topic in event["topics"]]
     until(lambda: set(texts) <= set(tour.page.evaluate(SHOWN)["insights"]), "the insights on the page", 10)
     until(lambda: bool(tour.rows("SELECT call_id FROM call_insights")), "the insights in ClickHouse", 10)
     (row,) = tour.rows("SELECT summary, reason, topics, resolved FROM call_insights")
@@ -298,11 +298,11 @@ def insights(tour: Tour) -> list[tuple[str, ...]]:
         "topics": [" > ".join(one["path"]) for one in event["topics"]],
         "resolved": event["resolution"]["resolved"],
     }
-    everywhere = "websocket, page, ClickHouse"
+    everywhere = "websocket, page, ClickHouse, dashboard"
     return [
         ("reason", row["reason"], everywhere),
         ("topics", "; ".join(row["topics"]), everywhere),
-        ("resolved", row["resolved"], "websocket, ClickHouse"),
+        ("resolved", row["resolved"], "websocket, ClickHouse, dashboard"),
         ("statements with quotes, each in the words of its utterance", str(len(items)), "websocket"),
     ]
 
@@ -368,7 +368,11 @@ def ended(tour: Tour) -> Callable[[Answers], object]:
     def wanted(answers: Answers) -> object:
         last, (event,) = tour.events("metrics")[-1], tour.events("insights")
         rows = {row["Party"]: row for row in answers["Parties"][0]}
-        words = [(row["What"], row["Words"]) for row in answers["What it was about"][0]]
+        told = {(row["What"], row["Words"]) for row in answers["What it was about"][0]}
+        should = {("summary", one["text"]) for one in event["summary"]}
+        should |= {("topic", " > ".join(one["path"])) for one in event["topics"]}
+        should |= {("reason", one["text"]) for one in [event["reason"]] if one}
+        should.add(("resolved", event["resolution"]["resolved"]))
         moments = sum(len(event[name]) for name in ("issues", "objections", "action_items", "coaching"))
         return (
             rows.keys() == {party["role"] for party in last["parties"]}
@@ -378,7 +382,7 @@ def ended(tour: Tour) -> Callable[[Answers], object]:
                 and all(map(same, (rows[party["role"]][name] for name in QUARTERS), party["quarters"]))
                 for party in last["parties"]
             )
-            and {("summary", one["text"]) for one in event["summary"]} <= set(words)
+            and should <= told
             and len(answers["Moments"][0]) == moments
             and same(answers["Score card"][0][0]["Score"], tour.events("evaluation")[0]["score"])
         )
@@ -397,6 +401,12 @@ def single(row: type_event) -> type_event:
     """With single precision, as ClickHouse keeps it."""
     quarters = [None if mean is None else float(np.float32(mean)) for mean in row["quarters"]]
     return row | {"talk_share": float(np.float32(row["talk_share"])), "quarters": quarters}
+
+
+def on_dashboard(row: tuple[str, ...]) -> tuple[str, ...]:
+    """A row of the table, of which the panels say the same."""
+    *before, where = row
+    return (*before, f"{where}, dashboard")
 
 
 def clock(ms: int) -> str:
@@ -425,24 +435,27 @@ def tour(speed: str, console: Console) -> tuple[list[Table], dict[str, bytes]]:
         versions = {event["rules_version"] for event in made.events("category")}
         file = made.stack.home / RULES
         file.write_text(file.read_text() + RULE)
-        console.print(f"{clock(made.heard_ms)}: the rule is written", highlight=False)
+        written_ms = made.heard_ms
+        console.print(f"{clock(written_ms)}: the rule is written", highlight=False)
         until(lambda: made.events("alert"), "the alert of the rule that was written", 120)
         (alert,) = made.events("alert")
         assert alert["rule"] == rule["name"]
         assert alert["rules_version"] not in versions
-        assert alert["at_ms"] > WRITTEN_MS
+        assert alert["at_ms"] > written_ms
         console.print(f"{clock(made.heard_ms)}: {alert['message']}", highlight=False)
-        middle = [*findings(made, categories), *figures(made)]
+        middle = [*findings(made, categories, written_ms), *figures(made)]
         pictures["intelligence-live"] = picture(made, 1_260)
         at_ms = made.heard_ms
         drawing = dashboard(made, LIVE, live(made))
-        middle = [(what, value, f"{where}, dashboard") for what, value, where in middle]
+        middle = list(map(on_dashboard, middle))
         assert not made.events("call_ended"), "the middle was not the end"
         assert not made.events("insights")
         pictures["intelligence-dashboard-live"] = paint(board, drawing)
         until(lambda: made.events("insights") and made.events("evaluation"), "the insights", 180)
         until(lambda: made.events("metrics")[-1]["final"], "the last figures", 30)
-        end = [*findings(made, categories), *figures(made), *insights(made), *score_card(made)]
+        talk, quarters, silences = figures(made)
+        end = [*findings(made, categories, written_ms), *map(on_dashboard, (talk, quarters)), silences]
+        end += [*insights(made), *score_card(made)]
         pictures["intelligence-end"] = picture(made, 1_160)
         pictures["intelligence-dashboard"] = paint(board, dashboard(made, ENDED, ended(made)))
         length_ms = made.heard_ms
