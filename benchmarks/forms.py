@@ -19,7 +19,7 @@ from typing import Any, Final
 from benchmarks import insights as long_calls
 from benchmarks.support import Table, add_outputs, publish
 from processors.base import Record
-from processors.forms import form_files
+from processors.forms import FormFiles
 from processors.forms.judging import Forms
 from processors.insights import CallInsights, Config, Engine, FinishedCall, build
 from schemas.errors import CalltideError
@@ -74,7 +74,7 @@ def measure(data: Path) -> list[Table]:
         raise CalltideError(f"no {file}: set CALLTIDE_TEST_DATA")
     stage = build(Config(business="b2b"), "v1")
     assert isinstance(stage, CallInsights)
-    engine, files = Listening(stage._engine), form_files("")
+    engine, files = Listening(stage._engine), FormFiles("")
     forms = Forms(files.read, files.changed, lambda: stage._engine._embedder)  # type: ignore[attr-defined]
     counts: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     scores: dict[str, list[float]] = defaultdict(list)

@@ -303,7 +303,7 @@ def _bytes(heard: Heard) -> int:
 def build(config: Config, pipeline_version: str) -> Processor:
     """The stage with its engine, glossaries and forms read. Raises CalltideError when one of them is wrong, or weights
     cannot be had."""
-    from processors.forms import form_files
+    from processors.forms import FormFiles
     from processors.forms.judging import Forms
     from processors.insights_extractive import ExtractiveEngine
     from processors.models.embedding import Embedder
@@ -313,7 +313,7 @@ def build(config: Config, pipeline_version: str) -> Processor:
     embedder = Embedder()
     topics = {business: Topics(glossary, embedder) for business, glossary in glossaries.items()}
     engine = ExtractiveEngine(embedder, topics, config.summary_sentences, config.topics)
-    files = form_files(config.forms)
+    files = FormFiles(config.forms)
     return CallInsights(config, pipeline_version, engine, Forms(files.read, files.changed, lambda: embedder))
 
 

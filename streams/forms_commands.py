@@ -64,11 +64,11 @@ Card = tuple[str, str, "list[tuple[str, float, float | None, tuple[EvaluationIte
 
 
 def _read(file: str) -> "FormSet":
-    from processors.forms import form_files
+    from processors.forms import FormFiles
     from processors.rules.language import RuleError
 
     try:
-        return form_files(file).read()
+        return FormFiles(file).read()
     except RuleError as error:
         raise CalltideError("\ncalltide: ".join(error.faults)) from None
 

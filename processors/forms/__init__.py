@@ -5,12 +5,29 @@ reference for people. A changer must know: a form is filled from the whole call,
 nothing else; what cannot be judged is absent, never 0.
 """
 
+from functools import partial
+
 from processors.forms.language import FormSet, parse
-from processors.rules.files import PACKAGED, YamlFiles
+from processors.rules.files import PACKAGED, RuleFiles, YamlFiles
+from processors.rules.language import RuleSet
 
-SETTING = "CALLTIDE_INSIGHTS__FORMS"
 
+class FormFiles(YamlFiles[FormSet]):
+    """The forms of the setting: a YAML file, a directory of such, `none`; empty: the one that comes with Calltide. The
+    rules that they name are read with them."""
 
-def form_files(path: str) -> YamlFiles[FormSet]:
-    """The forms of the setting: a YAML file, a directory of such, `none`; empty: the one that comes with Calltide."""
-    return YamlFiles(path or PACKAGED, parse, "processors.forms", "forms", SETTING)
+    def __init__(self, path: str) -> None:
+        self._rules: dict[str, RuleFiles] = {}
+        own = partial(parse, rules=self._read_rules)
+        super().__init__(path or PACKAGED, own, "processors.forms", "forms", "CALLTIDE_INSIGHTS__FORMS")
+
+    def read(self) -> FormSet:
+        self._rules.clear()
+        return super().read()
+
+    def changed(self) -> bool:
+        return super().changed() or any(files.changed() for files in self._rules.values())
+
+    def _read_rules(self, path: str) -> RuleSet:
+        self._rules[path] = RuleFiles(path)
+        return self._rules[path].read()

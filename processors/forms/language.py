@@ -6,7 +6,7 @@ A changer must know: people write these files by hand, so whatever is wrong is t
 form's version is a hash of what it means, so that scores of two versions are never taken for comparable by mistake.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
@@ -20,12 +20,15 @@ from processors.rules.language import (
     Document,
     Model,
     Name,
+    Rule,
     RuleError,
+    RuleSet,
     Said,
     Several,
     digest,
     impossible,
 )
+from schemas.errors import CalltideError
 from schemas.events import Role
 
 FORMS: Final = 20
@@ -134,12 +137,17 @@ class Form(Model):
     enabled: bool = True
     tenants: Several[Annotated[str, Field(min_length=1)]] | None = None
     languages: Several[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")]] | None = None
+    rules: Annotated[str, Field(min_length=1)] | None = None
     sections: Annotated[tuple[Section, ...], Field(min_length=1, max_length=ITEMS)]
 
     @cached_property
     def version(self) -> str:
         """A hash of what it means: 12 hexadecimal digits."""
-        texts: Any = {"description": True, "sections": {"__all__": {"items": {"__all__": {"description"}}}}}
+        texts: Any = {
+            "description": True,
+            "rules": True,
+            "sections": {"__all__": {"items": {"__all__": {"description"}}}},
+        }
         return digest(self.model_dump(mode="json", by_alias=True, exclude=texts))
 
     @property
@@ -177,8 +185,9 @@ class FormSet:
         return digest([(form.name, form.version) for form in self.forms])
 
 
-def parse(texts: Mapping[str, str]) -> FormSet:
-    """The forms of these files, text by name. Raises FormError with every fault that is found."""
+def parse(texts: Mapping[str, str], rules: Callable[[str], RuleSet]) -> FormSet:
+    """The forms of these files, text by name; `rules` reads those that a form names. Raises FormError with every fault
+    that is found."""
     faults: list[str] = []
     found: list[Form] = []
     places: dict[str, list[tuple[Form, str]]] = {}
@@ -195,6 +204,10 @@ def parse(texts: Mapping[str, str]) -> FormSet:
             )
             if own.enabled:
                 place = document.place(("forms", at))
+                try:
+                    own = _with_rules(own, rules) if own.rules else own
+                except CalltideError as error:
+                    faults.append(f"{place}: {error}")
                 faults += _contradictions(own, document, at)
                 faults += (
                     f"{place}: another form has this name ({elsewhere}); names are how score cards are told apart"
@@ -208,6 +221,39 @@ def parse(texts: Mapping[str, str]) -> FormSet:
     if faults:
         raise FormError(faults)
     return FormSet(tuple(sorted(found, key=lambda form: (form.name, form.tenants or ()))))
+
+
+def _with_rules(form: Form, rules: Callable[[str], RuleSet]) -> Form:
+    """The form with the conditions of rules in the place of the categories that it asks for. Raises CalltideError:
+    there are no such rules."""
+    found = rules(form.rules or "")
+
+    def whole(condition: Condition) -> Condition:
+        if condition.category is None:
+            if condition.not_ is not None:
+                return condition.model_copy(update={"not_": whole(condition.not_)})
+            joined = {"all": condition.all, "any": condition.any}
+            return condition.model_copy(update={how: of and tuple(map(whole, of)) for how, of in joined.items()})
+        givers = [rule for rule in found.rules if rule.gives == condition.category and _holds(rule, form)]
+        if not givers:
+            raise CalltideError(
+                f"no rule of {form.rules} gives the category {condition.category} to all calls that this form is for"
+            )
+        return Condition(any=tuple(whole(rule.when) for rule in givers))
+
+    def of_item(item: Item) -> Item:
+        asked = {"when": item.when, "only_if": item.only_if}
+        return item.model_copy(update={name: one and whole(one) for name, one in asked.items()})
+
+    sections = tuple(
+        section.model_copy(update={"items": tuple(map(of_item, section.items))}) for section in form.sections
+    )
+    return form.model_copy(update={"sections": sections})
+
+
+def _holds(rule: Rule, form: Form) -> bool:
+    """Whether a rule is for all calls that a form is for."""
+    return rule.tenants is None or (form.tenants is not None and set(form.tenants) <= set(rule.tenants))
 
 
 # What makes no sense
@@ -234,7 +280,7 @@ def _contradictions(form: Form, document: Document, at: int) -> Iterator[str]:
 def _senseless(item: Item) -> Iterator[str]:
     for leaf in (one.leaf for condition in item.conditions for one in condition.walk()):
         if isinstance(leaf, str):
-            yield f"what the rules find (category {leaf}) is not known to forms; write that rule's condition here"
+            yield f"category {leaf}: say in the form whose it is: `rules: packaged`, or the path of your rules"
         elif isinstance(leaf, Said) and leaf.emotion_at_least is not None:
             yield "emotion_at_least is not known at a call's end; ask for emotion alone: the likeliest one"
     if item.conditions:

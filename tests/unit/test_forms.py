@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from processors import insights
 from processors.base import Reloadable
-from processors.forms import form_files
+from processors.forms import FormFiles
 from processors.forms.judging import EVIDENCE, MEANINGS, Forms
 from processors.forms.language import FormError, FormSet, parse
 from processors.insights import KEPT_BYTES, CallInsights, Config
+from processors.rules.language import RuleSet
 from schemas.errors import CalltideError
 from schemas.events import Evaluation, EvaluationItem, Findings, Insights
 from streams import forms_commands, rules_commands
@@ -42,6 +43,10 @@ class Found:
         return Findings.model_validate({"engine": "found", "state": "ok"} | texts)
 
 
+def no_rules(path: str) -> RuleSet:
+    raise AssertionError(f"no form asks for rules of {path}")
+
+
 def form(*items: str, more: str = "", name: str = "f") -> str:
     """A form of one section; items in YAML's flow style, the first fields without braces."""
     lines = [
@@ -55,7 +60,7 @@ class Files(Text):
 
     def read(self) -> Any:
         self._read = self.text
-        return parse({"forms.yaml": self.text})
+        return parse({"forms.yaml": self.text}, no_rules)
 
 
 def stage(text: str | Files, engine: Any = None, embedder: Any = None) -> CallInsights:
@@ -99,7 +104,7 @@ def talk(*roles: Any, end_s: float = 60, **fields: Any) -> Call:
 
 def faults(text: str) -> list[str]:
     with pytest.raises(FormError) as error:
-        parse({"forms.yaml": text})
+        parse({"forms.yaml": text}, no_rules)
     return error.value.faults
 
 
@@ -107,12 +112,12 @@ def faults(text: str) -> list[str]:
 
 
 def test_the_starter_form_is_right_and_weighs_what_its_documentation_says() -> None:
-    (starter,) = form_files("").read().forms
+    (starter,) = FormFiles("").read().forms
     weights = [(section.name, section.weight) for section in starter.sections]
     assert weights == [
         ("greeting", 10), ("verification", 15), ("empathy", 20), ("resolution", 40), ("closing", 15),
     ]  # fmt: skip
-    assert form_files("none").read() == FormSet(())
+    assert FormFiles("none").read() == FormSet(())
 
 
 @pytest.mark.parametrize(
@@ -126,7 +131,7 @@ def test_the_starter_form_is_right_and_weighs_what_its_documentation_says() -> N
         (form("points: .inf, when: {said: {exact: x}}"), "points: should be less than or equal to 1000"),
         (form("points: .nan, when: {said: {exact: x}}"), "points: should be"),
         (form("when: {siad: {exact: x}}"), "when.siad: there is no field of this name; docs/forms.md lists them"),
-        (form("when: {category: angry}"), "what the rules find (category angry) is not known to forms"),
+        (form("when: {category: angry}"), "category angry: say in the form whose it is"),
         (form("when: {said: {emotion: anger, emotion_at_least: 0.5}}"), "emotion_at_least is not known"),
         (form(r"when: {said: {regex: '(a+)+\1'}}"), "RE2 does not take this regex"),
         (form("points: 2"), "an item is exactly one of when, figure, finding"),
@@ -157,15 +162,46 @@ def test_names_are_once_for_a_tenant_and_every_fault_is_told() -> None:
     one, other = form("when: {said: {exact: x}}", more="tenants: [a]"), form("finding: {present: reason}")
     found = faults(one + other.removeprefix("forms:"))
     assert len(found) == 1 and "another form has this name (forms.yaml:2" in found[0]
-    apart = parse({"a.yaml": one, "b.yaml": other.replace("name: f", "name: f\n    tenants: b")})
+    apart = parse({"a.yaml": one, "b.yaml": other.replace("name: f", "name: f\n    tenants: b")}, no_rules)
     assert [(form.name, form.tenants) for form in apart.forms] == [("f", ("a",)), ("f", ("b",))]
     with pytest.raises(CalltideError, match=r"and 1 more; `calltide forms check` lists them"):
-        parse({"forms.yaml": form("points: 0, when: {said: {exact: x}}", "points: 1")})
+        parse({"forms.yaml": form("points: 0, when: {said: {exact: x}}", "points: 1")}, no_rules)
+
+
+def test_categories_are_the_conditions_of_the_rules_that_give_them(tmp_path: Path) -> None:
+    rules, forms = tmp_path / "rules.yaml", tmp_path / "forms.yaml"
+    rules.write_text(
+        "rules:\n"
+        "  - {name: bye, when: {said: {by: agent, exact: goodbye}}}\n"
+        "  - {name: polite, category: kind, when: {all: [{category: bye}, {said: {exact: hello}}]}}\n"
+        "  - {name: please, category: kind, tenants: [acme], when: {said: {exact: please}}}\n"
+    )
+    forms.write_text(form("when: {category: kind}", "when: {not: {category: bye}}", more=f"rules: {rules}"))
+    files = FormFiles(str(forms))
+    made = CallInsights(Config(), "v7", Found(), Forms(files.read, files.changed, Letters))
+    told = talk().say(30, "Please, goodbye.", "agent").hear(59).end(60)
+    items = evaluations(made, told)[0].sections[0].items
+    assert [item.earned for item in items] == [1, 0] and "goodbye" in items[0].why
+    rules.write_text(rules.read_text().replace("exact: goodbye", "exact: farewell"))
+    assert made.reload(), "other rules are another form"
+    assert [item.earned for item in evaluations(made, told)[0].sections[0].items] == [0, 1]
+    rules.write_text(rules.read_text().replace("name: bye", "name: by"))
+    with pytest.raises(FormError, match="no rule gives the category bye"):
+        made.reload()
+    forms.write_text(form("when: {category: please}", more="rules: packaged"))
+    with pytest.raises(FormError, match="no rule of packaged gives the category please"):
+        made.reload()
+    forms.write_text(form("when: {not: {category: profanity}}", more="rules: packaged"))
+    assert made.reload() and evaluations(made, told)[0].score == 100
+    rules.unlink()
+    forms.write_text(form("when: {category: kind}", more=f"rules: {rules}"))
+    with pytest.raises(FormError, match="there are no rules at"):
+        made.reload()
 
 
 def test_a_version_is_what_a_form_means() -> None:
     def version(text: str) -> str:
-        return parse({"forms.yaml": text}).forms[0].version
+        return parse({"forms.yaml": text}, no_rules).forms[0].version
 
     plain = version(form("when: {said: {exact: x}}"))
     assert version(form("when: {said: {exact: [x]}}, points: 1, description: so", more="description: x")) == plain
@@ -525,7 +561,7 @@ def test_any_form_of_any_call(data: st.DataObject, said: Sequence[Any], mono: bo
         for i, its in enumerate(sections)
     ]
     try:
-        parse({"f": json.dumps({"forms": [{"name": "f", "sections": made}]})})
+        parse({"f": json.dumps({"forms": [{"name": "f", "sections": made}]})}, no_rules)
     except FormError as error:
         assert all("contradiction" in fault or "no call lasts" in fault for fault in error.faults)
         return
