@@ -299,6 +299,8 @@ class Watch:
     """The call's categories, each with what it was first found by."""
     asked_ms: int = -1
     """Media time at which all measures were asked last; −1: all must be, for the state or the rules are new here."""
+    heard_ms: int = -1
+    """Watermark up to which is decided what is missing; −1: all must be asked, as above."""
     cut_ins: dict[Role, int] = field(default_factory=dict)
     """Interruptions by role, as they were counted last."""
     kept: bytes = b""
@@ -447,7 +449,7 @@ class Rules:
             if rule.name in watch.since_ms:
                 since_ms[rule.name] = watch.since_ms[rule.name]
         watch.courses, watch.since_ms, watch.version = courses, since_ms, self.version
-        watch.asked_ms, watch.kept = -1, b""
+        watch.asked_ms, watch.heard_ms, watch.kept = -1, -1, b""
         watch.cut_ins.clear()
 
 
@@ -480,7 +482,7 @@ class Moment:
         self._interruptions()
         self._measures()
         self._missing()
-        watch.asked_ms = self.now_ms
+        watch.asked_ms, watch.heard_ms = self.now_ms, tally.watermark_ms
         if isinstance(event, CallEnded):
             for leaf in self.view.at_end:
                 self._sets_off(leaf)
@@ -657,7 +659,10 @@ class Moment:
     def _missing(self) -> None:
         ended, watermark_ms = self.tally.ended, self.tally.watermark_ms
         for leaf in self.view.missing:
-            if (not ended and watermark_ms < leaf.due_ms) or self._marked(leaf) > 0:
+            # Up to the watermark of before all has been decided.
+            if leaf.due_ms <= self.watch.heard_ms or (not ended and watermark_ms < leaf.due_ms):
+                continue
+            if self._marked(leaf) > 0:
                 continue
             course = self._course(leaf)
             course.mark[leaf.number] = decided = self._decide(leaf, course)

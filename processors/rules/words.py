@@ -30,7 +30,7 @@ STEMMERS: Final = {
 """Language of an utterance → algorithm of Snowball. In any other language words are compared as they are."""
 
 STEMS_KEPT: Final = 50_000
-"""Stems that are remembered, of all languages. Judgement: the words of a call centre; 5 MB."""
+"""Stems that are remembered of a language. Judgement: the words of a call centre; 5 MB."""
 
 SHORTEST: Final = 3
 """Utterances of fewer words have no meaning of their own: “yes”, “all right”. Judgement."""
@@ -124,7 +124,7 @@ class Matcher:
         if self._stem_phrases:
             code = language.lower().split("-")[0]
             code = code if code in STEMMERS else ""
-            self._of(code).find([_stem(code, word) for word in words], found)
+            self._of(code).find(_stems(code, words), found)
         for number in self._matching(text):
             regex, group = self._regexes[number]
             if group not in found and (match := regex.search(text)):
@@ -152,22 +152,26 @@ class Matcher:
         if code not in self._stems:
             phrases = self._stems[code] = _Phrases()
             for phrase, group in self._stem_phrases:
-                phrases.add([_stem(code, word) for word in tokens(phrase)], group, phrase)
+                phrases.add(_stems(code, tokens(phrase)), group, phrase)
         return self._stems[code]
 
 
 _STEMMERS: dict[str, Any] = {}
-_STEMS: dict[tuple[str, str], str] = {}
+_STEMS: dict[str, dict[str, str]] = {}
+"""By language, then by word."""
 
 
-def _stem(code: str, word: str) -> str:
+def _stems(code: str, words: list[str]) -> list[str]:
     if not code:
-        return word
-    stem = _STEMS.get((code, word))
-    if stem is None:
-        if code not in _STEMMERS:
-            _STEMMERS[code] = snowballstemmer.stemmer(STEMMERS[code])
-        if len(_STEMS) >= STEMS_KEPT:
-            _STEMS.clear()
-        stem = _STEMS[code, word] = str(_STEMMERS[code].stemWord(word))
+        return words
+    known = _STEMS.setdefault(code, {})
+    return [known.get(word) or _stem(code, word, known) for word in words]
+
+
+def _stem(code: str, word: str, known: dict[str, str]) -> str:
+    if code not in _STEMMERS:
+        _STEMMERS[code] = snowballstemmer.stemmer(STEMMERS[code])
+    if len(known) >= STEMS_KEPT:
+        known.clear()
+    stem = known[word] = str(_STEMMERS[code].stemWord(word))
     return stem
