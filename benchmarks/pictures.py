@@ -142,6 +142,20 @@ PICTURES: Final[dict[str, Picture]] = {
         ),
         given={"tenant": [SOUR_TENANT], "search": SOUR_TERMS[0]},
     ),
+    "coaching": Picture(
+        (
+            "Key figures",
+            "Topics",
+            "Resolved or not",
+            "Categories over time",
+            "Categories, against before",
+            "Score by week, of queues",
+            "Sections",
+            "Sections in which an agent falls behind",
+            "Recommendations by agent",
+        ),
+        since=UNTIL - timedelta(days=7),
+    ),
     "models": Picture(
         (
             "Both on the same calls",
