@@ -106,9 +106,9 @@ def helpdesk(data: Path) -> Table:
             ended: CallEnded = end(at_ms)
             tally.hear(ended)
             ends.append(ended_negative(measured(tally, STEREO, "")))
-    row = (f"{len(ends)}", f"{ends.count(True)}", f"{ends.count(False)}", f"{ends.count(None)}")
+    shown = (f"{len(ends)}", f"{ends.count(True)}", f"{ends.count(False)}", f"{ends.count(None)}")
     columns = ("calls", "ended negative", "did not", "customer silent in the last quarter")
-    return Table("The help-desk calls", columns, [row], data=row)
+    return Table("The help-desk calls", columns, [shown], data=shown)
 
 
 def cost(model: Model) -> Table:

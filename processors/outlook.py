@@ -7,7 +7,7 @@ docs/early-warning.md says what was measured.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -123,7 +123,7 @@ class Model(BaseModel):
     terms: dict[str, Term]
     facts: dict[str, Any] = Field(description="what it was trained and tried on, for people")
 
-    def chance(self, known: dict[str, float | None]) -> float:
+    def chance(self, known: Mapping[str, float | None]) -> float:
         """Of a negative end, 0 to 1, four digits; `known` as `features` has it."""
         logit = self.bias + sum(term.of(known[name]) for name, term in self.terms.items())
         return rounded(1 / (1 + math.exp(-min(max(logit, -MOST), MOST))))

@@ -2,14 +2,13 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from processors import outlook
 from processors.base import Output, Record
 from processors.metrics import Config, Metrics, build, measured
 from processors.outlook import FEATURES, FROM_MS, LEAST, PRIOR, Model, Term, ended_negative, features, parse
@@ -209,7 +208,7 @@ def test_a_file_is_read_as_it_was_written() -> None:
         (lambda content: content.replace("customer_score", "customer_mood"), "other features; train again"),
     ],
 )
-def test_a_wrong_file_is_told_in_a_line(change: "outlook.Callable[[str], str]", said_of_it: str) -> None:
+def test_a_wrong_file_is_told_in_a_line(change: Callable[[str], str], said_of_it: str) -> None:
     with pytest.raises(CalltideError, match=rf"^outcome\.json .*{said_of_it}.*`calltide train outcome`$"):
         parse(change(model().model_dump_json()), "outcome.json")
 
@@ -349,7 +348,7 @@ def history(calls: int) -> list[Heard]:
     made = []
     for number in range(calls):
         info = STEREO.model_copy(update={"started_at": STEREO.started_at + timedelta(hours=number)})
-        mood, drift = draw.gauss(-0.1, 0.35), draw.gauss(0, 0.4)
+        mood, drift = draw.gauss(-0.2, 0.35), draw.gauss(0, 0.4)
         one = heard(spoken(number, 150_000, mood, drift), 150_000)
         made.append(Heard(info, one.duration_ms, [(at_ms, event) for at_ms, event in one.events]))
     return made
@@ -357,7 +356,7 @@ def history(calls: int) -> list[Heard]:
 
 def test_older_calls_teach_and_newer_ones_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcome, "FEWEST_TRIED", 20)
-    calls = history(500)
+    calls = history(360)
     found = outcome.train(calls, {"pipeline version": "v1"})
     facts = found.model.facts
     assert facts["trained on"]["to"] < facts["tried on"]["from"]
@@ -365,7 +364,7 @@ def test_older_calls_teach_and_newer_ones_judge(monkeypatch: pytest.MonkeyPatch)
         facts["trained on"]["calls"]
         + facts["tried on"]["calls"]
         + facts["left out"]["customer silent in the last quarter"]
-        == 500
+        == 360
     )
     assert [one.moment for one in found.trials] == ["30 s", "60 s", "all"], "the last quarter begins after 112 s"
     assert found.trials[-1].skill > 0
@@ -382,7 +381,7 @@ def test_older_calls_teach_and_newer_ones_judge(monkeypatch: pytest.MonkeyPatch)
         )
         for one in calls
     ]
-    mixed = outcome.train([*calls[:-100], *turned[-100:]], {})
+    mixed = outcome.train([*calls[:-60], *turned[-60:]], {})
     assert mixed.model.terms == found.model.terms
     assert mixed.trials != found.trials
     content = json.loads(found.model.model_dump_json())
