@@ -192,7 +192,7 @@ def history(client: Client, version: str) -> Iterator[Heard]:
                 info = CallInfo(call_id=call_id, tenant=tenant, started_at=started_at.replace(tzinfo=UTC), roles=roles)
                 key = tenant, call_id
                 yield Heard(info, duration_ms, _in_order(info, said.get(key, ()), told.get(key, ())))
-    except ClickHouseError as error:
+    except (ClickHouseError, OSError) as error:
         raise CalltideError(
             f"ClickHouse refuses: {str(error).splitlines()[0][:300]}; `calltide migrate` brings its schema up to date"
         ) from error
