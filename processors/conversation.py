@@ -430,8 +430,8 @@ class Tally:
 
     def talk_ms(self, role: Role | None = None) -> int:
         """How long a role, or everybody, has spoken."""
-        everybody = enumerate(self._voices)
-        return sum(voice.talk_ms for number, voice in everybody if role is None or self.party(number)[0] == role)
+        pairs = zip(self._voices, self._party, strict=True)
+        return sum([voice.talk_ms for voice, party in pairs if role is None or party[0] == role])
 
     def talk_share(self, role: Role) -> float | None:
         """A role's part of all talk so far, 0 to 1; None: nobody has spoken."""
@@ -605,17 +605,17 @@ def _median(steps: dict[int, int]) -> int | None:
     return None
 
 
-def _mean(scores: Iterable[Sequence[int]], scale: int = 1) -> float | None:
+def _mean(scores: Iterable[Sequence[int]]) -> float | None:
     """Of (how many, their sum in 1/10,000)."""
     n = total = 0
     for more, added in scores:
         n, total = n + more, total + added
-    return rounded(total * scale / (n * 10_000)) if n else None
+    return rounded(total / (n * 10_000)) if n else None
 
 
 def _means(scores: Iterable[Sequence[int]]) -> tuple[float | None, ...]:
     """Of each, −5 to 5."""
-    return tuple(_mean([one], 5) for one in scores)
+    return tuple([rounded(total * 5 / (n * 10_000)) if n else None for n, total in scores])
 
 
 def _line(sums: Sequence[int]) -> tuple[float | None, float | None]:
