@@ -21,7 +21,7 @@ from processors.redaction import hidden
 from schemas.audio import BYTES_PER_SAMPLE, AudioPacket
 from schemas.errors import CalltideError
 from schemas.events import Score, decode
-from schemas.topics import CHAIN, DEAD_LETTER_RETENTION_MS, LANES, SCORES, STAGES, Lane, frames
+from schemas.topics import CHAIN, DEAD_LETTER_RETENTION_MS, FINDINGS, LANES, SCORES, STAGES, Lane, frames
 from streams import history, kafka
 from streams.archive import Archive, Damaged
 from streams.dead_letters import DeadLetters, Filter, Letter
@@ -31,8 +31,7 @@ from streams.settings import Settings
 from streams.sink import MIGRATION_S, connect
 
 FORGOTTEN: Final = (
-    "calls", "utterances_heard", "corrections", "call_metrics", "call_progress", "alerts", "call_categories",
-    "insights", "evaluations", "dead_letters",
+    "calls", "utterances_heard", "corrections", "call_metrics", *(one.table for one in FINDINGS), "dead_letters",
 )  # fmt: skip
 """Tables with rows of single calls. Counts by minute, hour and word are of many calls together."""
 

@@ -4,7 +4,7 @@ A changer must know: what does not fit its column raises OverflowError here, bec
 without a word, as another one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -328,3 +328,13 @@ def _utterances(evidence: Sequence[Evidence]) -> list[dict[str, int]]:
 
 def _at(place: Place) -> dict[str, Any]:
     return dict(zip(("topic", "partition", "offset"), place, strict=True))
+
+
+FINDING_ROWS: Final[dict[str, Callable[[Any, Place], list[dict[str, Any]]]]] = {
+    "metrics": progress_rows,
+    "alert": lambda event, place: [alert_row(event, place)],
+    "category": lambda event, place: [category_row(event, place)],
+    "insights": lambda event, place: [insights_row(event, place)],
+    "evaluation": lambda event, place: [evaluation_row(event, place)],
+}
+"""Kind of what is made of the scores (`schemas.topics.FINDINGS`) → the rows of its table."""

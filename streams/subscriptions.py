@@ -14,13 +14,14 @@ from typing import Any, Final
 
 from schemas.errors import CalltideError
 from schemas.events import Alert, CallEvent, Categorised, Correction, Evaluation, Insights, Interim
+from schemas.topics import FINDINGS
 
 Positions = dict[int, int]
 """Partition → the next offset to be pushed."""
 
-FINDINGS: Final = ("metrics", "alert", "category", "insights", "evaluation")
-"""Kinds of what is made of the scores, each on a topic of its own."""
-KINDS: Final = ("score", "correction", "call_started", "call_ended", "progress", "interim", *FINDINGS)
+FOUND: Final = tuple(one.kind for one in FINDINGS)
+"""Kinds of what is made of the scores."""
+KINDS: Final = ("score", "correction", "call_started", "call_ended", "progress", "interim", *FOUND)
 DEFAULT_KINDS: Final = KINDS[:4]
 FILTERS: Final = ("call", "queue", "agent", "tenant")
 FIELDS: Final = (*FILTERS, "kinds", "from", "history", "replay")

@@ -26,15 +26,13 @@ from standardwebhooks import Webhook
 
 from schemas.errors import CalltideError
 from schemas.events import CallEvent, decode
-from schemas.topics import ALERTS, DEAD_LETTERS, INSIGHTS
+from schemas.topics import ALERTS, DEAD_LETTERS, FINDINGS
 from streams import kafka
 from streams.health import Health
 from streams.retry_after import retry_after_s
 from streams.settings import Endpoint, Settings
 
-TOPICS: Final = {
-    "alert": ALERTS, "category": ALERTS, "call_ended": ALERTS, "insights": INSIGHTS, "evaluation": INSIGHTS,
-}  # fmt: skip
+TOPICS: Final = {"call_ended": ALERTS} | {one.kind: one.topic for one in FINDINGS}
 """Kind of event → the topic that has it. The rules' topic has the marks of the calls' ends, too, behind all alerts."""
 SEVERITIES: Final = ("info", "warning", "critical")
 PAUSE_S: Final = (1.0, 60.0)
