@@ -208,7 +208,7 @@ class Figures:
 
     def sums(self, values: NDArray[Any], of: Bools | slice = slice(None)) -> Floats:
         """By party."""
-        return np.bincount(self.party[of], values[of], self.count)
+        return np.bincount(self.party[of], values[of].astype(float), self.count)
 
     @cached_property
     def talk(self) -> Floats:
@@ -304,7 +304,8 @@ class Figures:
         call, customer = row // 2, row % 2
         n_scored, score = self.sums(told.has_score), self.sums(told.score, told.has_score)
         label = [self.sums(told.has_score & one) for one in _labels(told.score)]
-        quarters, there = (one[row] for one in self.quarters(self.party, self.count))
+        quarters, there = self.quarters(self.party, self.count)
+        quarters, there = quarters[row], there[row]
         firsts, lasts = there.argmax(1), 3 - there[:, ::-1].argmax(1)
         spoke = np.arange(len(row))
         change = quarters[spoke, lasts] - quarters[spoke, firsts]
@@ -322,16 +323,16 @@ class Figures:
         outlook = self.outlook()[call]
         return pa.table(
             {
-                "tenant": [told.tenant[one] for one in call],
+                "tenant": [told.tenant[one] for one in call.tolist()],
                 "pipeline_version": [told.version] * len(row),
                 "started_at": moments(told.started[call]),
-                "call_id": [told.call_id[one] for one in call],
+                "call_id": [told.call_id[one] for one in call.tolist()],
                 "role": np.where(customer, "customer", "agent"),
                 "speaker": np.where(
                     apart, np.where(customer, "customer", "agent"), np.where(customer, "speaker-2", "speaker-1")
                 ),
-                "queue": [told.queue[one] for one in call],
-                "agent": [told.agent[one] for one in call],
+                "queue": [told.queue[one] for one in call.tolist()],
+                "agent": [told.agent[one] for one in call.tolist()],
                 "at_ms": pa.array(told.duration[call], pa.uint32()),
                 "final": ~told.running[call],
                 "utterances": pa.array(utterances[row], pa.uint32()),
