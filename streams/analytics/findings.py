@@ -208,7 +208,7 @@ class Figures:
 
     def sums(self, values: NDArray[Any], of: Bools | slice = slice(None)) -> Floats:
         """By party."""
-        return np.bincount(self.party[of], values[of].astype(float), self.count)
+        return np.bincount(self.party[of], values[of], self.count).astype(float)
 
     @cached_property
     def talk(self) -> Floats:
