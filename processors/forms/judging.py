@@ -30,7 +30,7 @@ from processors.rules.language import (
     Window,
 )
 from processors.rules.stage import clock, not_said
-from processors.rules.words import Embedder, Embedding, Matcher
+from processors.rules.words import Embedder, Matcher, Remembering
 from processors.utterances import rounded
 from schemas.events import Evaluation, EvaluationItem, EvaluationSection, Evidence, Findings, PartyMetrics, Role
 
@@ -68,7 +68,7 @@ class Prepared:
     groups: dict[Said, tuple[int | None, int | None]]
 
     @classmethod
-    def of(cls, form: Form, embedder: Callable[[], Embedder]) -> "Prepared":
+    def of(cls, form: Form, embedder: Embedder) -> "Prepared":
         """Makes the vectors of the sentences that conditions ask for by meaning."""
         words: list[Any] = []
         groups: dict[Said, tuple[int | None, int | None]] = {}
@@ -91,11 +91,11 @@ class Forms:
     ) -> None:
         self._read = read
         self._changed = changed
-        self._embedder = _Remembering(embedder)
+        self._embedder = Remembering(embedder)
         self._take(read())
 
     def _take(self, forms: FormSet) -> None:
-        self._prepared = [Prepared.of(form, lambda: self._embedder) for form in forms.forms]
+        self._prepared = [Prepared.of(form, self._embedder) for form in forms.forms]
         self.version = forms.version
 
     def reload(self) -> bool:
@@ -117,25 +117,6 @@ class Forms:
             for prepared in self._prepared
             if prepared.form.applies_to(call.info.tenant)
         ]
-
-
-class _Remembering:
-    """An embedder that is asked for each utterance of a call once, and is made when it is asked first."""
-
-    def __init__(self, make: Callable[[], Embedder]) -> None:
-        self._make = make
-        self._made: Embedder | None = None
-        self._known: dict[str, Embedding] = {}
-
-    def forget(self) -> None:
-        self._known.clear()
-
-    def embed(self, texts: Sequence[str]) -> Embedding:
-        self._made = self._made or self._make()
-        (text,) = texts
-        if text not in self._known:
-            self._known[text] = self._made.embed([text])
-        return self._known[text]
 
 
 class _Filling:

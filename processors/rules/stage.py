@@ -34,7 +34,7 @@ from processors.rules.language import (
     TalkShare,
     Trend,
 )
-from processors.rules.words import Embedder, Matcher
+from processors.rules.words import Embedder, Matcher, Remembering
 from processors.utterances import FORGOTTEN_MS, each_but_idle, read
 from schemas.events import Alert, CallEnded, CallEvent, CallStarted, Categorised, Evidence, Progress, Role, Score
 
@@ -113,7 +113,7 @@ class Prepared:
 class View:
     """The rules that hold for a call, and its leaves by what they wait for."""
 
-    def __init__(self, rules: Sequence[Rule], embedder: Callable[[], Embedder]) -> None:
+    def __init__(self, rules: Sequence[Rule], embedder: Embedder) -> None:
         self.rules: list[Prepared] = []
         groups: list[Any] = []
         self.by_words: dict[int, Leaf] = {}
@@ -382,7 +382,7 @@ class Rules:
         self._changed = changed
         self.pipeline_version = pipeline_version
         """What the findings say that they come from, beside the rules' version."""
-        self._embedder = embedder
+        self._embedder = Remembering(embedder)
         self._known: dict[str, frozenset[str]] = {}
         """Version of a set of rules → its rules' own, of all sets that this process had."""
         self._take(rules())
@@ -417,6 +417,7 @@ class Rules:
         return each_but_idle(batch, self._hear)
 
     def _hear(self, batch: Sequence[tuple[Watch, Record]]) -> list[Step]:
+        self._embedder.forget()
         return [
             self._step(watch, event, record) for event, (watch, record) in zip(read(batch, Score), batch, strict=True)
         ]

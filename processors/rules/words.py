@@ -53,6 +53,28 @@ class Embedder(Protocol):
         ...
 
 
+class Remembering:
+    """An embedder that is made when it is asked first, and asked for each text once until it is told to forget."""
+
+    def __init__(self, make: Callable[[], Embedder]) -> None:
+        self._make = make
+        self._made: Embedder | None = None
+        self._known: dict[str, Embedding] = {}
+
+    def forget(self) -> None:
+        """Keep no text any longer: there is no end to what people say."""
+        self._known.clear()
+
+    def embed(self, texts: Sequence[str]) -> Embedding:
+        """float32 (n, d), as the embedder has it."""
+        if self._made is None:
+            self._made = self._make()
+        for text in texts:
+            if text not in self._known:
+                self._known[text] = self._made.embed([text])
+        return np.concatenate([self._known[text] for text in texts])
+
+
 def tokens(text: str) -> list[str]:
     """The words of a text in small letters, without punctuation; “don’t” is one."""
     return _TOKEN.findall(unicodedata.normalize("NFKC", text).replace("’", "'").lower())
@@ -79,7 +101,7 @@ class _Phrases:
 class Matcher:
     """Many `Words`, each of which is a group: an utterance has it when it has any of its texts."""
 
-    def __init__(self, groups: Sequence[Words], embedder: Callable[[], Embedder]) -> None:
+    def __init__(self, groups: Sequence[Words], embedder: Embedder) -> None:
         self._exact = _Phrases()
         self._stem_phrases: list[tuple[str, Group]] = []
         self._stems: dict[str, _Phrases] = {}
@@ -94,7 +116,7 @@ class Matcher:
             if words.meaning is not None:
                 like = words.meaning.like
                 # One by one, so that a sentence has the same vector in whatever rule it stands.
-                vectors = np.concatenate([embedder().embed([one]) for one in like])
+                vectors = np.concatenate([embedder.embed([one]) for one in like])
                 self._meanings[group] = (vectors, words.meaning.at_least, like)
         self._embedder = embedder
         self._set = self._automaton()
@@ -144,7 +166,7 @@ class Matcher:
         if group not in self._meanings or len(tokens(text)) < SHORTEST:
             return None
         vectors, at_least, like = self._meanings[group]
-        alike = vectors @ self._embedder().embed([text])[0]
+        alike = vectors @ self._embedder.embed([text])[0]
         closest = int(np.argmax(alike))
         return like[closest] if float(alike[closest]) >= at_least else None
 
