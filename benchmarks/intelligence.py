@@ -9,9 +9,10 @@ The parts, all of them by default:
   100 rules, with and without such that ask for a meaning. The words are those of text/helpdesk-calls.jsonl.
 * `starter`: what the starter set finds in BANKING77 (questions with a label) and in the help desk's calls.
 
-The figures stand in docs/metrics.md and docs/rules.md.
+`metrics --markdown docs/metrics.md` and `rules --markdown docs/rules.md` renew the tables there.
 """
 
+import argparse
 import csv
 import json
 import random
@@ -27,7 +28,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from benchmarks.support import Table, named_parts
+from benchmarks.support import Table, add_outputs, parsed, publish
 from processors import metrics, rules, vad
 from processors.base import Output, Record
 from processors.conversation import INTERRUPTION_MS, SILENCE_MS, Tally
@@ -57,6 +58,7 @@ from schemas.events import (
 )
 from streams.settings import load
 
+COMMAND: Final = "python -m benchmarks.intelligence"
 Floats = NDArray[np.float32]
 
 AT: Final = datetime(2026, 1, 1, tzinfo=UTC)
@@ -370,10 +372,12 @@ PARTS: Final[dict[str, Callable[[Path], Iterator[Table]]]] = {
 
 
 def main() -> None:
-    """Print the figures."""
-    for part in named_parts("python -m benchmarks.intelligence", "What is made of scores, and what it costs.", PARTS):
-        for table in PARTS[part](load().test_data):
-            print(table.markdown())
+    """Measure and print; --markdown renews the tables of the parts that are named in a page that has them."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description="What is made of scores, and what it costs.")
+    add_outputs(parser)
+    arguments = parsed(parser, PARTS)
+    data = load().test_data
+    publish({f"{COMMAND} {part}": list(PARTS[part](data)) for part in arguments.parts}, arguments)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle, Wedge
 from matplotlib.ticker import FuncFormatter
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 from rich.console import Console
 
 from benchmarks.analytics import UNTIL, database, load
@@ -142,6 +142,20 @@ PICTURES: Final[dict[str, Picture]] = {
         ),
         given={"tenant": [SOUR_TENANT], "search": SOUR_TERMS[0]},
     ),
+    "coaching": Picture(
+        (
+            "Key figures",
+            "Topics",
+            "Resolved or not",
+            "Categories over time",
+            "Categories, against before",
+            "Score by week, of queues",
+            "Sections",
+            "Sections in which an agent falls behind",
+            "Recommendations by agent",
+        ),
+        since=UNTIL - timedelta(days=7),
+    ),
     "models": Picture(
         (
             "Both on the same calls",
@@ -249,6 +263,8 @@ def written(value: Any, unit: str, decimals: int | None) -> str:
         return f"{seconds:.{2 if decimals is None else decimals}f} s"
     if unit == "percentunit":
         return f"{value * 100:.{1 if decimals is None else decimals}f} %"
+    if unit == "dB":
+        return f"{value:.{1 if decimals is None else decimals}f} dB"
     if unit not in ("none", "short", "reqps", "ops", "cps", "rowsps", "wps", "Bps"):
         raise ValueError(f"the unit {unit} is not known here")
     if decimals is None:
@@ -421,6 +437,17 @@ def draw_gauge(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Sequence[
     axes.axis("off")
 
 
+def draw_piechart(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Sequence[type_row]]) -> None:
+    rows = answers[0]
+    name, value = rows[0]
+    colours = [column(panel, row[name]).colour or LINES[place % len(LINES)] for place, row in enumerate(rows)]
+    values = [row[value] for row in rows]
+    axes.pie(values, colors=colours, autopct="%.0f %%", startangle=90, radius=0.9)
+    for place, row in enumerate(rows):
+        axes.plot([], [], "s", color=colours[place], label=f"{row[name]} {column(panel, value).text(row[value])}")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.06), ncols=2)
+
+
 def draw_table(axes: Axes, panel: Mapping[str, Any], answers: Sequence[Sequence[type_row]]) -> None:
     axes.axis("off")
     width, height = panel["gridPos"]["w"] * COLUMN * 96, panel["gridPos"]["h"] * ROW
@@ -501,6 +528,7 @@ DRAW: Final = {
     "bargauge": draw_bargauge,
     "stat": draw_stat,
     "gauge": draw_gauge,
+    "piechart": draw_piechart,
     "table": draw_table,
     "state-timeline": draw_state_timeline,
 }
@@ -632,17 +660,26 @@ def with_lists(text: str) -> str:
 def report_page(settings: Settings) -> bytes:
     """The top of the page of `calltide report --html`, as Chromium shows it."""
     document = page(gather(settings, Scope(UNTIL - timedelta(days=7), UNTIL)))
-    with tempfile.TemporaryDirectory() as made, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as made, chromium() as browser:
         file = Path(made) / "report.html"
         file.write_text(document, encoding="utf-8")
-        found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
-        path = next(filter(None, found), playwright.chromium.executable_path)
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         shown = browser.new_page(viewport={"width": 1000, "height": 1650})
         shown.goto(file.as_uri())
         raw = shown.screenshot()
-        browser.close()
     return smaller(raw)
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """The browser that is installed, else Playwright's own."""
+    with sync_playwright() as playwright:
+        found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+        path = next(filter(None, found), playwright.chromium.executable_path)
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
 
 
 def smaller(png: bytes) -> bytes:

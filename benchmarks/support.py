@@ -360,12 +360,18 @@ def telephone(directory: Path, pause_s: float = 0.0) -> Path:
 
 
 def named_parts(command: str, about: str, parts: Iterable[str]) -> list[str]:
-    """The parts that the command line names, or all. Ends the program with a line where one is unknown or no data lies.
+    """The parts that the command line names, or all, as `parsed` reads it."""
+    names: list[str] = parsed(argparse.ArgumentParser(prog=command, description=about), parts).parts
+    return names
+
+
+def parsed(parser: argparse.ArgumentParser, parts: Iterable[str]) -> argparse.Namespace:
+    """The command line, with the parts that it names, or all, as `parts`. Ends the program with a line where one is
+    unknown or no data lies.
 
     For benchmarks that print figures of recordings of CALLTIDE_TEST_DATA.
     """
     names = list(parts)
-    parser = argparse.ArgumentParser(prog=command, description=about)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(names)} (default: all)")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.parts if name not in names]:
@@ -373,7 +379,8 @@ def named_parts(command: str, about: str, parts: Iterable[str]) -> list[str]:
     folder = load().test_data
     if not folder.is_dir():
         parser.error(f"no recordings at {folder}; set CALLTIDE_TEST_DATA")
-    return arguments.parts or names
+    arguments.parts = arguments.parts or names
+    return arguments
 
 
 def looped(path: Path, number: int, seconds: float, seed: int, phase_s: float = 0.0) -> list[Call]:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from dashboards import alerts, call, emotions, floor, models, operations, provisioning, sentiment, words
+from dashboards import alerts, call, coaching, emotions, floor, models, operations, provisioning, sentiment, words
 from dashboards.files import ALERTS, JSON
 
 BOARDS: Final = {
@@ -17,6 +17,7 @@ BOARDS: Final = {
     "call": call.build,
     "emotions": emotions.build,
     "words": words.build,
+    "coaching": coaching.build,
     "models": models.build,
     "operations": operations.build,
 }

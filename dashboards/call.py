@@ -22,6 +22,13 @@ _SAID: Final = f"FROM utterances WHERE {_CALL}"
 _PARTY: Final = "if(speaker IN ('', role), role, concat(role, ' (', speaker, ')'))"
 
 
+_SECTIONS: Final = (
+    "Array(Tuple(name String, score Nullable(Float64), items Array(Tuple("
+    "name String, points Float64, earned Nullable(Float64), why String))))"
+)
+"""ClickHouse's type of what is read of the JSON of a score card."""
+
+
 def _states(role: str, column: str, name: str) -> ClickHouse:
     """What a party's utterances were, as a row of blocks: a value where one begins and NULL where it ends."""
     return ClickHouse(
@@ -203,7 +210,9 @@ ORDER BY time"""
         "Every utterance in order: when in the call, who, what was said, and how it sounded.",
         ClickHouse(
             f"""SELECT start_ms / 1000 AS "At", {_PARTY} AS Who, text AS Text, sentiment AS Sentiment, score AS Score,
-    emotion AS Voice, if(text = '', NULL, asr_confidence) AS "Words sure", arrayStringConcat(flags, ', ') AS Flags
+    emotion AS Voice, if(text = '', NULL, asr_confidence) AS "Words sure", arrayStringConcat(flags, ', ') AS Flags,
+    arrayStringConcat(arrayMap((kind, times) -> if(times = 1, kind, concat(kind, ' ×', toString(times))),
+        mapKeys(redacted), mapValues(redacted)), ', ') AS "Taken out"
 {_SAID}
 ORDER BY start_ms, channel LIMIT 5000"""
         ),
@@ -286,6 +295,37 @@ ORDER BY at"""
         height=9,
     )
 
+    so_far_table = c.column(c.rows(), "Party", width=170)
+    for name in ("Share of talk", "Ends badly"):
+        so_far_table = c.column(so_far_table, name, unit="percentunit", decimals=0, width=105)
+    so_far_table = c.column(so_far_table, "Words a minute", decimals=0, width=115)
+    for name in ("Answers after", "Silent now"):
+        so_far_table = c.column(so_far_table, name, unit="ms", width=110)
+    so_far_table = c.column(so_far_table, "Loudness", unit="dB", decimals=1, width=95)
+    so_far_table = c.column(so_far_table, "A minute", title="… a minute", unit="dB", decimals=1, width=95)
+    for name in ("1st", "2nd", "3rd", "4th"):
+        so_far_table = c.column(so_far_table, name, decimals=1, cell="background", steps=c.QUARTERS, width=75)
+    so_far_table = c.column(so_far_table, "Start → now", decimals=1, cell="text", steps=c.QUARTERS, width=100)
+    so_far = c.panel(
+        so_far_table,
+        "So far",
+        "What the metrics stage has said last, while the call goes on; quarters are of the call so far, from −5 to 5.",
+        ClickHouse(
+            f"""SELECT {_PARTY} AS Party, if(final, 'has ended', 'going on') AS "Call", talk_share AS "Share of talk",
+    words_per_minute AS "Words a minute", response_ms AS "Answers after", interruptions AS "Cuts in",
+    interrupted AS "Is cut off", quarters[1] AS "1st", quarters[2] AS "2nd", quarters[3] AS "3rd", quarters[4] AS "4th",
+    change AS "Start → now", loudness_lufs AS "Loudness", loudness_trend AS "A minute",
+    silences AS "Silences", silence_now_ms AS "Silent now", outlook AS "Ends badly"
+FROM call_progress_now WHERE {_CALL}
+ORDER BY talk_ms DESC"""
+        ),
+        unit="none",
+        thresholds_at=c.NO_THRESHOLDS,
+        no_data="Nothing was said of it yet",
+        links=onward,
+        width=24,
+        height=5,
+    )
     party_table = c.column(c.rows(), "Party", width=190)
     for name in ("Sentiment", "Words", "Voice"):
         party_table = c.column(party_table, name, decimals=2, cell="text", steps=c.SENTIMENT, width=95)
@@ -316,6 +356,127 @@ ORDER BY talk_ms DESC"""
         height=6,
     )
 
+    read = f"""FROM insights FINAL
+    WHERE {_CALL}
+    ORDER BY state = 'ok' DESC, engine != 'extractive' DESC, ended_at DESC
+    LIMIT 1"""
+    about = c.panel(
+        c.column(c.column(c.rows(), "What", width=130), "Words", wrap=True),
+        "What it was about",
+        "In words that were said in the call, or a language model's; known once the call has ended.",
+        ClickHouse(
+            f"""SELECT part.1 AS "What", part.2 AS "Words"
+FROM (
+    SELECT arrayJoin(arrayFilter(one -> one.2 != '', arrayConcat(
+        if(state = 'ok', [], [('not read', replaceAll(state, '_', ' '))]),
+        [('reason', reason)], arrayMap(one -> ('topic', toString(one)), topics),
+        arrayMap(one -> ('summary', one), summary), [('outcome', outcome), ('resolved', toString(resolved))],
+        [('read by', toString(engine))]
+    ))) AS part
+    FROM (
+    SELECT *
+    {read}
+    )
+)"""
+        ),
+        unit="none",
+        thresholds_at=c.NO_THRESHOLDS,
+        no_data="Known once the call has ended",
+        links=(c.COACHING, *onward),
+        width=12,
+        height=9,
+    )
+    moment_table = c.column(c.rows(), "At", unit="dthms", width=80)
+    moment_table = c.column(moment_table, "What", width=115)
+    moment_table = c.column(moment_table, "Sort", width=140)
+    moments = c.panel(
+        c.column(moment_table, "Words", wrap=True),
+        "Moments",
+        "Issues, objections, promises and recommendations, each with the moment of the call that it rests on.",
+        ClickHouse(
+            f"""SELECT moment.3[1].1 / 1000 AS "At", kind AS "What", replaceAll(moment.1, '_', ' ') AS "Sort",
+    moment.2 AS "Words"
+FROM (
+    SELECT
+        arrayJoin([
+            ('issues', 'issue'), ('objections', 'objection'), ('action_items', 'promise'), ('coaching', 'practise')
+        ]) AS kinds,
+        kinds.2 AS kind,
+        arrayJoin(JSONExtract(
+            findings, kinds.1, 'Array(Tuple(name String, text String, evidence Array(Tuple(start_ms UInt32))))'
+        )) AS moment
+    FROM (
+    SELECT findings
+    {read}
+    )
+)
+ORDER BY "At", "What", "Sort" """
+        ),
+        unit="none",
+        thresholds_at=c.NO_THRESHOLDS,
+        no_data="No such moment, or the call has not ended",
+        links=(c.COACHING, *onward),
+        width=12,
+        height=9,
+    )
+    category_table = c.column(c.rows(), "At", unit="dthms", width=80)
+    category_table = c.column(category_table, "Category", width=150)
+    category_table = c.column(category_table, "Rule", width=150)
+    categories = c.panel(
+        c.column(category_table, "Words", wrap=True),
+        "Categories",
+        "Which rules put the call into which category, when in the call, and the words that it rests on.",
+        ClickHouse(
+            f"""SELECT at_ms / 1000 AS "At", category AS Category, rule AS Rule, text AS Words
+FROM (
+    SELECT at_ms, category, rule, utterances[1].channel AS channel, utterances[1].start_ms AS start_ms
+    FROM call_categories FINAL WHERE {_CALL}
+) AS found
+LEFT JOIN (
+    SELECT channel, start_ms, text
+    {_SAID}
+) AS said USING (channel, start_ms)
+ORDER BY "At", Category, Rule"""
+        ),
+        unit="none",
+        thresholds_at=c.NO_THRESHOLDS,
+        no_data="No rule has put it into a category",
+        links=(c.COACHING, *onward),
+        width=10,
+        height=10,
+    )
+    card_table = c.column(c.rows(), "Section", width=130)
+    scores: c.type_thresholds = [(None, c.NEGATIVE), (50, c.WARNING), (75, c.POSITIVE)]
+    card_table = c.column(card_table, "Score", decimals=0, cell="text", steps=scores, width=75)
+    for name in ("Points", "Earned"):
+        card_table = c.column(card_table, name, decimals=1, width=75)
+    card = c.panel(
+        c.column(card_table, "Why", wrap=True),
+        "Score card",
+        "Each form with its score, 0 to 100, and each item with what it earned and why; empty: could not be judged.",
+        ClickHouse(
+            f"""SELECT part.1 AS Section, part.2 AS Item, part.3 AS Score, part.4 AS Points, part.5 AS Earned,
+    part.6 AS Why
+FROM (
+    SELECT form, arrayJoin(arrayConcat(
+        [(toString(form), 'the whole call', CAST(score, 'Nullable(Float64)'), CAST(NULL, 'Nullable(Float64)'),
+            CAST(NULL, 'Nullable(Float64)'), why)],
+        arrayFlatten(arrayMap(section -> arrayMap(
+            item -> (section.1, item.1, section.2, CAST(item.2, 'Nullable(Float64)'), item.3, item.4), section.3
+        ), JSONExtract(items, 'sections', '{_SECTIONS}')))
+    )) AS part
+    FROM evaluations FINAL WHERE {_CALL}
+    ORDER BY form
+)"""
+        ),
+        unit="none",
+        thresholds_at=c.NO_THRESHOLDS,
+        no_data="Known once the call has ended",
+        links=(c.COACHING, *onward),
+        width=14,
+        height=10,
+    )
+
     call_box = c.text_box("call", "Call", "The call's id; links from other dashboards fill it in")
     return c.board(
         "calltide-call",
@@ -326,7 +487,8 @@ ORDER BY talk_ms DESC"""
             ("Key figures", [which, figures]),
             ("From start to end", [sentiment, states, emotions]),
             ("What was said", [transcript]),
-            ("Talk and silence", [talk, silences, alerts, parties]),
+            ("Talk and silence", [talk, silences, alerts, so_far, parties]),
+            ("What it was about, and what to practise", [about, moments, categories, card]),
         ],
         time_from="now-24h",
     )

@@ -248,6 +248,7 @@ SENTIMENT_BOARD: Final = ("calltide-sentiment", "Sentiment over time")
 CALL: Final = ("calltide-call", "One call")
 EMOTIONS: Final = ("calltide-emotions", "Emotions")
 WORDS: Final = ("calltide-words", "Words")
+COACHING: Final = ("calltide-coaching", "Coaching")
 MODELS: Final = ("calltide-models", "Models")
 OPERATIONS: Final = ("calltide-operations", "Operations")
 

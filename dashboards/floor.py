@@ -16,6 +16,10 @@ LONGEST_CALL: Final = "INTERVAL 4 HOUR"
 LATELY: Final = "INTERVAL 5 MINUTE"
 """Judgement: long enough for a dozen utterances of a party, short enough to be about now."""
 
+BADLY: Final = 0.5
+OUTLOOK: Final[c.type_thresholds] = [(None, c.NEUTRAL), (0.3, c.WARNING), (BADLY, c.NEGATIVE)]
+"""Chance that a call ends badly. Judgement, as the model is calibrated: more likely than not."""
+
 FEWEST: Final = 4
 """Judgement: scored utterances within LATELY, below which a call is not said to go wrong."""
 
@@ -51,6 +55,19 @@ def _moods() -> str:
     GROUP BY tenant, call_id"""
 
 
+def _told() -> str:
+    """SQL: of each call that goes on what the metrics stage has said of it last; of one that has ended since, all."""
+    return f"""SELECT
+        tenant, call_id, avgOrNullIf(talk_share, role = 'agent') AS agent_share, max(silence_now_ms) AS silent_now,
+        max(silences) AS silences_so_far, sumOrNullIf(interruptions, role = 'agent') AS agent_cuts_in,
+        sumOrNullIf(interruptions, role != 'agent') AS others_cut_in, avgOrNullIf(change, role != 'agent') AS changed,
+        max(outlook) AS outlook_now
+    FROM call_progress_now
+    WHERE {c.selection("tenant", "queue", "version")}
+        AND started_at > $__toTime - {LONGEST_CALL} AND started_at <= $__toTime
+    GROUP BY tenant, call_id"""
+
+
 def build() -> model.Dashboard:
     """The dashboard."""
     onward = (c.SENTIMENT_BOARD, c.EMOTIONS)
@@ -64,7 +81,7 @@ def build() -> model.Dashboard:
         thresholds_at=c.NO_THRESHOLDS,
         no_data="No call yet",
         links=onward,
-        width=4,
+        width=3,
         height=6,
     )
     mood = c.panel(
@@ -114,7 +131,7 @@ INNER JOIN (
         thresholds_at=c.NO_THRESHOLDS,
         no_data="Nobody spoke in the last five minutes",
         links=(c.EMOTIONS, c.SENTIMENT_BOARD),
-        width=8,
+        width=5,
         height=6,
     )
     alerts_now = c.panel(
@@ -133,6 +150,27 @@ FROM alerts FINAL WHERE {c.selection("tenant", "queue", "version")} AND $__timeF
         height=6,
     )
 
+    outlook = c.panel(
+        c.figure(),
+        "Likely to end badly",
+        "Calls going on whose customer is, by the trained model, more likely than not negative in the last quarter.",
+        ClickHouse(
+            f"""SELECT countIf(outlook_now >= {BADLY}) AS calls
+FROM (
+    {_running()}
+) AS running
+INNER JOIN (
+    {_told()}
+) AS told USING (tenant, call_id)
+HAVING count(outlook_now) > 0"""
+        ),
+        unit="short",
+        thresholds_at=[(None, c.POSITIVE), (1, c.WARNING), (5, c.NEGATIVE)],
+        no_data="No forecast: no model is trained, or the calls have ended",
+        links=onward,
+        width=4,
+        height=6,
+    )
     by_queue = c.panel(
         c.sentiment_lines().interval("1m").span_nulls(300_000).display_name("${__field.labels.Queue}"),
         "Sentiment per minute, by queue",
@@ -195,6 +233,61 @@ ORDER BY ifNull(Lately, mean), call_id LIMIT 20"""
         width=24,
         height=10,
     )
+    talk_table = c.call_row(c.rows())
+    talk_table = c.column(talk_table, "Since", unit="dtdurations", width=110)
+    talk_table = c.column(
+        talk_table, "Ends badly", unit="percentunit", decimals=0, steps=OUTLOOK, cell="background", width=110
+    )
+    talk_table = c.column(talk_table, "Agent talks", unit="percentunit", decimals=0, width=110)
+    silent: c.type_thresholds = [(None, c.NEUTRAL), (5_000, c.WARNING), (15_000, c.NEGATIVE)]
+    talk_table = c.column(talk_table, "Silent for", unit="ms", cell="text", steps=silent, width=110)
+    talk_table = c.column(talk_table, "Start → now", decimals=1, cell="text", steps=c.QUARTERS, width=110)
+    talk = c.panel(
+        talk_table,
+        "Talk and silence now",
+        "Figures so far of calls going on, and how each will end, the likeliest to end badly first; of calls that have "
+        "ended since, all of them.",
+        ClickHouse(
+            f"""SELECT
+    tenant, call_id,
+    toString(toUnixTimestamp64Milli(started_at) - 10000) AS from_ms,
+    ifNull(toString(toUnixTimestamp64Milli(ended_at) + 10000), 'now') AS to_ms,
+    if(queue = '', '{c.NONE}', queue) AS Queue, if(agent = '', '{c.NONE}', agent) AS Agent,
+    dateDiff('second', started_at, toDateTime64($__toTime, 3)) AS Since, outlook_now AS "Ends badly",
+    agent_share AS "Agent talks", silent_now AS "Silent for", silences_so_far AS "Silences",
+    agent_cuts_in AS "Agent cuts in", others_cut_in AS "Customer cuts in", changed AS "Start → now"
+FROM (
+    {_running()}
+) AS running
+INNER JOIN (
+    {_told()}
+) AS told USING (tenant, call_id)
+ORDER BY outlook_now DESC NULLS LAST, silent_now DESC, call_id LIMIT 20"""
+        ),
+        unit="none",
+        thresholds_at=c.NO_THRESHOLDS,
+        no_data="No call is going on",
+        links=onward,
+        width=24,
+        height=9,
+    )
+    by_rule = c.panel(
+        c.stacked().interval("1m"),
+        "Alerts by rule",
+        "When rules raised alerts, and which: one that fires all the time, or many calls at once.",
+        ClickHouse(
+            f"""SELECT $__timeInterval(at) AS time, rule AS label, count() AS Value
+FROM alerts FINAL
+WHERE {c.selection("tenant", "queue", "version")} AND $__timeFilter(at)
+GROUP BY time, label ORDER BY time, label"""
+        ).timeseries(),
+        unit="short",
+        thresholds_at=c.NO_THRESHOLDS,
+        no_data="No alerts in this time",
+        links=onward,
+        width=8,
+        height=9,
+    )
     alert_rows = c.panel(
         c.alert_table(),
         "Alerts of calls",
@@ -211,7 +304,7 @@ ORDER BY at DESC LIMIT 100"""
         thresholds_at=c.NO_THRESHOLDS,
         no_data="No alerts in this time",
         links=onward,
-        width=24,
+        width=16,
         height=9,
     )
     return c.board(
@@ -220,9 +313,9 @@ ORDER BY at DESC LIMIT 100"""
         "What goes on on the phones at this moment, and which calls need somebody.",
         variables=[c.datasource(), c.tenant(), c.queue(), c.role(), c.version()],
         sections=[
-            ("Now", [calls_now, mood, going_wrong, shares, alerts_now]),
+            ("Now", [calls_now, mood, going_wrong, shares, alerts_now, outlook]),
             ("The last minutes", [by_queue, emotions]),
-            ("Which calls need somebody", [worst, alert_rows]),
+            ("Which calls need somebody", [worst, talk, by_rule, alert_rows]),
         ],
         time_from="now-30m",
         refresh="5s",

@@ -57,6 +57,7 @@ def build() -> model.Dashboard:
             ("Search", _search(f"{said} AND $__timeFilter_ms(call_started_at) AND {FOUND}")),
             ("Telling words", _telling(terms)),
             ("Behind a spike: drag over it to zoom in", _spike(said, terms)),
+            ("Personal data", _redacted(c.selection("tenant", "queue", "agent", "version"))),
         ],
         time_from="now-7d",
     )
@@ -280,3 +281,56 @@ LIMIT 100"""
         height=10,
     )
     return [over_time, new, worst]
+
+
+def _redacted(where: str) -> list[object]:
+    counted = f"""FROM utterance_hours
+    WHERE {where} AND {HOURS}"""
+    over_time = c.panel(
+        c.stacked().interval("1h"),
+        "Taken out of what was said",
+        "How often personal data of each kind was replaced and silenced, of all parties: counts only, never the data.",
+        ClickHouse(
+            f"""SELECT $__timeInterval(hour) AS time, kind AS label, sum(times) AS Value
+FROM (
+    SELECT hour, sumMap(redacted) AS kinds
+    {counted}
+    GROUP BY hour
+)
+ARRAY JOIN mapKeys(kinds) AS kind, mapValues(kinds) AS times
+GROUP BY time, label
+ORDER BY time, label"""
+        ).timeseries(),
+        unit="short",
+        thresholds_at=c.NO_THRESHOLDS,
+        no_data="Nothing was taken out: which kinds are is a setting of each tenant",
+        links=NEXT,
+        width=14,
+        height=9,
+    )
+    built = c.column(c.rows(), "Tenant", width=120)
+    built = c.column(built, "Times", unit="short", width=90)
+    built = c.column(built, "Share", title="Of all utterances", unit="percentunit", decimals=2, width=130)
+    by_queue = c.panel(
+        built,
+        "Taken out, by queue",
+        "Where callers are asked for what should not be said aloud, or say it all the same.",
+        ClickHouse(
+            f"""SELECT tenant AS Tenant, if(name = '', '{c.NONE}', name) AS Queue, kind AS Kind, times AS Times,
+    times / said AS Share
+FROM (
+    SELECT tenant, queue AS name, sumMap(redacted) AS kinds, sum(utterances) AS said
+    {counted}
+    GROUP BY tenant, name
+)
+ARRAY JOIN mapKeys(kinds) AS kind, mapValues(kinds) AS times
+ORDER BY times DESC, Tenant, Queue, Kind LIMIT 100"""
+        ),
+        unit="none",
+        thresholds_at=c.NO_THRESHOLDS,
+        no_data="Nothing was taken out",
+        links=NEXT,
+        width=10,
+        height=9,
+    )
+    return [over_time, by_queue]

@@ -17,6 +17,7 @@ from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from deploy.sql import statements
 from schemas.errors import CalltideError
+from schemas.topics import FINDINGS
 
 _VERSIONS = """
 CREATE TABLE IF NOT EXISTS schema_migrations
@@ -129,10 +130,7 @@ KEPT_BY: Final = {
     "call_terms": "day",
     "utterance_minutes": "minute",
     "utterance_hours": "hour",
-    "alerts": "at",
-    "call_categories": "started_at",
-    "call_progress": "started_at",
-    "insights": "started_at",
+    **{one.table: one.time for one in FINDINGS},
     "dead_letters": "greatest(failed_at, settled_at)",
     "tasks": "created_at",
     "task_chunks": "created_at",

@@ -8,9 +8,9 @@ lie the few utterances that something may still come before. Every sum is of who
 order, and `load(dump())` is exact. docs/metrics.md says what each figure means and where its threshold comes from.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any, Final
 
@@ -85,13 +85,18 @@ class Voice:
     loudness: list[int] = field(default_factory=lambda: [0] * 6)
     """Of utterances with a loudness y (1/100 LUFS) at the time x (start + end, 0.1 s), weighed by their length w in ms:
     how many, and the sums of w, wx, wy, wxx, wxy."""
+    kept: bytes = b""
+    """As it was dumped last; empty when it has changed since."""
 
-    def add(self, score: Score) -> None:
-        """One more utterance."""
+    def add(self, score: Score, scores: bool) -> None:
+        """One more utterance; without `scores` nothing is taken of it but its times and words."""
         length_ms, at = max(score.end_ms - score.start_ms, 0), score.start_ms + score.end_ms
+        self.kept = b""
         self.utterances += 1
         self.words += len(score.words)
         self.talk_ms += length_ms
+        if not scores:
+            return
         if score.emotion is not None:
             label = score.emotion.label
             self.emotion_ms[label] = self.emotion_ms.get(label, 0) + length_ms
@@ -171,23 +176,33 @@ class Floor:
     """(length in ms, start) of the longest silences."""
     late: int = 0
     """Utterances that came after what they should have come before: they have no part in all this."""
+    kept: bytes = b""
+    """As it was dumped last; empty when it has changed since."""
 
     def copy(self) -> "Floor":
         """The same, to go on from apart."""
-        return replace(
-            self,
-            channels=self.channels.copy(),
-            monologues=self.monologues.copy(),
-            taken=self.taken.copy(),
-            responses=self.responses.copy(),
-            cut_ins=self.cut_ins.copy(),
-            overtalk=self.overtalk.copy(),
-            interruptions=self.interruptions.copy(),
-            silent=self.silent.copy(),
+        return Floor(
+            self.line,
+            self.until_ms,
+            self.by,
+            self.holder,
+            self.run,
+            self.channels.copy(),
+            self.monologues.copy(),
+            self.taken.copy(),
+            self.responses.copy(),
+            self.cut_ins.copy(),
+            self.overtalk.copy(),
+            self.interruptions.copy(),
+            self.silences,
+            self.silence_ms,
+            self.silent.copy(),
+            self.late,
         )
 
     def take(self, said: Said, same: Callable[[int, int], bool]) -> None:
         """The next utterance; `same` tells whether two voices are known to be one party."""
+        self.kept = b""
         start_ms, channel, end_ms, voice = said
         if (start_ms, channel) < self.line:
             self.late += 1
@@ -229,15 +244,48 @@ class Floor:
             self.channels[channel] = end_ms, voice
 
 
-_VOICE: Final = tuple(one.name for one in fields(Voice))
-_FLOOR: Final = tuple(one.name for one in fields(Floor))
+class Known:
+    """Who is who by what corrections have told: which speakers turned out to be one, and what their roles are."""
+
+    __slots__ = ("roles", "same_as")
+
+    def __init__(self) -> None:
+        self.same_as: dict[str, str] = {}
+        self.roles: dict[str, Role] = {}
+
+    def add(self, correction: Correction) -> str | None:
+        """Take the next one, in the order of the topic; the speaker whose role it tells, if it tells one."""
+        if correction.same_as:
+            self.same_as[correction.speaker] = correction.same_as
+            # One that merges nobody says what the role is, be it unknown again.
+            if correction.role == "unknown":
+                return None
+        speaker = correction.same_as or correction.speaker
+        self.roles[speaker] = correction.role
+        return speaker
+
+    def name(self, speaker: str) -> str:
+        """The speaker's name by now: speaker-3 is speaker-2, and that is speaker-1."""
+        # As many steps as there are merges: more cannot be needed, and a ring ends.
+        for _ in self.same_as:
+            speaker = self.same_as.get(speaker, speaker)
+        return speaker
+
+    def party(self, role: Role, speaker: str) -> tuple[Role, str]:
+        """Role and speaker by now of what was recorded under these."""
+        speaker = self.name(speaker)
+        return self.roles.get(speaker, role), speaker
+
+
+_VOICE: Final = tuple(one.name for one in fields(Voice) if one.name != "kept")
+_FLOOR: Final = tuple(one.name for one in fields(Floor) if one.name != "kept")
 
 
 class Tally:
     """A call so far. `hear` its events in the order of the topic; `dump` and `load` keep it.
 
     Attributes: `started`: the call's start was heard, so nothing is missing before; `ended`; `watermark_ms`: everything
-    that began before it has been heard; `roles`: of the call's channels.
+    that began before it has been heard; `roles`: of the call's channels; `known`: who is who.
     """
 
     def __init__(self) -> None:
@@ -248,29 +296,31 @@ class Tally:
         self._voices: list[Voice] = []
         self._floor = Floor()
         self._waiting: list[Said] = []
-        self._same_as: dict[str, str] = {}
-        self._known_role: dict[str, Role] = {}
+        self.known = Known()
+        self._party: list[tuple[Role, str]] = []
+        """Of each voice, as it is known by now."""
         self._ahead: Floor | None = None
         self._told: tuple[list[tuple[int, int, int, int]], tuple[Interruption, ...]] | None = None
+        self._silent: tuple[list[tuple[int, int]], tuple[Silence, ...]] | None = None
         self._by_quarter: list[list[tuple[int, int]]] | None = None
 
     # Hearing
 
-    def hear(self, event: CallEvent) -> None:
-        """Take the next event of the call; one of a kind that tells nothing of the conversation changes nothing."""
+    def hear(self, event: CallEvent, *, scores: bool = True) -> None:
+        """Take the next event of the call; one of a kind that tells nothing of the conversation changes nothing.
+
+        Without `scores` only times and words are counted, which makes the state a tenth as large.
+        """
         self._ahead = self._by_quarter = None
         self.roles = event.call.roles
         if isinstance(event, Score):
-            self._say(event)
+            self._say(event, scores)
         elif isinstance(event, Progress):
             self._settle(event.at_ms)
         elif isinstance(event, Correction):
             self._told = None
-            if event.same_as:
-                self._same_as[event.speaker] = event.same_as
-            # One that merges nobody says what the role is, be it unknown again.
-            if not event.same_as or event.role != "unknown":
-                self._known_role[event.same_as or event.speaker] = event.role
+            self.known.add(event)
+            self._party = [self.known.party(voice.role, voice.speaker) for voice in self._voices]
         elif isinstance(event, CallStarted):
             self.started = True
         elif isinstance(event, CallEnded):
@@ -279,13 +329,12 @@ class Tally:
             while self._waiting:
                 self._floor.take(self._waiting.pop(0), self._same)
 
-    def _say(self, score: Score) -> None:
+    def _say(self, score: Score, scores: bool) -> None:
         if CROSS_TALK in score.flags:
             return
         number = self._number(score.role, score.speaker)
-        self._voices[number].add(score)
-        self._waiting.append((score.start_ms, score.channel, score.end_ms, number))
-        self._waiting.sort()
+        self._voices[number].add(score, scores)
+        insort(self._waiting, (score.start_ms, score.channel, score.end_ms, number))
         if len(self._waiting) > WAITING:
             self._floor.take(self._waiting.pop(0), self._same)
 
@@ -294,6 +343,7 @@ class Tally:
             if voice.speaker == speaker and voice.role == role:
                 return number
         self._voices.append(Voice(role, speaker))
+        self._party.append(self.known.party(role, speaker))
         return len(self._voices) - 1
 
     def _settle(self, watermark_ms: int) -> None:
@@ -305,22 +355,15 @@ class Tally:
 
     def party(self, number: int) -> tuple[Role, str]:
         """Role and speaker of a voice as they are known by now."""
-        return self.known(self._voices[number].role, self._voices[number].speaker)
-
-    def known(self, role: Role, speaker: str) -> tuple[Role, str]:
-        """Role and speaker as they are known by now of what was recorded under these."""
-        # As many steps as there are merges: more cannot be needed, and a ring ends.
-        for _ in self._same_as:
-            speaker = self._same_as.get(speaker, speaker)
-        return self._known_role.get(speaker, role), speaker
+        return self._party[number]
 
     def _same(self, one: int, other: int) -> bool:
-        return one == other or self.party(one) == self.party(other)
+        return one == other or self._party[one] == self._party[other]
 
     def _parties(self) -> dict[tuple[Role, str], list[int]]:
         parties: dict[tuple[Role, str], list[int]] = {}
-        for number in range(len(self._voices)):
-            parties.setdefault(self.party(number), []).append(number)
+        for number, party in enumerate(self._party):
+            parties.setdefault(party, []).append(number)
         return parties
 
     # Asking
@@ -357,9 +400,10 @@ class Tally:
             found = found.copy()
             _keep(found, (now_ms, floor.until_ms))
             n, all_ms = n + 1, all_ms + now_ms
-        instances = sorted((start_ms, start_ms + length_ms) for length_ms, start_ms in found)
-        longest_ms = max((length_ms for length_ms, _ in found), default=0)
-        return n, all_ms, longest_ms, tuple(Silence(start_ms=start, end_ms=end) for start, end in instances)
+        if self._silent is None or self._silent[0] != found:
+            in_order = sorted((start_ms, start_ms + length_ms) for length_ms, start_ms in found)
+            self._silent = found.copy(), tuple(Silence(start_ms=start, end_ms=end) for start, end in in_order)
+        return n, all_ms, max((length_ms for length_ms, _ in found), default=0), self._silent[1]
 
     def interruptions(self) -> tuple[Interruption, ...] | None:
         """The longest INSTANCES in order of time; None where all parties share a channel."""
@@ -375,16 +419,19 @@ class Tally:
             self._told = found.copy(), told
         return self._told[1]
 
-    def interruptions_by(self, role: Role) -> int | None:
-        """How often a role has interrupted another party; None where all parties share a channel."""
-        if len(self.roles) < 2:
-            return None
-        return sum(n for (who, _), n in self._now().cut_ins.items() if self.party(who)[0] == role)
+    def interruptions_by_role(self) -> dict[Role, int]:
+        """How often each role has interrupted another party; empty where all parties share a channel."""
+        counts: dict[Role, int] = {}
+        if len(self.roles) > 1:
+            for (who, _), n in self._now().cut_ins.items():
+                role = self._party[who][0]
+                counts[role] = counts.get(role, 0) + n
+        return counts
 
     def talk_ms(self, role: Role | None = None) -> int:
         """How long a role, or everybody, has spoken."""
-        everybody = enumerate(self._voices)
-        return sum(voice.talk_ms for number, voice in everybody if role is None or self.party(number)[0] == role)
+        pairs = zip(self._voices, self._party, strict=True)
+        return sum([voice.talk_ms for voice, party in pairs if role is None or party[0] == role])
 
     def talk_share(self, role: Role) -> float | None:
         """A role's part of all talk so far, 0 to 1; None: nobody has spoken."""
@@ -408,50 +455,70 @@ class Tally:
         """The figures of each party that was heard, in the order in which they came."""
         floor, all_ms = self._now(), self.talk_ms()
         apart = len(self.roles) > 1
-        figures = []
-        for (role, speaker), numbers in self._parties().items():
-            voice, *others = (self._voices[number] for number in numbers)
-            if others:
-                voice = voice.joined(others)
-            talk_ms, words, emotion_ms = voice.talk_ms, voice.words, voice.emotion_ms
-            felt_ms = sum(emotion_ms.values())
-            scores = self._scores(numbers)
-            quarters = _means(scores)
-            mine = set(numbers)
-            cut_ins = {pair: n for pair, n in floor.cut_ins.items() if not mine.issuperset(pair)}
-            responses = _summed(
-                {steps: n} for (to, by, steps), n in floor.responses.items() if by in mine and to not in mine
+        numbers_of = list(self._parties().values())
+        whose = {number: party for party, numbers in enumerate(numbers_of) for number in numbers}
+        # One pass over what was counted between two voices: each count is of one party, or of two.
+        several = range(len(numbers_of))
+        responses: list[dict[int, int]] = [{} for _ in several]
+        turns, cut_ins, cut_off, overtalk_ms = ([0 for _ in several] for _ in range(4))
+        for (to, by, steps), n in floor.responses.items():
+            if whose[to] != (party := whose[by]):
+                responses[party][steps] = responses[party].get(steps, 0) + n
+        for (of, by), n in floor.taken.items():
+            if of < 0 or whose[of] != whose[by]:
+                turns[whose[by]] += n
+        for (by, of), n in floor.cut_ins.items():
+            if whose[by] != whose[of]:
+                cut_ins[whose[by]] += n
+                cut_off[whose[of]] += n
+        for (by, _), ms in floor.overtalk.items():
+            overtalk_ms[whose[by]] += ms
+        return tuple(
+            self._figures(
+                numbers,
+                all_ms,
+                longest_monologue_ms=max(floor.monologues.get(number, 0) for number in numbers),
+                turns=turns[party],
+                responses=sum(responses[party].values()),
+                response_ms=_median(responses[party]),
+                interruptions=cut_ins[party] if apart else None,
+                interrupted=cut_off[party] if apart else None,
+                overtalk_ms=overtalk_ms[party] if apart else None,
             )
-            loudness, trend = _line(voice.loudness)
-            figures.append(
-                PartyMetrics(
-                    role=role,
-                    speaker=speaker,
-                    utterances=voice.utterances,
-                    words=words,
-                    talk_ms=talk_ms,
-                    talk_share=rounded(talk_ms / all_ms) if all_ms else 0.0,
-                    words_per_minute=rounded(words * 60_000 / talk_ms) if talk_ms else None,
-                    score=_mean(scores),
-                    negative=voice.labels.get("negative", 0),
-                    neutral=voice.labels.get("neutral", 0),
-                    positive=voice.labels.get("positive", 0),
-                    quarters=quarters,
-                    change=change(quarters),
-                    emotion_ms=emotion_ms,
-                    emotion_share={label: rounded(ms / felt_ms) for label, ms in emotion_ms.items() if felt_ms},
-                    longest_monologue_ms=max(floor.monologues.get(number, 0) for number in numbers),
-                    turns=sum(n for (of, by), n in floor.taken.items() if by in mine and of not in mine),
-                    responses=sum(responses.values()),
-                    response_ms=_median(responses),
-                    interruptions=sum(n for (by, _), n in cut_ins.items() if by in mine) if apart else None,
-                    interrupted=sum(n for (_, of), n in cut_ins.items() if of in mine) if apart else None,
-                    overtalk_ms=sum(ms for (by, _), ms in floor.overtalk.items() if by in mine) if apart else None,
-                    loudness_lufs=loudness,
-                    loudness_trend=trend,
-                )
-            )
-        return tuple(figures)
+            for party, numbers in enumerate(numbers_of)
+        )
+
+    def _figures(self, numbers: Sequence[int], all_ms: int, **of_floor: Any) -> PartyMetrics:
+        """Those of the party that has these voices, which were told apart until a correction merged them."""
+        voice, *others = (self._voices[number] for number in numbers)
+        if others:
+            voice = voice.joined(others)
+        role, speaker = self._party[numbers[0]]
+        talk_ms, words, emotion_ms = voice.talk_ms, voice.words, voice.emotion_ms
+        felt_ms = sum(emotion_ms.values())
+        scores = self._scores(numbers)
+        quarters = _means(scores)
+        loudness, trend = _line(voice.loudness)
+        return PartyMetrics(
+            role=role,
+            speaker=speaker,
+            utterances=voice.utterances,
+            words=words,
+            talk_ms=talk_ms,
+            talk_share=rounded(talk_ms / all_ms) if all_ms else 0.0,
+            words_per_minute=rounded(words * 60_000 / talk_ms) if talk_ms else None,
+            score=_mean(scores),
+            negative=voice.labels.get("negative", 0),
+            neutral=voice.labels.get("neutral", 0),
+            positive=voice.labels.get("positive", 0),
+            quarters=quarters,
+            change=change(quarters),
+            emotion_ms=emotion_ms,
+            emotion_share={label: rounded(ms / felt_ms) for label, ms in emotion_ms.items() if felt_ms},
+            loudness_lufs=loudness,
+            loudness_trend=trend,
+            **of_floor,
+        )
 
     def _now(self) -> Floor:
         """The floor with what still waits for the watermark. Its silences are not to be used: something may yet come
@@ -472,43 +539,43 @@ class Tally:
             borders = [(quarter * length_ms + 1) // 2 for quarter in (1, 2, 3)]
             self._by_quarter = []
             for voice in self._voices:
-                cuts = [0, *(bisect_left(voice.points, border) for border in borders), len(voice.points)]
+                cuts = [0, *[bisect_left(voice.points, border) for border in borders], len(voice.points)]
                 self._by_quarter.append(
                     [(sum(voice.scored[since:to]), sum(voice.scores[since:to])) for since, to in pairwise(cuts)]
                 )
-        sums = [(0, 0)] * 4
-        for number in numbers:
-            theirs = zip(sums, self._by_quarter[number], strict=True)
-            sums = [(n + more, total + added) for (n, total), (more, added) in theirs]
-        return sums
+        theirs = [self._by_quarter[number] for number in numbers]
+        if len(theirs) < 2:
+            return theirs[0] if theirs else [(0, 0)] * 4
+        return [(sum([n for n, _ in each]), sum([total for _, total in each])) for each in zip(*theirs, strict=True)]
 
     # Keeping
 
     def dump(self) -> str:
         """JSON from which `load` makes the same tally: a few hundred bytes, below 20 KB after four hours."""
-        return to_json(self.state()).decode()
+        for voice in self._voices:
+            voice.kept = voice.kept or to_json([getattr(voice, name) for name in _VOICE])
+        floor = self._floor
+        floor.kept = floor.kept or to_json([_listed(getattr(floor, name)) for name in _FLOOR])
+        told = [self.started, self.ended, self.watermark_ms, self.roles]
+        rest = to_json([*told, self._waiting, self.known.same_as, self.known.roles])
+        voices = b",".join([voice.kept for voice in self._voices])
+        return (b"%b,[%b],%b]" % (rest[:-1], voices, floor.kept)).decode()
 
     @classmethod
     def load(cls, dumped: str) -> "Tally":
         """The tally as it was dumped."""
         return cls.of(from_json(dumped))
 
-    def state(self) -> list[Any]:
-        """What `dump` writes as JSON, for who has more to write. It holds parts of the tally, not copies of them."""
-        floor = [_listed(getattr(self._floor, name)) for name in _FLOOR]
-        voices = [[getattr(voice, name) for name in _VOICE] for voice in self._voices]
-        told = [self.started, self.ended, self.watermark_ms, self.roles]
-        return [*told, self._waiting, self._same_as, self._known_role, voices, floor]
-
     @classmethod
     def of(cls, state: list[Any]) -> "Tally":
-        """The tally of a `state` that was written as JSON and read again."""
+        """The tally of what was dumped, read as JSON."""
         tally = cls()
         tally.started, tally.ended, tally.watermark_ms, roles, waiting, *known, voices, floor = state
-        tally._same_as, tally._known_role = known
+        tally.known.same_as, tally.known.roles = known
         tally.roles = tuple(roles)
         tally._waiting = [(start_ms, channel, end_ms, voice) for start_ms, channel, end_ms, voice in waiting]
         tally._voices = [Voice(*values) for values in voices]
+        tally._party = [tally.known.party(voice.role, voice.speaker) for voice in tally._voices]
         like = tally._floor
         tally._floor = Floor(
             *(_unlisted(value, getattr(like, name)) for value, name in zip(floor, _FLOOR, strict=True))
@@ -538,17 +605,17 @@ def _median(steps: dict[int, int]) -> int | None:
     return None
 
 
-def _mean(scores: Iterable[Sequence[int]], scale: int = 1) -> float | None:
+def _mean(scores: Iterable[Sequence[int]]) -> float | None:
     """Of (how many, their sum in 1/10,000)."""
     n = total = 0
     for more, added in scores:
         n, total = n + more, total + added
-    return rounded(total * scale / (n * 10_000)) if n else None
+    return rounded(total / (n * 10_000)) if n else None
 
 
 def _means(scores: Iterable[Sequence[int]]) -> tuple[float | None, ...]:
     """Of each, −5 to 5."""
-    return tuple(_mean([one], 5) for one in scores)
+    return tuple([rounded(total * 5 / (n * 10_000)) if n else None for n, total in scores])
 
 
 def _line(sums: Sequence[int]) -> tuple[float | None, float | None]:

@@ -36,6 +36,7 @@ from schemas.events import (
 )
 
 if TYPE_CHECKING:
+    from processors.forms.judging import Forms
     from processors.models.glossary import Glossary
 
 Business = Literal["b2b", "b2c"]
@@ -69,6 +70,10 @@ class Config(BaseModel):
     b2c_glossary: str = Field("", description="the same for calls with consumers")
     summary_sentences: int = Field(4, ge=1, le=20, description="most sentences of the extractive summary")
     topics: int = Field(3, ge=1, le=20, description="most topics of a call")
+    forms: str = Field(
+        "",
+        description="score cards: a YAML file or a directory of such; empty: the starter; none: no score cards",
+    )
 
 
 @dataclass(slots=True)
@@ -173,7 +178,7 @@ class Course:
         """The whole call, with speakers and roles as they are known now."""
         known = []
         for heard in sorted(self.heard, key=lambda one: (one.start_ms, one.channel)):
-            role, speaker = self.tally.known(heard.role, heard.speaker)
+            role, speaker = self.tally.known.party(heard.role, heard.speaker)
             known.append(Heard(**asdict(heard) | {"role": role, "speaker": speaker}))
         business = event.call.metadata.get("business", "").strip().lower()
         return FinishedCall(
@@ -201,7 +206,8 @@ class Course:
 
 
 class CallInsights(Processor):
-    """Scores in; one `Insights` and one `Conversation` out at the end of each call, between its marks.
+    """Scores in; one `Insights`, one `Evaluation` for each form and one `Conversation` out at the end of each call,
+    between its marks.
 
     What makes a call unfit to be read is said in `state` of the record, with `why` for people: too_short (less than
     FEWEST_WORDS), no_customer_speech, unsupported_language.
@@ -209,10 +215,15 @@ class CallInsights(Processor):
 
     idle_timeout_ms: int | None = FORGOTTEN_MS
 
-    def __init__(self, config: Config, pipeline_version: str, engine: Engine) -> None:
+    def __init__(self, config: Config, pipeline_version: str, engine: Engine, forms: "Forms | None" = None) -> None:
         self._config = config
         self._pipeline_version = pipeline_version
         self._engine = engine
+        self._forms = forms
+
+    def reload(self) -> bool:
+        """Read the forms again if their files have changed (processors.base.Reloadable)."""
+        return self._forms is not None and self._forms.reload()
 
     def open(self, call_id: str) -> Course:
         return Course()
@@ -258,10 +269,11 @@ class CallInsights(Processor):
             **of_both,
             utterances=len(call.utterances) + call.unread,
         )
+        evaluations = self._forms.fill(call, findings, self._pipeline_version) if self._forms else []
         if unfit and unfit.state != "unsupported_language":
-            return [insights]
+            return [insights, *evaluations]
         spoken = tuple(Spoken(**asdict(heard)) for heard in call.utterances)
-        return [insights, Conversation(**of_both, utterances=spoken)]
+        return [insights, *evaluations, Conversation(**of_both, utterances=spoken)]
 
     def _unfit(self, call: FinishedCall, words: int) -> Findings | None:
         languages, customers = self._engine.languages, call.customers()
@@ -289,7 +301,10 @@ def _bytes(heard: Heard) -> int:
 
 
 def build(config: Config, pipeline_version: str) -> Processor:
-    """The stage with its engine, the glossaries read. Raises CalltideError when a glossary or weights cannot be had."""
+    """The stage with its engine, glossaries and forms read. Raises CalltideError when one of them is wrong, or weights
+    cannot be had."""
+    from processors.forms import FormFiles
+    from processors.forms.judging import Forms
     from processors.insights_extractive import ExtractiveEngine
     from processors.models.embedding import Embedder
     from processors.models.glossary import Topics
@@ -298,7 +313,8 @@ def build(config: Config, pipeline_version: str) -> Processor:
     embedder = Embedder()
     topics = {business: Topics(glossary, embedder) for business, glossary in glossaries.items()}
     engine = ExtractiveEngine(embedder, topics, config.summary_sentences, config.topics)
-    return CallInsights(config, pipeline_version, engine)
+    files = FormFiles(config.forms)
+    return CallInsights(config, pipeline_version, engine, Forms(files.read, files.changed, lambda: embedder))
 
 
 def glossary_of(config: Config, business: Business) -> "Glossary":

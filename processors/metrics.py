@@ -12,8 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from processors.base import Output, Processor, Record, Step
 from processors.conversation import SILENCE_MS, Tally, change
+from processors.outlook import Model
+from processors.outlook_file import ModelFile
 from processors.utterances import FORGOTTEN_MS, each_but_idle, read
-from schemas.events import CallEnded, CallEvent, CallMetrics, CallStarted, Correction, Mark, Score, Silence
+from schemas.events import CallEnded, CallEvent, CallInfo, CallMetrics, CallStarted, Correction, Mark, Score, Silence
 
 EVERY_MS: Final = 1_000
 """Least media time between two records of a call that goes on: as often as the VAD marks how far it has heard."""
@@ -23,10 +25,17 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     hold: tuple[str, ...] = Field(
-        ("hold", "hold_start", "on_hold"), description="names of the marks that put a call on hold, in small letters"
+        ("hold", "hold_start", "on_hold", "paused"),
+        description="names of the marks that put a call on hold, in small letters",
     )
     unhold: tuple[str, ...] = Field(
-        ("unhold", "hold_end", "off_hold", "resume"), description="names of the marks that take it off hold"
+        ("unhold", "hold_end", "off_hold", "resume", "resumed"),
+        description="names of the marks that take it off hold",
+    )
+    outlook: str = Field(
+        "",
+        description="how calls will end: a file of `calltide train outcome`; none: not told; empty: models/outcome.json"
+        " in CALLTIDE_HOME, once it is there",
     )
 
 
@@ -45,7 +54,8 @@ class Metrics:
     """Scores, marks and corrections in; records of kind `metrics`, and the call's start and end, out.
 
     A record is written with the first event by which the call is known EVERY_MS beyond the last record, if an utterance
-    or a correction has come since or there is dead air; and with the call's end, before it, a final one.
+    or a correction has come since or there is dead air; and with the call's end, before it, a final one. Where there is
+    a model of how calls end, records before the end say what it expects.
     """
 
     idle_timeout_ms: int | None = FORGOTTEN_MS
@@ -53,6 +63,16 @@ class Metrics:
     def __init__(self, config: Config, pipeline_version: str) -> None:
         self._config = config
         self._pipeline_version = pipeline_version
+        self._file = ModelFile(config.outlook)
+        self._model: Model | None = None
+
+    def reload(self) -> bool:
+        """Read the model of how calls end if its file has changed; True when another one, or none, is in effect. Raises
+        CalltideError when it is wrong: the one before stays."""
+        if not self._file.changed():
+            return False
+        before, self._model = self._model, self._file.read()
+        return self._model != before
 
     def open(self, call_id: str) -> Account:
         return Account(Tally())
@@ -81,32 +101,10 @@ class Metrics:
         return Step(outputs, f"{account.told_ms} {account.news:d} {tally.dump()}".encode())
 
     def _metrics(self, tally: Tally, event: CallEvent) -> CallMetrics:
-        ended = isinstance(event, CallEnded)
         holds = self._holds(event.marks, event.duration_ms) if isinstance(event, CallEnded) else None
-        silences, silence_ms, longest_ms, dead_air = tally.silences()
-        quarters = tally.quarters()
-        return CallMetrics(
-            call=event.call,
-            at_ms=tally.now_ms,
-            final=ended,
-            partial=not tally.started,
-            pipeline_version=self._pipeline_version,
-            parties=tally.parties(),
-            unheard=tally.unheard(),
-            talk_ms=tally.talk_ms(),
-            score=tally.score(),
-            quarters=quarters,
-            change=change(quarters),
-            silences=silences,
-            silence_ms=silence_ms,
-            longest_silence_ms=longest_ms,
-            silence_now_ms=tally.silence_now_ms,
-            dead_air=dead_air,
-            interruptions=tally.interruptions(),
-            hold_ms=None if holds is None else sum(hold.end_ms - hold.start_ms for hold in holds),
-            holds=tuple(holds or ()),
-            late=tally.late,
-        )
+        metrics = measured(tally, event.call, self._pipeline_version, holds)
+        outlook = self._model and self._model.outlook(metrics)
+        return metrics.model_copy(update={"outlook": outlook}) if outlook else metrics
 
     def _holds(self, marks: Sequence[Mark], duration_ms: int) -> list[Silence] | None:
         """The holds that were marked, one that nobody ended up to the call's end; None: there is no such mark."""
@@ -123,6 +121,36 @@ class Metrics:
         if holds is not None and since_ms is not None:
             holds.append(Silence(start_ms=since_ms, end_ms=max(duration_ms, since_ms)))
         return holds
+
+
+def measured(
+    tally: Tally, call: CallInfo, pipeline_version: str, holds: Sequence[Silence] | None = None
+) -> CallMetrics:
+    """What a tally says by now, as a record has it; `holds`: those that were marked, None: none was."""
+    silences, silence_ms, longest_ms, dead_air = tally.silences()
+    quarters = tally.quarters()
+    return CallMetrics(
+        call=call,
+        at_ms=tally.now_ms,
+        final=tally.ended,
+        partial=not tally.started,
+        pipeline_version=pipeline_version,
+        parties=tally.parties(),
+        unheard=tally.unheard(),
+        talk_ms=tally.talk_ms(),
+        score=tally.score(),
+        quarters=quarters,
+        change=change(quarters),
+        silences=silences,
+        silence_ms=silence_ms,
+        longest_silence_ms=longest_ms,
+        silence_now_ms=tally.silence_now_ms,
+        dead_air=dead_air,
+        interruptions=tally.interruptions(),
+        hold_ms=None if holds is None else sum(hold.end_ms - hold.start_ms for hold in holds),
+        holds=tuple(holds or ()),
+        late=tally.late,
+    )
 
 
 def build(config: Config, pipeline_version: str) -> Processor:

@@ -363,6 +363,49 @@ class Insights(Findings, CallEvent):
     pipeline_version: str
 
 
+class EvaluationItem(_Model):
+    """One item of a form, and what a call has earned for it."""
+
+    name: str
+    points: float = Field(gt=0, description="most that it can earn")
+    earned: float | None = Field(ge=0, description="absent: it could not be judged, and counts nowhere")
+    why: str = Field(description="what it rests on, or why it could not be judged, for people")
+    evidence: tuple[Evidence, ...] = Field(default=(), description="the utterances that it rests on, where there are")
+
+
+class EvaluationSection(_Model):
+    """A section of a form."""
+
+    name: str
+    weight: float = Field(gt=0, description="beside those of the other sections")
+    score: float | None = Field(
+        ge=0, le=100, description="points earned of those that could be judged, in percent; absent: none could"
+    )
+    items: tuple[EvaluationItem, ...]
+
+
+class Evaluation(CallEvent):
+    """A form filled for a call, once, when it has ended. Its identity is (call, form)."""
+
+    kind: Literal["evaluation"] = "evaluation"
+    ended_at: UtcTime
+    duration_ms: Milliseconds
+    language: str = Field(default="", description="in which most words were said; empty: no words")
+    form: str
+    form_version: str = Field(description="a hash of what the form means")
+    state: str = Field(
+        description="ok, too_short, no_agent_speech, no_customer_speech, unsupported_language, too_little_judged: "
+        "only ok has a score"
+    )
+    why: str = Field(default="", description="the state in a sentence for people, unless it is ok")
+    score: float | None = Field(
+        ge=0, le=100, description="mean of the sections' scores by their weights; absent: there is none"
+    )
+    judged: Probability = Field(description="the part of the form, by weight, that could be judged")
+    sections: tuple[EvaluationSection, ...]
+    pipeline_version: str
+
+
 class Spoken(_Model):
     """An utterance with words, as it is known at the end of the call."""
 
@@ -471,6 +514,15 @@ class PartyMetrics(_Model):
     loudness_trend: float | None = Field(description="dB a minute; absent: too few utterances were measured")
 
 
+class Outlook(_Model):
+    """How a call will probably end (docs/early-warning.md)."""
+
+    negative: Probability = Field(
+        description="that the customer's last quarter will be negative, −1 or less on −5 to 5"
+    )
+    model: str = Field(description="which model says so")
+
+
 class CallMetrics(CallEvent):
     """What has happened in the call so far, or, once it has ended, in all of it."""
 
@@ -496,6 +548,9 @@ class CallMetrics(CallEvent):
     hold_ms: Milliseconds | None = Field(default=None, description="on hold; absent: nobody marked it, or not the end")
     holds: tuple[Silence, ...] = Field(default=(), description="the holds that were marked")
     late: int = Field(default=0, ge=0, description="utterances that came too late to have a part in turns and the like")
+    outlook: Outlook | None = Field(
+        default=None, description="absent: no model is trained, it is too early to say, or the call has ended"
+    )
 
 
 Event = (
@@ -513,6 +568,7 @@ Event = (
     | Categorised
     | Alert
     | Insights
+    | Evaluation
     | Conversation
 )
 
@@ -531,6 +587,7 @@ EVENTS: Final[Mapping[str, type[CallEvent]]] = {
     "category": Categorised,
     "alert": Alert,
     "insights": Insights,
+    "evaluation": Evaluation,
     "conversation": Conversation,
 }
 """The model of each kind, as named in the `kind` header of every record."""
@@ -540,7 +597,7 @@ _ADAPTERS: Final = {kind: TypeAdapter(model) for kind, model in EVENTS.items()}
 
 def encode(event: CallEvent, audio: bytes | None = None) -> tuple[list[tuple[str, bytes]], bytes]:
     """(headers, value) of a record. With `audio` (b"" for none) the event is the header `event`, else the value."""
-    body = event.model_dump_json().encode()
+    body = _ADAPTERS[event.kind].dump_json(event)
     kind = ("kind", event.kind.encode())
     if audio is None:
         return [kind], body

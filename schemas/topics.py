@@ -168,6 +168,28 @@ CHAIN: Final = tuple(row for row in STAGES if row.reads != SCORES)
 MADE_OF_SCORES: Final = tuple(row.writes for row in STAGES if row not in CHAIN)
 """What the stages beside it write."""
 
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A kind of event that is made of the scores, and where it goes: to clients of the gateway, and to ClickHouse."""
+
+    kind: str
+    topic: str
+    table: str
+    """In ClickHouse; its rows are made by `streams.rows`."""
+    time: str
+    """The column by which they grow old."""
+
+
+FINDINGS: Final = (
+    Finding("metrics", CALL_METRICS, "call_progress", "started_at"),
+    Finding("alert", ALERTS, "alerts", "at"),
+    Finding("category", ALERTS, "call_categories", "started_at"),
+    Finding("insights", INSIGHTS, "insights", "started_at"),
+    Finding("evaluation", INSIGHTS, "evaluations", "started_at"),
+)
+"""What is kept of a call and pushed, forgotten with it, and gone with its pipeline version, beside its utterances."""
+
 FRAMES: Final = STAGES[0].reads
 BATCH_FRAMES: Final = STAGES[0].in_batch().reads
 

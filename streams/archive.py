@@ -60,6 +60,8 @@ class Kept:
     objects: dict[str, str]
     """Channel, or `records` → name of the object."""
     bytes: int
+    unsearched: int = 0
+    """Utterances in which nobody looked for what is personal: they were dead letters, and dropped."""
 
 
 @dataclass(slots=True)
@@ -84,8 +86,11 @@ class Archive:
         self._at_once = not OBJECT_STORES.isdisjoint(_protocols(self._files))
         self._cipher = AESGCMSIV(_key(settings.archive.key)) if settings.archive.key else None
 
-    def put(self, records: Sequence[Record], lane: str = "live") -> Kept:
-        """Store an ended call: its records from start to end, in order. The same call again replaces it."""
+    def put(self, records: Sequence[Record], lane: str = "live", unsearched: int = 0) -> Kept:
+        """Store an ended call: its records from start to end, in order. The same call again replaces it.
+
+        `unsearched`: as in `Kept`.
+        """
         channels: dict[int, _Channel] = {}
         call: CallInfo | None = None
         ended: CallEnded | None = None
@@ -117,7 +122,7 @@ class Archive:
         duration_ms = ended.duration_ms if ended else last_ms - round(call.started_at.timestamp() * 1_000)
         kept = Kept(
             call, max(duration_ms, 0), lane, ended.ended_at if ended else None, ended.reason if ended else "idle",
-            objects, size + stored,
+            objects, size + stored, unsearched,
         )  # fmt: skip
         facts = {
             "form": FORM,
@@ -130,6 +135,8 @@ class Archive:
             "objects": objects,
             "bytes": kept.bytes,
         }
+        if unsearched:
+            facts["unsearched"] = unsearched
         replaced = self._replaced(call.call_id)
         facts |= {"sha256": _digest(facts)}
         self._write(self._place(call.call_id), self._sealed(json.dumps(facts, ensure_ascii=False, indent=1).encode()))
@@ -251,6 +258,7 @@ class Archive:
             facts["reason"],
             facts["objects"],
             facts["bytes"],
+            facts.get("unsearched", 0),
         )
 
     def _place(self, call_id: str) -> str:

@@ -32,6 +32,11 @@ def archive(
     typer.echo(f"archived {done.calls} calls, {done.bytes / 1e6:,.1f} MB; {done.before} were there before")
     if done.silenced:
         typer.echo(f"in {done.silenced} of them what was taken out of the words is silenced")
+    if done.unsearched:
+        typer.echo(
+            f"in {done.unsearched} of them nobody looked for personal data in all utterances: some were dropped as "
+            "dead letters; the archive marks these calls (`unsearched`)"
+        )
     for call_id, why in done.failed.items():
         sys.stderr.write(f"calltide: {call_id}: {why}\n")
     if done.failed:

@@ -21,18 +21,18 @@ from processors.redaction import hidden
 from schemas.audio import BYTES_PER_SAMPLE, AudioPacket
 from schemas.errors import CalltideError
 from schemas.events import Score, decode
-from schemas.topics import CHAIN, DEAD_LETTER_RETENTION_MS, LANES, SCORES, STAGES, Lane, frames
+from schemas.topics import CHAIN, DEAD_LETTER_RETENTION_MS, FINDINGS, LANES, SCORES, STAGES, Lane, frames
 from streams import history, kafka
 from streams.archive import Archive, Damaged
-from streams.dead_letters import DeadLetters, Filter
+from streams.dead_letters import DeadLetters, Filter, Letter
 from streams.replay import plan as plans
 from streams.replay.plan import SLACK_MS, Call, Survey, Wish, survey
 from streams.settings import Settings
 from streams.sink import MIGRATION_S, connect
 
 FORGOTTEN: Final = (
-    "calls", "utterances_heard", "corrections", "call_metrics", "call_progress", "alerts", "call_categories",
-    "insights", "dead_letters", "tasks", "task_chunks",
+    "calls", "utterances_heard", "corrections", "call_metrics", *(one.table for one in FINDINGS), "dead_letters",
+    "tasks", "task_chunks",
 )  # fmt: skip
 """Tables with rows of single calls. Counts by minute, hour and word are of many calls together."""
 
@@ -45,6 +45,8 @@ class Archived:
     bytes: int = 0
     silenced: int = 0
     """Those of `calls` in which something personal was silenced."""
+    unsearched: int = 0
+    """Those of `calls` of which utterances were dropped as dead letters: nobody looked for what is personal in them."""
     before: int = 0
     """Calls that were in the archive already."""
     failed: dict[str, str] = field(default_factory=dict)
@@ -63,9 +65,16 @@ def archive(
     done = Archived()
     wanted = {call.call_id: call for call in found.calls if not _is_there(store, call.call_id, call.started_at)}
     done.before = len(found.calls) - len(wanted)
+    dropped: Counter[str] = Counter()
     if wanted and any(settings.asr.redact.kinds.values()):
-        for call_id, reason in _unheard(settings, wanted).items():
-            done.failed[call_id] = reason
+        for letter in _unheard(settings, wanted):
+            if letter.settled is None:
+                done.failed[letter.call] = (
+                    "some of it is among the dead letters, and may be personal; redrive or drop them, then try again"
+                )
+            elif letter.settled.fate == "dropped":
+                dropped[letter.call] += 1
+        for call_id in done.failed:
             del wanted[call_id]
     # Whatever the settings say now: what was taken out then is not to come back.
     silent = _silent(settings, wanted)
@@ -76,9 +85,10 @@ def archive(
                 done.failed[call_id] = "it came in both lanes; what came in the live one is archived"
                 continue
             try:
-                done.bytes += store.put(silenced(records, silent.get(call_id, {})), lane).bytes
+                done.bytes += store.put(silenced(records, silent.get(call_id, {})), lane, dropped[call_id]).bytes
                 done.calls += 1
                 done.silenced += call_id in silent
+                done.unsearched += call_id in dropped
             except Damaged as error:
                 done.failed[call_id] = str(error)
             tell(done, len(wanted))
@@ -135,18 +145,10 @@ Silent = dict[int, list[tuple[int, int]]]
 """Channel → (start, end) of what is silenced, in milliseconds of the call."""
 
 
-def _unheard(settings: Settings, wanted: dict[str, Call]) -> dict[str, str]:
-    """Call → why it is not known what in it is personal, of those calls of which that is so."""
+def _unheard(settings: Settings, wanted: dict[str, Call]) -> list[Letter]:
+    """The dead letters of these calls that ASR did not see, or of which nobody heard what it took out."""
     after_vad = {row.name for row in CHAIN[1:]}
-    letters = [
-        letter
-        for letter in DeadLetters(settings).letters()
-        if letter.call in wanted and letter.stage in after_vad and letter.settled is None
-    ]
-    return {
-        letter.call: "some of it is among the dead letters, and may be personal; redrive or drop them, then try again"
-        for letter in letters
-    }
+    return [letter for letter in DeadLetters(settings).letters() if letter.call in wanted and letter.stage in after_vad]
 
 
 def _silent(settings: Settings, wanted: dict[str, Call]) -> dict[str, Silent]:

@@ -22,6 +22,7 @@ from streams.api.key_command import key
 from streams.dashboards import dashboards_app
 from streams.evaluation.command import evaluate
 from streams.explain_command import explain
+from streams.forms_commands import forms_app
 from streams.glossary_command import glossary
 from streams.ingestion import command as ingestion
 from streams.replay import version_commands
@@ -45,12 +46,13 @@ app = typer.Typer(
 topics_app = typer.Typer(no_args_is_help=True, help="Kafka topics: create, compare with the table, mend.")
 samples_app = typer.Typer(no_args_is_help=True, help="Recordings to try Calltide with.")
 dead_letters_app = typer.Typer(no_args_is_help=True, help="What stages could not process: look, redrive, drop.")
-train_app = typer.Typer(no_args_is_help=True, help="Models of your own, from labelled clips or texts.")
+train_app = typer.Typer(no_args_is_help=True, help="Models of your own, from labelled clips, texts or calls.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(samples_app, name="samples")
 app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(train_app, name="train")
 app.add_typer(rules_app, name="rules")
+app.add_typer(forms_app, name="forms")
 app.add_typer(replay_app, name="replay")
 app.add_typer(dashboards_app, name="dashboards")
 app.command("eval")(evaluate)
@@ -581,6 +583,19 @@ def train_sentiment(
     from streams.training import sentiment
 
     sentiment.train_sentiment(data, out, seed=seed)
+
+
+@train_app.command("outcome")
+def train_outcome(
+    out: Annotated[Path | None, typer.Option(help="file for the model (default: where the stage looks for it)")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="train and try it, and write nothing")] = False,
+) -> None:
+    """How calls will end, from the calls in ClickHouse (docs/early-warning.md)."""
+    from streams.settings import load
+    from streams.training import outcome
+
+    _interruptible()
+    outcome.train_outcome(load(), out, dry_run=dry_run)
 
 
 @samples_app.command("download")

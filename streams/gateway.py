@@ -47,12 +47,12 @@ from deploy.topics import LEADERLESS
 from schemas.errors import CalltideError
 from schemas.events import Score, decode
 from schemas.replayed import ReplayPosition
-from schemas.topics import ALERTS, CALL_METRICS, INSIGHTS, SCORES, SCORES_REPLAYED, TRANSCRIPTS_INTERIM
+from schemas.topics import FINDINGS, SCORES, SCORES_REPLAYED, TRANSCRIPTS_INTERIM
 from streams import kafka
 from streams.replayed import Replayed, Replays
 from streams.settings import Settings
 from streams.subscriptions import (
-    FINDINGS,
+    FOUND,
     Backlog,
     Cursor,
     Findings,
@@ -65,7 +65,7 @@ from streams.subscriptions import (
     subject,
 )
 
-FINDINGS_TOPICS: Final = {"metrics": CALL_METRICS, "alert": ALERTS, "category": ALERTS, "insights": INSIGHTS}
+FINDINGS_TOPICS: Final = {one.kind: one.topic for one in FINDINGS}
 
 PROTOCOL: Final = 1
 PATH: Final = "/v1/scores"
@@ -480,7 +480,7 @@ class Gateway:
             while not self.stop.is_set():
                 messages = _read(consumer, 0.2)
                 records = [record for message in messages if not message.error() and (record := _record(message))]
-                if found := [record for record in records if record.event.kind in FINDINGS]:
+                if found := [record for record in records if record.event.kind in FOUND]:
                     # Waiting for it is the backpressure here, too.
                     asyncio.run_coroutine_threadsafe(offer(found), loop).result()
                 if left:
@@ -602,7 +602,7 @@ class Gateway:
         """Have those of a client's kinds read, and wait until those that are there are known. Where Kafka does not
         answer, the client gets all else, and these when they come."""
         loop = asyncio.get_running_loop()
-        for topic in {self._findings_topics[kind] for kind in FINDINGS if kind in wanted.kinds}:
+        for topic in {self._findings_topics[kind] for kind in FOUND if kind in wanted.kinds}:
             if topic not in self._following or not self._following[topic].is_alive():
                 known = self._findings_known[topic] = asyncio.Event()
                 thread = threading.Thread(

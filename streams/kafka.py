@@ -146,16 +146,19 @@ def partition_of(message: Message) -> int:
     return -1 if partition is None else partition
 
 
-def from_now_on(consumer: Consumer, held: list[TopicPartition]) -> dict[int, int]:
-    """Partition → where to begin, of partitions of one topic: where the group is, and for a group that is new, with
-    what comes from now on. Written down at once, or what comes while nobody reads would be passed over.
+def from_now_on(consumer: Consumer, held: list[TopicPartition]) -> list[TopicPartition]:
+    """These partitions with the offset to begin at: where the group is, and for a group that is new, what comes from
+    now on. Written down at once, or what comes while nobody reads would be passed over.
 
     Raises KafkaException.
     """
-    known = {one.partition: one.offset for one in consumer.committed(held, GROUP_ANSWER_S)}
-    fresh = [one for one in held if known[one.partition] < 0]
+    known = consumer.committed(held, GROUP_ANSWER_S)
+    for one in known:
+        if one.error is not None:
+            raise KafkaException(one.error)
+    fresh = [one for one in known if one.offset < 0]
     for one in fresh:
-        one.offset = known[one.partition] = consumer.get_watermark_offsets(one, timeout=GROUP_ANSWER_S)[1]
+        one.offset = consumer.get_watermark_offsets(one, timeout=GROUP_ANSWER_S)[1]
     if fresh:
         consumer.commit(offsets=fresh, asynchronous=False)
     return known

@@ -4,7 +4,7 @@ A changer must know: what does not fit its column raises OverflowError here, bec
 without a word, as another one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from schemas.events import (
     CallStarted,
     Categorised,
     Correction,
+    Evaluation,
     Evidence,
     Findings,
     Insights,
@@ -43,6 +44,7 @@ LIMITS: Final = {
     "missing_ms": _LARGE,
     "dropped_packets": _LARGE,
     "not_speech_ms": _LARGE,
+    "redacted": _LARGE,
 }
 """What the columns hold. ClickHouse takes a larger number without a word, as another one."""
 YEARS: Final = range(1970, 2200)
@@ -107,6 +109,7 @@ def utterance_row(score: Score, topic: str, partition: int, offset: int) -> dict
         "overlap_ms": score.overlap_ms,
         "cut": score.cut,
         "text": score.text,
+        "redacted": score.redacted,
         "words.text": [word.text for word in score.words],
         "words.start_ms": [word.start_ms for word in score.words],
         "words.end_ms": [word.end_ms for word in score.words],
@@ -193,7 +196,8 @@ def fitting(row: dict[str, Any]) -> dict[str, Any]:
     """The row. Raises OverflowError for a number that its column does not hold."""
     for name, most in LIMITS.items():
         value = row.get(name)
-        if value is not None and max(value if isinstance(value, list) else (value,), default=0) > most:
+        values = value.values() if isinstance(value, dict) else value if isinstance(value, list) else (value or 0,)
+        if max(values, default=0) > most:
             raise OverflowError(f"{name} is more than {most}")
     return row
 
@@ -246,6 +250,8 @@ def progress_rows(event: CallMetrics, place: Place) -> list[dict[str, Any]]:
             **party.model_dump(exclude={"emotion_share"}),
             **of_call,
             "call_score": event.score,
+            "outlook": event.outlook.negative if event.outlook else None,
+            "outlook_model": event.outlook.model if event.outlook else "",
             "dead_air": [silence.model_dump() for silence in event.dead_air],
             **_at(place),
         }
@@ -276,6 +282,23 @@ def insights_row(event: Insights, place: Place) -> dict[str, Any]:
     }
 
 
+def evaluation_row(event: Evaluation, place: Place) -> dict[str, Any]:
+    """The row of `evaluations`."""
+    return {
+        **_call_of(event, event.pipeline_version),
+        **event.model_dump(include=_OF_EVALUATION),
+        "ended_at": time_of(event.ended_at),
+        "sections.name": [one.name for one in event.sections],
+        "sections.weight": [one.weight for one in event.sections],
+        "sections.score": [one.score for one in event.sections],
+        "items": event.model_dump_json(include={"sections"}),
+        **_at(place),
+    }
+
+
+_OF_EVALUATION: Final = {"duration_ms", "language", "form", "form_version", "state", "why", "score", "judged"}
+"""Fields of an evaluation that are columns of the same name."""
+
 _OF_INSIGHTS: Final = {
     "duration_ms", "engine", "model", "state", "language", "business", "glossary", "utterances", "unread", "uncited",
 }  # fmt: skip
@@ -305,3 +328,13 @@ def _utterances(evidence: Sequence[Evidence]) -> list[dict[str, int]]:
 
 def _at(place: Place) -> dict[str, Any]:
     return dict(zip(("topic", "partition", "offset"), place, strict=True))
+
+
+FINDING_ROWS: Final[dict[str, Callable[[Any, Place], list[dict[str, Any]]]]] = {
+    "metrics": progress_rows,
+    "alert": lambda event, place: [alert_row(event, place)],
+    "category": lambda event, place: [category_row(event, place)],
+    "insights": lambda event, place: [insights_row(event, place)],
+    "evaluation": lambda event, place: [evaluation_row(event, place)],
+}
+"""Kind of what is made of the scores (`schemas.topics.FINDINGS`) → the rows of its table."""

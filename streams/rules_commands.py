@@ -29,6 +29,8 @@ On = Annotated[
     typer.Option("--on", help="calls: their names, with commas or given again, or recordings", show_default=False),
 ]
 
+Tenant = Annotated[str, typer.Option(help="whose calls recordings are, for rules that name tenants")]
+
 
 @rules_app.command("list")
 def list_rules() -> None:
@@ -59,21 +61,25 @@ def check(file: File) -> None:
 
 
 @rules_app.command("test")
-def try_rules(file: File, on: On) -> None:
-    """Hold rules against calls of before and print what they would have found, and when."""
+def try_rules(file: File, on: On, tenant: Tenant = "default") -> None:
+    """Hold rules against calls of before and print what they would have found, and when. Rules that name tenants are
+    held against their calls only, as the stage does."""
     from rich.console import Console
     from rich.text import Text
 
-    from schemas.events import Alert
+    from schemas.events import Alert, decode
     from streams.analyze import clock
     from streams.settings import load
 
-    _read(file)
+    rules = _read(file)
     console, settings = Console(highlight=False), load()
     counts: Counter[tuple[str, str]] = Counter()
     calls = [name.strip() for part in on for name in part.split(",") if name.strip()]
-    for call, source, records in _calls(settings, calls):
+    for call, source, records in calls_of(settings, calls, tenant):
         console.print(Text(f"{call}  ({source})", style="bold"))
+        whose = decode(records[0].headers, records[0].value).call.tenant
+        if others := [rule.name for rule in rules.rules if not rule.applies_to(whose)]:
+            console.print(Text(f"  not for calls of tenant {whose}: {', '.join(others)}", style="yellow"))
         found = list(findings(settings, file, records))
         for one in found:
             counts[one.rule, one.kind] += 1
@@ -120,14 +126,18 @@ def _read(file: str) -> "RuleSet":
         raise CalltideError("\ncalltide: ".join(error.faults)) from None
 
 
-def _calls(settings: "Settings", names: "Sequence[str]") -> "Iterator[tuple[str, str, Sequence[Record]]]":
-    """(call, where it comes from, the records that the stage would read) of each. Raises CalltideError for one that is
-    nowhere."""
+def calls_of(
+    settings: "Settings", names: "Sequence[str]", tenant: str = "default"
+) -> "Iterator[tuple[str, str, Sequence[Record]]]":
+    """(call, where it comes from, the records that the stage would read) of each; `tenant`: of recordings. Raises
+    CalltideError for one that is nowhere."""
     recordings = [name for name in names if Path(name).is_file()]
     known = calls_of_before(settings, [name for name in names if name not in recordings])
     for name in names:
         yield (
-            (name, "recording, heard anew", _of_recording(settings, Path(name))) if name in recordings else next(known)
+            (name, "recording, heard anew", _of_recording(settings, Path(name), tenant))
+            if name in recordings
+            else next(known)
         )
 
 
@@ -208,7 +218,7 @@ def _in_clickhouse(settings: "Settings", call: str, why: str) -> "list[Record]":
     return [Record(call, kind, dict(out.headers), out.value, started_ms + at_ms) for at_ms, kind, out in outputs]
 
 
-def _of_recording(settings: "Settings", path: Path) -> "list[Record]":
+def _of_recording(settings: "Settings", path: Path, tenant: str) -> "list[Record]":
     """The records of a recording, heard by the chain in this process."""
     from schemas.events import CallInfo
     from schemas.topics import CHAIN
@@ -220,5 +230,7 @@ def _of_recording(settings: "Settings", path: Path) -> "list[Record]":
 
     audio = open_audio(path)
     chain = Chain(lambda row: build(settings, row), CHAIN)
-    call = CallInfo(call_id=new_call_id(path), started_at=now(), roles=roles_for(audio, None), source=path.name)
+    call = CallInfo(
+        call_id=new_call_id(path), started_at=now(), roles=roles_for(audio, None), tenant=tenant, source=path.name
+    )
     return chain.push(records(call, audio, settings.ingest.packet_ms))

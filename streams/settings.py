@@ -23,6 +23,7 @@ from processors.diarization import Config as Diarization
 from processors.emotion import Config as Emotion
 from processors.insights import Config as Insights
 from processors.metrics import Config as CallMetrics
+from processors.outlook_file import NONE
 from processors.rules import Config as Rules
 from processors.sentiment import Config as Sentiment
 from processors.vad import Config as Vad
@@ -199,7 +200,9 @@ class Endpoint(_Section):
 
     url: str = Field(pattern=r"^https?://")
     secret: str = Field(min_length=8, description="whsec_… : signs what is sent, as Standard Webhooks says")
-    kinds: tuple[Literal["alert", "category", "call_ended", "insights"], ...] = Field(("alert",), min_length=1)
+    kinds: tuple[Literal["alert", "category", "call_ended", "insights", "evaluation"], ...] = Field(
+        ("alert",), min_length=1
+    )
     tenants: tuple[str, ...] = Field((), description="of these only; empty: all")
     severity: Literal["info", "warning", "critical"] = Field("info", description="of alerts: this and above")
     timeout_s: float = Field(10.0, gt=0, le=60)
@@ -327,6 +330,12 @@ class Settings(BaseSettings):
     def directory(self) -> Path:
         """`home`, absolute, with ~ resolved."""
         return self.home.expanduser().absolute()
+
+    @property
+    def outcome_model(self) -> Path:
+        """Where the model of how calls end is looked for, and written."""
+        named = self.call_metrics.outlook
+        return Path(named).expanduser() if named not in ("", NONE) else self.directory / "models" / "outcome.json"
 
     @property
     def bootstrap_servers(self) -> str:

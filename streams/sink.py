@@ -32,31 +32,17 @@ from prometheus_client import Counter, Gauge, Histogram
 from deploy.migrations import apply_migrations, keep_for, rebuild
 from processors.base import NO_MORE
 from schemas.errors import CalltideError
-from schemas.events import (
-    Alert,
-    CallEnded,
-    CallEvent,
-    CallMetrics,
-    CallStarted,
-    Categorised,
-    Correction,
-    Insights,
-    Score,
-    decode,
-)
-from schemas.topics import DEAD_LETTERS, MADE_OF_SCORES, REPLAYS, SCORES
+from schemas.events import CallEnded, CallEvent, CallStarted, Correction, Score, decode
+from schemas.topics import DEAD_LETTERS, FINDINGS, MADE_OF_SCORES, REPLAYS, SCORES
 from streams import kafka
 from streams.health import Health
 from streams.rows import (
+    FINDING_ROWS,
     Place,
-    alert_row,
     call_row,
-    category_row,
     correction_row,
     fitting,
-    insights_row,
     letter_row,
-    progress_rows,
     time_of,
     utterance_row,
 )
@@ -70,10 +56,7 @@ TABLES: Final = (
     "corrections",
     "calls",
     "dead_letters",
-    "call_progress",
-    "alerts",
-    "call_categories",
-    "insights",
+    *(one.table for one in FINDINGS),
 )
 """In the order of inserts: what a call's end is counted from comes before it."""
 IDENTITY: Final = {
@@ -365,16 +348,12 @@ class Sink:
         version = self.settings.pipeline_version
         if place[0] != self.topic:
             # What is made of the scores. The marks of calls pass through there, too; those of the scores are written.
-            match event:
-                case CallMetrics():
-                    return [("call_progress", row) for row in progress_rows(event, place)]
-                case Alert():
-                    return [("alerts", alert_row(event, place))]
-                case Categorised():
-                    return [("call_categories", category_row(event, place))]
-                case Insights():
-                    return [("insights", insights_row(event, place))]
-            return []
+            return [
+                (one.table, row)
+                for one in FINDINGS
+                if one.kind == event.kind
+                for row in FINDING_ROWS[one.kind](event, place)
+            ]
         match event:
             case Score():
                 row = utterance_row(event, *place)

@@ -16,4 +16,7 @@ def build(settings: Settings, row: Stage) -> Processor:
     """The stage's processor with its models loaded. Raises CalltideError when a model cannot be had."""
     module = importlib.import_module(f"processors.{row.name}")
     make = cast("Callable[[object, str], Processor]", module.build)
-    return make(getattr(settings, SECTIONS.get(row.name, row.name)), settings.pipeline_version)
+    section = getattr(settings, SECTIONS.get(row.name, row.name))
+    if section is settings.call_metrics and not section.outlook:
+        section = section.model_copy(update={"outlook": str(settings.outcome_model)})
+    return make(section, settings.pipeline_version)

@@ -13,14 +13,15 @@ from datetime import datetime
 from typing import Any, Final
 
 from schemas.errors import CalltideError
-from schemas.events import Alert, CallEvent, Categorised, Correction, Insights, Interim
+from schemas.events import Alert, CallEvent, Categorised, Correction, Evaluation, Insights, Interim
+from schemas.topics import FINDINGS
 
 Positions = dict[int, int]
 """Partition → the next offset to be pushed."""
 
-FINDINGS: Final = ("metrics", "alert", "category", "insights")
-"""Kinds of what is made of the scores, each on a topic of its own."""
-KINDS: Final = ("score", "correction", "call_started", "call_ended", "progress", "interim", *FINDINGS)
+FOUND: Final = tuple(one.kind for one in FINDINGS)
+"""Kinds of what is made of the scores."""
+KINDS: Final = ("score", "correction", "call_started", "call_ended", "progress", "interim", *FOUND)
 DEFAULT_KINDS: Final = KINDS[:4]
 FILTERS: Final = ("call", "queue", "agent", "tenant")
 FIELDS: Final = (*FILTERS, "kinds", "from", "history", "replay")
@@ -179,7 +180,8 @@ class Subscription:
 
 def subject(event: CallEvent) -> tuple[str, ...]:
     """(call, kind), of a correction also of whom and of what it speaks, of an interim result also the channel, of what
-    a rule has found also which and when, of insights also whose: what a newer event of the same replaces."""
+    a rule has found also which and when, of insights also whose, of an evaluation also by which form: what a newer
+    event of the same replaces."""
     same = event.call.call_id, event.kind
     if isinstance(event, Interim):
         return *same, str(event.channel)
@@ -187,6 +189,8 @@ def subject(event: CallEvent) -> tuple[str, ...]:
         return *same, event.rule, str(event.at_ms)
     if isinstance(event, Insights):
         return *same, event.engine
+    if isinstance(event, Evaluation):
+        return *same, event.form
     if isinstance(event, Correction):
         return *same, event.speaker, event.same_as or "", "" if event.same_as and event.role == "unknown" else "role"
     return same

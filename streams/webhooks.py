@@ -17,7 +17,6 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import requests
@@ -27,18 +26,17 @@ from standardwebhooks import Webhook
 
 from schemas.errors import CalltideError
 from schemas.events import CallEvent, decode
-from schemas.topics import ALERTS, DEAD_LETTERS, INSIGHTS
+from schemas.topics import ALERTS, DEAD_LETTERS, FINDINGS
 from streams import kafka
 from streams.health import Health
+from streams.retry_after import retry_after_s
 from streams.settings import Endpoint, Settings
 
-TOPICS: Final = {"alert": ALERTS, "category": ALERTS, "call_ended": ALERTS, "insights": INSIGHTS}
+TOPICS: Final = {"call_ended": ALERTS} | {one.kind: one.topic for one in FINDINGS}
 """Kind of event → the topic that has it. The rules' topic has the marks of the calls' ends, too, behind all alerts."""
 SEVERITIES: Final = ("info", "warning", "critical")
 PAUSE_S: Final = (1.0, 60.0)
 """First and longest pause between tries, with as much again by chance (judgement)."""
-LONGEST_WISH_S: Final = 600.0
-"""Most that a receiver's Retry-After counts for (judgement)."""
 AGAIN: Final = frozenset({408, 425, 429})
 """Of the answers 4xx, those that another try may change."""
 ANSWER_S: Final = 30.0
@@ -96,21 +94,8 @@ def send(endpoint: Endpoint, identifier: str, kind: str, data: Mapping[str, Any]
     if 200 <= status < 300:
         return None
     if status >= 500 or status in AGAIN:
-        return Failure(f"it answers {status}", _wish(answer.headers.get("Retry-After")))
+        return Failure(f"it answers {status}", retry_after_s(answer.headers))
     raise Refused(f"it answers {status}")
-
-
-def _wish(text: str | None) -> float:
-    """Retry-After in seconds: a number of them, or a moment; 0 for what is neither."""
-    if not text:
-        return 0.0
-    try:
-        wish = (
-            float(text) if text.strip().isdigit() else (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds()
-        )
-    except (TypeError, ValueError):
-        return 0.0
-    return min(max(wish, 0.0), LONGEST_WISH_S)
 
 
 class _Courier(threading.Thread):
@@ -151,15 +136,8 @@ class _Courier(threading.Thread):
             self._consumer.close()
 
     def _on_assign(self, consumer: Consumer, held: list[TopicPartition]) -> None:
-        """Who connects a system wants to hear what comes, not the alerts of last week: begin at the end, and write that
-        down at once, or what comes while this process is away would be passed over."""
-        fresh = [one for one in consumer.committed(held, ANSWER_S) if one.offset < 0]
-        for one in fresh:
-            one.offset = consumer.get_watermark_offsets(one, timeout=ANSWER_S)[1]
-        if fresh:
-            consumer.commit(offsets=fresh, asynchronous=False)
-        known = {(one.topic, one.partition): one.offset for one in consumer.committed(held, ANSWER_S)}
-        consumer.assign([TopicPartition(*place, offset) for place, offset in known.items()])
+        # Who connects a system wants to hear what comes, not the alerts of last week.
+        consumer.assign(kafka.from_now_on(consumer, held))
         self.assigned = True
 
     def _on_revoke(self, _consumer: Consumer, _lost: list[TopicPartition]) -> None:

@@ -65,18 +65,18 @@ def _readable(pattern: str) -> str:
 Regex = Annotated[Phrase, AfterValidator(_readable)]
 
 
-class _Model(BaseModel):
+class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, coerce_numbers_to_str=False)
 
 
-class Meaning(_Model):
+class Meaning(Model):
     """Sentences that mean something like these."""
 
     like: Several[Phrase]
     at_least: Annotated[float, Field(gt=0, le=1)] = 0.55
 
 
-class Words(_Model):
+class Words(Model):
     """Texts, of which one is enough."""
 
     exact: Several[Phrase] | None = None
@@ -103,7 +103,7 @@ class Unless(Words):
     meaning: None = None
 
 
-class Window(_Model):
+class Window(Model):
     """A part of the call. An utterance is in it when it begins in it."""
 
     from_s: Seconds | None = None
@@ -152,7 +152,7 @@ class Window(_Model):
         return self.opens_ms(length_ms or 0) <= at_ms and (closes_ms is None or at_ms < closes_ms)
 
 
-class Occurrence(_Model):
+class Occurrence(Model):
     """Something that happens at moments of a call."""
 
     times: Annotated[int, Field(ge=1, le=TIMES)] = 1
@@ -160,7 +160,7 @@ class Occurrence(_Model):
     window: Window | None = None
 
 
-class _Scored(_Model):
+class _Scored(Model):
     below: Polarity | None = None
     above: Polarity | None = None
 
@@ -218,7 +218,7 @@ class Interruption(Occurrence):
     by: Several[Role] | None = None
 
 
-class TalkShare(_Model):
+class TalkShare(Model):
     """A party's part of all talk so far."""
 
     by: Several[Role]
@@ -235,13 +235,13 @@ class TalkShare(_Model):
         return self
 
 
-class Length(_Model):
+class Length(Model):
     """The call has lasted so long."""
 
     at_least_s: Annotated[float, Field(gt=0, le=86_400)]
 
 
-class Condition(_Model):
+class Condition(Model):
     """One of these."""
 
     all: Annotated[tuple["Condition", ...], Field(min_length=1, max_length=100)] | None = None
@@ -286,7 +286,7 @@ class Condition(_Model):
 Leaf = Said | Trend | Silence | Interruption | TalkShare | Length | str
 
 
-class AlertOf(_Model):
+class AlertOf(Model):
     """How somebody is told."""
 
     severity: Severity = "warning"
@@ -294,7 +294,7 @@ class AlertOf(_Model):
     message: Annotated[str, Field(max_length=300)] = ""
 
 
-class Rule(_Model):
+class Rule(Model):
     """When a call belongs to a category, and whether somebody is told."""
 
     name: Name
@@ -314,7 +314,7 @@ class Rule(_Model):
     def version(self) -> str:
         """A hash of what it means: 12 hexadecimal digits."""
         means = self.model_dump(mode="json", by_alias=True, exclude={"description"})
-        return _hash(means | {"category": self.gives})
+        return digest(means | {"category": self.gives})
 
     @cached_property
     def needs(self) -> frozenset[str]:
@@ -326,7 +326,7 @@ class Rule(_Model):
         return self.tenants is None or tenant in self.tenants
 
 
-class RuleFile(_Model):
+class RuleFile(Model):
     """A file of rules."""
 
     tenants: Several[Annotated[str, Field(min_length=1)]] | None = None
@@ -336,9 +336,11 @@ class RuleFile(_Model):
 class RuleError(CalltideError):
     """What is wrong with rule files. `faults` has one line for each fault, with file, line and field."""
 
+    lister = "calltide rules check"
+
     def __init__(self, faults: list[str]) -> None:
         self.faults = faults
-        more = f" (and {len(faults) - 1} more; `calltide rules check` lists them)" if len(faults) > 1 else ""
+        more = f" (and {len(faults) - 1} more; `{self.lister}` lists them)" if len(faults) > 1 else ""
         super().__init__(f"{faults[0]}{more}")
 
 
@@ -351,7 +353,7 @@ class RuleSet:
     @cached_property
     def version(self) -> str:
         """A hash of what the rules mean: 12 hexadecimal digits."""
-        return _hash(sorted((rule.name, rule.version) for rule in self.rules))
+        return digest(sorted((rule.name, rule.version) for rule in self.rules))
 
     @cached_property
     def tenants(self) -> frozenset[str]:
@@ -363,7 +365,7 @@ class RuleSet:
         return tuple(rule for rule in self.rules if rule.applies_to(tenant))
 
 
-def _hash(value: Any) -> str:
+def digest(value: Any) -> str:
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -371,6 +373,7 @@ def _hash(value: Any) -> str:
 # Reading
 
 Path = tuple[str | int, ...]
+M = TypeVar("M", bound=BaseModel)
 
 
 class _Loader(yaml.SafeLoader):
@@ -382,7 +385,7 @@ class _Loader(yaml.SafeLoader):
     }
 
 
-class _Reader:
+class Document:
     """A YAML document as plain values, and the line of each of them."""
 
     def __init__(self, text: str, name: str) -> None:
@@ -434,6 +437,27 @@ class _Reader:
         field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
         return f"{self.name}:{self.lines[known]}: {field or 'file'}"
 
+    def as_a(self, model: type[M], what: str) -> M | None:
+        """The document as a file of rules or the like; None: it is empty. `what`: its first word, and the name of its
+        page in the docs. Raises RuleError with every fault."""
+        if self.value is None:
+            return None
+        if not isinstance(self.value, dict):
+            raise RuleError([f"{self.name}:1: a file of {what} begins with `{what}:`"])
+        try:
+            return model.model_validate(self.value)
+        except ValidationError as error:
+            faults = []
+            places = [fault["loc"] for fault in error.errors()]
+            for fault in error.errors():
+                place = fault["loc"]
+                # A list of which a part is wrong is also found too short.
+                if any(len(other) > len(place) and other[: len(place)] == place for other in places):
+                    continue
+                path = [part for part in fault["loc"] if not isinstance(part, str) or part.isidentifier()]
+                faults.append(f"{self.place(path)}: {_in_words(fault['msg'], fault['type'], what)}")
+            raise RuleError(list(dict.fromkeys(faults))) from None
+
 
 def parse(texts: Mapping[str, str]) -> RuleSet:
     """The rules of these files, text by name. Raises RuleError with every fault that is found."""
@@ -453,32 +477,17 @@ def parse(texts: Mapping[str, str]) -> RuleSet:
 
 def _read(name: str, text: str) -> Iterator[tuple[Rule, str]]:
     """(rule, its place) of one file."""
-    reader = _Reader(text, name)
-    if reader.value is None:
+    document = Document(text, name)
+    if (read := document.as_a(RuleFile, "rules")) is None:
         return
-    if not isinstance(reader.value, dict):
-        raise RuleError([f"{name}:1: a file of rules begins with `rules:`"])
-    try:
-        read = RuleFile.model_validate(reader.value)
-    except ValidationError as error:
-        faults = []
-        places = [fault["loc"] for fault in error.errors()]
-        for fault in error.errors():
-            place = fault["loc"]
-            # A list of which a part is wrong is also found too short.
-            if any(len(other) > len(place) and other[: len(place)] == place for other in places):
-                continue
-            path = [part for part in fault["loc"] if not isinstance(part, str) or part.isidentifier()]
-            faults.append(f"{reader.place(path)}: {_in_words(fault['msg'], fault['type'])}")
-        raise RuleError(list(dict.fromkeys(faults))) from None
     for at, rule in enumerate(read.rules):
         own = rule if rule.tenants is not None else rule.model_copy(update={"tenants": read.tenants})
-        yield own, f"{name}:{reader.lines[('rules', at)]}: rule {rule.name}"
+        yield own, f"{name}:{document.lines[('rules', at)]}: rule {rule.name}"
 
 
-def _in_words(message: str, kind: str) -> str:
+def _in_words(message: str, kind: str, what: str) -> str:
     if kind == "extra_forbidden":
-        return "there is no field of this name; docs/rules.md lists them"
+        return f"there is no field of this name; docs/{what}.md lists them"
     if kind == "missing":
         return "this field is missing"
     if kind == "string_type":
@@ -499,7 +508,7 @@ def _contradictions(found: list[tuple[Rule, str]]) -> Iterator[str]:
         by_name[rule.name].append((rule, place))
         if not _can_fire(rule.when):
             yield f"{place}: it says only what must not be, so nothing can set it off; use missing for what is not said"
-        yield from (f"{place}: contradiction: {why}" for why in _impossible(rule.when))
+        yield from (f"{place}: contradiction: {why}" for why in impossible(rule.when))
     for rule, place in active:
         for category in sorted(rule.needs):
             givers = [other for other, _ in active if other.gives == category]
@@ -522,11 +531,11 @@ def _can_fire(condition: Condition) -> bool:
     return condition.leaf is not None or any(map(_can_fire, condition.parts))
 
 
-def _impossible(condition: Condition) -> Iterator[str]:
+def impossible(condition: Condition) -> Iterator[str]:
     """What in it can never be true at one time."""
     if condition.all is None:
         for part in condition.parts:
-            yield from _impossible(part)
+            yield from impossible(part)
         return
     together = list(_together(condition))
     denied = [one.not_ for one in together if one.not_ is not None]
@@ -553,7 +562,7 @@ def _impossible(condition: Condition) -> Iterator[str]:
     for one in together:
         if one.all is None:
             for part in one.parts:
-                yield from _impossible(part)
+                yield from impossible(part)
 
 
 def _together(condition: Condition) -> Iterator[Condition]:

@@ -11,14 +11,13 @@ and it is small: of each leaf only as many occurrences are kept as it takes to d
 going on does not know what was said before: what it says is missing must not have been said since, or it keeps silent.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any, Final, NamedTuple, get_args
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from processors.base import Output, Record, Step
 from processors.conversation import CROSS_TALK, SILENCE_MS, Tally
@@ -35,7 +34,7 @@ from processors.rules.language import (
     TalkShare,
     Trend,
 )
-from processors.rules.words import Embedder, Matcher
+from processors.rules.words import Embedder, Matcher, Remembering
 from processors.utterances import FORGOTTEN_MS, each_but_idle, read
 from schemas.events import Alert, CallEnded, CallEvent, CallStarted, Categorised, Evidence, Progress, Role, Score
 
@@ -114,7 +113,7 @@ class Prepared:
 class View:
     """The rules that hold for a call, and its leaves by what they wait for."""
 
-    def __init__(self, rules: Sequence[Rule], embedder: Callable[[], Embedder]) -> None:
+    def __init__(self, rules: Sequence[Rule], embedder: Embedder) -> None:
         self.rules: list[Prepared] = []
         groups: list[Any] = []
         self.by_words: dict[int, Leaf] = {}
@@ -300,12 +299,16 @@ class Watch:
     """The call's categories, each with what it was first found by."""
     asked_ms: int = -1
     """Media time at which all measures were asked last; −1: all must be, for the state or the rules are new here."""
+    heard_ms: int = -1
+    """Watermark up to which is decided what is missing; −1: all must be asked, as above."""
     cut_ins: dict[Role, int] = field(default_factory=dict)
     """Interruptions by role, as they were counted last."""
     kept: bytes = b""
     """`courses` and `categories` as they were dumped last; empty when any has changed since."""
     rests_on: dict[int, Heard] = field(default_factory=dict)
     """By number, the utterances of which that has the numbers only."""
+    said: bytes = b""
+    """These as they were dumped."""
 
     def dump(self) -> bytes:
         """JSON; docs/rules.md has its size."""
@@ -319,22 +322,22 @@ class Watch:
             }
             rests_on |= {one.number: one for _, _, utterances in self.categories.values() for one in utterances}
             self.rests_on = rests_on
+            self.said = b",".join([rests_on[number].dump() for number in sorted(rests_on)])
             categories = {name: _numbered(found) for name, found in self.categories.items()}
             self.kept = b"%b,[%b]" % (to_json([list(self.courses), categories]), courses)
-        recent = [one.number for one in self.recent]
-        rest = to_json([self.version, self.from_ms, self.since_ms, self.heard, recent])
-        utterances = self.rests_on | {one.number: one for one in self.recent}
-        said = b",".join(one.dump() for _, one in sorted(utterances.items()))
+        rest = to_json([self.version, self.from_ms, self.since_ms, self.heard, [one.number for one in self.recent]])
+        latest = [one.dump() for one in self.recent if one.number not in self.rests_on]
+        said = b",".join([self.said, *latest] if self.said else latest)
         return b"[%b,%b,[%b],%b]" % (self.tally.dump().encode(), rest, said, self.kept)
 
     @classmethod
     def load(cls, snapshot: bytes) -> "Watch":
         """The state as it was dumped."""
-        tally, rest, said, (names, categories), courses = json.loads(snapshot)
+        tally, rest, said, (names, categories), courses = from_json(snapshot)
         version, from_ms, since_ms, n, recent = rest
         heard = {one[0]: Heard(*one) for one in said}
         return cls(
-            Tally.load(json.dumps(tally)),
+            Tally.of(tally),
             version,
             from_ms,
             since_ms,
@@ -379,7 +382,7 @@ class Rules:
         self._changed = changed
         self.pipeline_version = pipeline_version
         """What the findings say that they come from, beside the rules' version."""
-        self._embedder = embedder
+        self._embedder = Remembering(embedder)
         self._known: dict[str, frozenset[str]] = {}
         """Version of a set of rules → its rules' own, of all sets that this process had."""
         self._take(rules())
@@ -414,6 +417,7 @@ class Rules:
         return each_but_idle(batch, self._hear)
 
     def _hear(self, batch: Sequence[tuple[Watch, Record]]) -> list[Step]:
+        self._embedder.forget()
         return [
             self._step(watch, event, record) for event, (watch, record) in zip(read(batch, Score), batch, strict=True)
         ]
@@ -446,7 +450,7 @@ class Rules:
             if rule.name in watch.since_ms:
                 since_ms[rule.name] = watch.since_ms[rule.name]
         watch.courses, watch.since_ms, watch.version = courses, since_ms, self.version
-        watch.asked_ms, watch.kept = -1, b""
+        watch.asked_ms, watch.heard_ms, watch.kept = -1, -1, b""
         watch.cut_ins.clear()
 
 
@@ -459,8 +463,11 @@ class Moment:
         self.fresh: dict[int, set[int]] = {}
         """By rule: the leaves that have become true, or known."""
         self.now_ms = 0
+        self.only_time = isinstance(event, Progress) and watch.asked_ms >= 0
+        """Nothing but time has passed since all was asked."""
         self.talk_ms: dict[Role | None, int] = {}
         """What the tally says, asked once."""
+        self.shares: dict[tuple[Role, ...], float] = {}
 
     def findings(self) -> list[Categorised | Alert]:
         """What the rules find; the call's state is that after the record."""
@@ -468,11 +475,7 @@ class Moment:
         if watch.from_ms < 0:
             watch.from_ms = _heard_from(event)
         silent_since_ms = tally.silent_since_ms
-        if isinstance(event, Score):
-            # Of the tally only times are asked for here: without the rest the state is a tenth as large.
-            tally.hear(event.model_copy(update={"sentiment": None, "acoustics": None, "emotion": None}))
-        else:
-            tally.hear(event)
+        tally.hear(event, scores=False)
         self.now_ms = tally.now_ms
         if isinstance(event, Score) and CROSS_TALK not in event.flags:
             self._said(event)
@@ -480,7 +483,7 @@ class Moment:
         self._interruptions()
         self._measures()
         self._missing()
-        watch.asked_ms = self.now_ms
+        watch.asked_ms, watch.heard_ms = self.now_ms, tally.watermark_ms
         if isinstance(event, CallEnded):
             for leaf in self.view.at_end:
                 self._sets_off(leaf)
@@ -589,19 +592,20 @@ class Moment:
                     continue
                 self._course(leaf).mark[leaf.number] = since_ms
                 if leaf.asks.window is None or leaf.asks.window.holds(at_ms, None):
-                    why = f"nobody has spoken for {leaf.asks.at_least_s:g} s since {_clock(since_ms)}"
+                    why = f"nobody has spoken for {leaf.asks.at_least_s:g} s since {clock(since_ms)}"
                     before = [one for one in self.watch.recent if one.end_ms <= since_ms]
                     self._occurs(leaf, at_ms, why, before[-1:])
 
     def _interruptions(self) -> None:
-        if not self.view.interruptions:
+        # Time that passes makes no interruption.
+        if not self.view.interruptions or self.only_time:
             return
-        counts: dict[Role, int] = {role: self.tally.interruptions_by(role) or 0 for role in ROLES}
+        counts = self.tally.interruptions_by_role()
         if counts == self.watch.cut_ins:
             return
         self.watch.cut_ins = counts
         for leaf in self.view.interruptions:
-            n = sum(counts[role] for role in set(leaf.asks.by or ROLES))
+            n = sum(counts.get(role, 0) for role in set(leaf.asks.by or ROLES))
             before = max(self._marked(leaf), 0)
             if n <= before:
                 continue
@@ -620,10 +624,9 @@ class Moment:
 
     def _measures(self) -> None:
         asked_ms, now_ms = self.watch.asked_ms, self.now_ms
-        # Silence changes no share, and a length is reached once.
-        may_turn = asked_ms < 0 or not isinstance(self.event, Progress)
         for leaf in self.view.measured:
-            if leaf.due_ms > now_ms or (leaf.due_ms <= asked_ms and not may_turn):
+            # Silence changes no share, and a length is reached once.
+            if leaf.due_ms > now_ms or (leaf.due_ms <= asked_ms and (self.only_time or isinstance(leaf.asks, Length))):
                 continue
             true, was = bool(self._measure(leaf)), self._marked(leaf) > 0
             if true and not was:
@@ -633,7 +636,9 @@ class Moment:
                 del self._course(leaf).mark[leaf.number]
 
     def _share(self, asks: TalkShare) -> float:
-        return sum(map(self._talk_ms, set(asks.by))) / (self._talk_ms(None) or 1)
+        if asks.by not in self.shares:
+            self.shares[asks.by] = sum(map(self._talk_ms, set(asks.by))) / (self._talk_ms(None) or 1)
+        return self.shares[asks.by]
 
     def _measure(self, leaf: Leaf) -> Truth:
         asks = leaf.asks
@@ -649,13 +654,16 @@ class Moment:
     def _measured(self, leaf: Leaf) -> Found:
         """What is to be said of a measure that is true."""
         if isinstance(leaf.asks, Length):
-            return [leaf.due_ms, f"the call lasts {_clock(leaf.due_ms)} and longer", []]
+            return [leaf.due_ms, f"the call lasts {clock(leaf.due_ms)} and longer", []]
         return [self.now_ms, f"{' and '.join(leaf.asks.by)} has {self._share(leaf.asks):.0%} of the talk", []]
 
     def _missing(self) -> None:
         ended, watermark_ms = self.tally.ended, self.tally.watermark_ms
         for leaf in self.view.missing:
-            if (not ended and watermark_ms < leaf.due_ms) or self._marked(leaf) > 0:
+            # Up to the watermark of before all has been decided.
+            if leaf.due_ms <= self.watch.heard_ms or (not ended and watermark_ms < leaf.due_ms):
+                continue
+            if self._marked(leaf) > 0:
                 continue
             course = self._course(leaf)
             course.mark[leaf.number] = decided = self._decide(leaf, course)
@@ -772,7 +780,7 @@ class Moment:
                 return Verdict(None)
             if decided == SAID:
                 return Verdict(False)
-            return Verdict(True, new, [[self._closed_ms(asks), _not_said(asks), []]])
+            return Verdict(True, new, [[self._closed_ms(asks), not_said(asks), []]])
         return self._occurred(leaf, course, new)
 
     def _occurred(self, leaf: Leaf, course: Course, new: bool) -> Verdict:
@@ -844,7 +852,7 @@ def _fits(leaf: Leaf, score: Score) -> bool:
 # For people
 
 
-def _clock(milliseconds: int) -> str:
+def clock(milliseconds: int) -> str:
     seconds = milliseconds // 1_000
     hours, minutes = divmod(seconds // 60, 60)
     return f"{hours}:{minutes:02}:{seconds % 60:02}" if hours else f"{minutes}:{seconds % 60:02}"
@@ -855,7 +863,7 @@ def _number(value: float) -> str:
 
 
 def _told(asks: Said, score: Score, text: str | None) -> str:
-    who = f"{score.role} at {_clock(score.start_ms)}"
+    who = f"{score.role} at {clock(score.start_ms)}"
     traits = []
     if score.sentiment is not None and (asks.below is not None or asks.above is not None):
         traits.append(f"scored {_number(score.sentiment.score)}")
@@ -866,7 +874,7 @@ def _told(asks: Said, score: Score, text: str | None) -> str:
     return f"{who}: “{text}”{''.join(f', {trait}' for trait in traits)}"
 
 
-def _not_said(asks: Missing) -> str:
+def not_said(asks: Said) -> str:
     window = asks.window
     when = "in the call"
     if window is not None:

@@ -30,7 +30,7 @@ STEMMERS: Final = {
 """Language of an utterance → algorithm of Snowball. In any other language words are compared as they are."""
 
 STEMS_KEPT: Final = 50_000
-"""Stems that are remembered, of all languages. Judgement: the words of a call centre; 5 MB."""
+"""Stems that are remembered of a language. Judgement: the words of a call centre; 5 MB."""
 
 SHORTEST: Final = 3
 """Utterances of fewer words have no meaning of their own: “yes”, “all right”. Judgement."""
@@ -51,6 +51,28 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str]) -> Embedding:
         """float32 (n, d), each of unit length; a text's vector does not depend on the others."""
         ...
+
+
+class Remembering:
+    """An embedder that is made when it is asked first, and asked for each text once until it is told to forget."""
+
+    def __init__(self, make: Callable[[], Embedder]) -> None:
+        self._make = make
+        self._made: Embedder | None = None
+        self._known: dict[str, Embedding] = {}
+
+    def forget(self) -> None:
+        """Keep no text any longer: there is no end to what people say."""
+        self._known.clear()
+
+    def embed(self, texts: Sequence[str]) -> Embedding:
+        """float32 (n, d), as the embedder has it."""
+        if self._made is None:
+            self._made = self._make()
+        for text in texts:
+            if text not in self._known:
+                self._known[text] = self._made.embed([text])
+        return np.concatenate([self._known[text] for text in texts])
 
 
 def tokens(text: str) -> list[str]:
@@ -79,7 +101,7 @@ class _Phrases:
 class Matcher:
     """Many `Words`, each of which is a group: an utterance has it when it has any of its texts."""
 
-    def __init__(self, groups: Sequence[Words], embedder: Callable[[], Embedder]) -> None:
+    def __init__(self, groups: Sequence[Words], embedder: Embedder) -> None:
         self._exact = _Phrases()
         self._stem_phrases: list[tuple[str, Group]] = []
         self._stems: dict[str, _Phrases] = {}
@@ -94,7 +116,7 @@ class Matcher:
             if words.meaning is not None:
                 like = words.meaning.like
                 # One by one, so that a sentence has the same vector in whatever rule it stands.
-                vectors = np.concatenate([embedder().embed([one]) for one in like])
+                vectors = np.concatenate([embedder.embed([one]) for one in like])
                 self._meanings[group] = (vectors, words.meaning.at_least, like)
         self._embedder = embedder
         self._set = self._automaton()
@@ -124,7 +146,7 @@ class Matcher:
         if self._stem_phrases:
             code = language.lower().split("-")[0]
             code = code if code in STEMMERS else ""
-            self._of(code).find([_stem(code, word) for word in words], found)
+            self._of(code).find(_stems(code, words), found)
         for number in self._matching(text):
             regex, group = self._regexes[number]
             if group not in found and (match := regex.search(text)):
@@ -144,7 +166,7 @@ class Matcher:
         if group not in self._meanings or len(tokens(text)) < SHORTEST:
             return None
         vectors, at_least, like = self._meanings[group]
-        alike = vectors @ self._embedder().embed([text])[0]
+        alike = vectors @ self._embedder.embed([text])[0]
         closest = int(np.argmax(alike))
         return like[closest] if float(alike[closest]) >= at_least else None
 
@@ -152,22 +174,26 @@ class Matcher:
         if code not in self._stems:
             phrases = self._stems[code] = _Phrases()
             for phrase, group in self._stem_phrases:
-                phrases.add([_stem(code, word) for word in tokens(phrase)], group, phrase)
+                phrases.add(_stems(code, tokens(phrase)), group, phrase)
         return self._stems[code]
 
 
 _STEMMERS: dict[str, Any] = {}
-_STEMS: dict[tuple[str, str], str] = {}
+_STEMS: dict[str, dict[str, str]] = {}
+"""By language, then by word."""
 
 
-def _stem(code: str, word: str) -> str:
+def _stems(code: str, words: list[str]) -> list[str]:
     if not code:
-        return word
-    stem = _STEMS.get((code, word))
-    if stem is None:
-        if code not in _STEMMERS:
-            _STEMMERS[code] = snowballstemmer.stemmer(STEMMERS[code])
-        if len(_STEMS) >= STEMS_KEPT:
-            _STEMS.clear()
-        stem = _STEMS[code, word] = str(_STEMMERS[code].stemWord(word))
+        return words
+    known = _STEMS.setdefault(code, {})
+    return [known.get(word) or _stem(code, word, known) for word in words]
+
+
+def _stem(code: str, word: str, known: dict[str, str]) -> str:
+    if code not in _STEMMERS:
+        _STEMMERS[code] = snowballstemmer.stemmer(STEMMERS[code])
+    if len(known) >= STEMS_KEPT:
+        known.clear()
+    stem = known[word] = str(_STEMMERS[code].stemWord(word))
     return stem

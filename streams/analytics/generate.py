@@ -20,7 +20,7 @@ from streams.sink import connect, migrate
 
 EMPTIED: Final = (
     "calls", "utterances_heard", "corrections", "call_metrics", "call_terms", "utterance_minutes", "utterance_hours",
-    "alerts", "dead_letters",
+    "alerts", "call_progress", "call_categories", "insights", "evaluations", "dead_letters",
 )  # fmt: skip
 """All tables that generated calls are in."""
 

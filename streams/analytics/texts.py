@@ -236,3 +236,53 @@ GERMAN: Final = (
     "Vielen Dank, auf Wiederhören.",
 )
 """A language that the packaged sentiment model does not know."""
+
+RIVAL: Final = (
+    "Another provider is much cheaper.",
+    "Another provider has a better offer.",
+    "I have an offer from another provider.",
+    "Another provider charges {amount} dollars for the same.",
+    "Your competitor offers me the {plan} plan for less.",
+    "I looked round, and another provider asks for {amount} dollars.",
+    "Another provider told me on {weekday} that they do it for less.",
+)
+"""Customers who name a competitor. Phrases of different lengths, for they are put in the place of others."""
+
+REDACTED: Final[dict[str, dict[str, float]]] = {
+    "card": {"billing": 0.15, "sales": 0.08, "orders": 0.1},
+    "cvv": {"billing": 0.06, "sales": 0.03},
+    "phone": {"support": 0.08, "claims": 0.1, "orders": 0.06},
+    "email": {"billing": 0.05, "support": 0.07, "sales": 0.1, "claims": 0.06, "orders": 0.08, "returns": 0.05},
+    "iban": {"returns": 0.3},
+}
+"""Kinds of personal data, and in which share of a queue's calls some is taken out of a text."""
+
+REDACTED_TEXTS: Final[dict[str, tuple[str, ...]]] = {
+    "card": (
+        "It is [CARD].",
+        "The number is [CARD].",
+        "The card number is [CARD].",
+        "Yes, my card number is [CARD].",
+        "It is [CARD], and it is valid until {month}.",
+    ),
+    "cvv": ("It says [CVV].", "The three digits are [CVV].", "On the back of it, it says [CVV]."),
+    "phone": (
+        "It is [PHONE].",
+        "You reach me at [PHONE].",
+        "My mobile number is [PHONE], any time.",
+        "Call me back on [PHONE], best on {weekday}, please.",
+    ),
+    "email": (
+        "It is [EMAIL].",
+        "My address is [EMAIL].",
+        "Please send it to [EMAIL], thanks.",
+        "Then send it to [EMAIL] instead, please.",
+    ),
+    "iban": (
+        "It is [IBAN].",
+        "The account is [IBAN].",
+        "Please transfer it to [IBAN].",
+        "The account for the refund is [IBAN].",
+        "My account number for the refund is [IBAN].",
+    ),
+}

@@ -2,6 +2,7 @@
 
 Nothing here is heard or scored: a call has a mood that drifts, each utterance a feeling drawn round it, and words,
 voice and scores follow from that by the formulas of the real stages (fusion, labels, finer names, the running score).
+What metrics, rules, insights and forms find in the calls is made in findings.py.
 
 A changer must know: the facts named below are planted, and tests look for them in every dashboard. The same `Traffic`
 gives the same rows, in whatever order and on whatever machine: each block of calls has random numbers of its own.
@@ -20,11 +21,24 @@ from numpy.typing import NDArray
 from processors.emotion_names import COMPLEX, DOMINANT, GRANULAR, PAIRS, SECONDARY_SHARE
 from processors.sentiment import CLEAR_VOICE, CLEAR_WORDS, HALF_LIFE_WORDS, NO_LANGUAGE, VALENCE
 from schemas.topics import DEFAULT_PARTITIONS, STAGES
-from streams.analytics import texts
-
-Ints = NDArray[np.int64]
-Floats = NDArray[np.floating[Any]]
-Bools = NDArray[np.bool_]
+from streams.analytics import findings, texts
+from streams.analytics.arrow import (
+    TIME,
+    Bools,
+    Floats,
+    Ints,
+    begins_of,
+    constant,
+    lists,
+    maps,
+    moments,
+    named,
+    nullable,
+    offsets,
+    ranges,
+    small,
+    unix_ms,
+)
 
 SOURCE: Final = "generated"
 """`calls.source` of every generated call: by it they are told from real ones."""
@@ -49,6 +63,9 @@ WORSE_VERSION: Final = "v2"
 """A candidate that ran beside the other on every TENTH call: flatter scores, less sure, slower."""
 TENTH: Final = 10
 LAG_HOURS: Final = 1
+RISE_DAYS: Final = 7
+RISE: Final = (0.14, 0.03)
+"""Share of calls in which the customer names a competitor: in the last RISE_DAYS, and before."""
 
 LIVE_CALLS: Final = 10
 """Calls that are running at `until`, at least; the first two of them go wrong."""
@@ -119,6 +136,11 @@ def lag_from(until: datetime) -> datetime:
     return _weekday_before(until, 9, 14)
 
 
+def rises_from(until: datetime) -> datetime:
+    """Since when more customers name a competitor."""
+    return until - timedelta(days=RISE_DAYS)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """All calls, ordered by their start; one value a call. `started` in Unix milliseconds."""
@@ -143,7 +165,7 @@ QUEUES: Final = tuple(dict.fromkeys(queue for queues in TENANTS.values() for que
 def plan(traffic: Traffic) -> Plan:
     """Who calls when, how long, and in what mood."""
     rng = np.random.default_rng([traffic.seed, 0])
-    until, since = _ms(traffic.until), _ms(traffic.since)
+    until, since = unix_ms(traffic.until), unix_ms(traffic.since)
     count = traffic.calls
     live = min(LIVE_CALLS, count)
     recent = min(RECENT_CALLS, count - live)
@@ -164,7 +186,7 @@ def plan(traffic: Traffic) -> Plan:
     names = list(TENANTS)
     home = np.array([[QUEUES.index(queues[at % len(queues)]) for at in range(6)] for queues in TENANTS.values()])
     queue = home[tenant, rng.choice(6, count, p=(0.3, 0.25, 0.15, 0.1, 0.1, 0.1))]
-    sour_start = _ms(sour_from(traffic.until))
+    sour_start = unix_ms(sour_from(traffic.until))
     in_window = (started >= sour_start) & (started < sour_start + SOUR_HOURS * 3_600_000)
     # Half of that day's callers have the one problem.
     rush = in_window & (rng.random(count) < 0.5)
@@ -211,8 +233,8 @@ Tables = dict[str, pa.Table]
 def blocks(traffic: Traffic) -> Iterator[Tables]:
     """The rows, a block of calls of one version after the other, as one Arrow table for each table of the database.
 
-    `utterances_heard`, `corrections`, `alerts`, `dead_letters` and `calls`, in the order in which to insert them: what
-    is computed at the end of a call needs its utterances. A block may lack a table.
+    In the order in which to insert them: what is computed at the end of a call needs its utterances. A block may lack
+    a table. What is found in calls beside their scores is told of VERSION only.
     """
     made = plan(traffic)
     for number, first in enumerate(range(0, traffic.calls, BLOCK_CALLS)):
@@ -235,6 +257,8 @@ _POOLS: Final[dict[str, Sequence[str]]] = {
     "churn": texts.CHURN,
     "legal": texts.LEGAL,
     "german": texts.GERMAN,
+    "rival": texts.RIVAL,
+    **{f"redacted {kind}": texts.REDACTED_TEXTS[kind] for kind in texts.REDACTED},
 }
 _POOL: Final = {name: number for number, name in enumerate(_POOLS)}
 
@@ -289,65 +313,15 @@ def _lexicon() -> _Lexicon:
         words=pa.array(unique),
         word=np.array([unique[word] for word in words]),
         letters=np.frombuffer(b"".join(encoded), np.uint8),
-        spelling=_begins(lengths) + 1,
+        spelling=begins_of(lengths) + 1,
         length=lengths - 1,
-        phrase=_begins(sizes),
+        phrase=begins_of(sizes),
         phrase_words=sizes,
         tokens=tokens[:, 0],
         choices=tokens[:, 1],
-        pool=_begins(pools),
+        pool=begins_of(pools),
         pool_phrases=pools,
     )
-
-
-def _begins(sizes: Ints) -> Ints:
-    """Where each of the pieces of these sizes begins."""
-    return np.cumsum(sizes) - sizes
-
-
-def _ranges(begins: Ints, sizes: Ints) -> Ints:
-    """begin, begin + 1, … for each piece, one behind the other."""
-    return np.repeat(begins - _begins(sizes), sizes) + np.arange(sizes.sum())
-
-
-# --- Arrow -----------------------------------------------------------------------------------------------------------
-
-
-def _named(numbers: Ints, names: Sequence[str] | pa.Array) -> pa.DictionaryArray:
-    return pa.DictionaryArray.from_arrays(pa.array(numbers, pa.int32()), pa.array(names))
-
-
-def _same(name: str, rows: int) -> pa.DictionaryArray:
-    return _named(np.zeros(rows, np.int64), [name])
-
-
-def _list(sizes: Ints, values: pa.Array) -> pa.ListArray:
-    return pa.ListArray.from_arrays(pa.array(_offsets(sizes), pa.int32()), values)
-
-
-def _offsets(sizes: Ints) -> Ints:
-    return np.concatenate([[0], np.cumsum(sizes)])
-
-
-def _map(sizes: Ints, keys: pa.Array, values: Floats) -> pa.MapArray:
-    return pa.MapArray.from_arrays(pa.array(_offsets(sizes), pa.int32()), keys, pa.array(values))
-
-
-def _where(values: NDArray[Any], there: Bools) -> pa.Array:
-    """NULL where it is not there."""
-    return pa.array(values, mask=~there)
-
-
-def _moment(milliseconds: Ints) -> pa.Array:
-    return pa.array(milliseconds, pa.int64()).cast(_TIME)
-
-
-def _ms(moment: datetime) -> int:
-    return round(moment.timestamp() * 1_000)
-
-
-_SPOT: Final = pa.list_(pa.struct([("channel", pa.uint8()), ("start_ms", pa.uint32())]))
-_TIME: Final = pa.timestamp("ms", "UTC")
 
 
 # --- a block ---------------------------------------------------------------------------------------------------------
@@ -358,7 +332,7 @@ class _Block:
 
     def __init__(self, traffic: Traffic, made: Plan, of: slice, rng: np.random.Generator) -> None:
         self.traffic, self.rng = traffic, rng
-        self.until = _ms(traffic.until)
+        self.until = unix_ms(traffic.until)
         self.plan = Plan(**{name: getattr(made, name)[of] for name in Plan.__slots__})
         self.first = of.start
         self.count = len(self.plan.started)
@@ -375,7 +349,7 @@ class _Block:
         yield {
             "utterances_heard": pa.table({**common, **usual.columns}),
             "corrections": self.corrections(VERSION, np.arange(self.count)),
-            "alerts": self.alerts(usual),
+            **findings.tables(self.told(common, usual), np.random.default_rng([self.traffic.seed, 1 + self.first, 2])),
             "dead_letters": self.dead_letters(),
             "calls": self.calls(VERSION, np.arange(self.count)),
         }
@@ -394,7 +368,7 @@ class _Block:
         plan, rng = self.plan, self.rng
         said = plan.utterances
         self.call = call = np.repeat(np.arange(self.count), said)
-        position = np.arange(len(call)) - np.repeat(_begins(said), said)
+        position = np.arange(len(call)) - np.repeat(begins_of(said), said)
         self.customer = self._turns(call, position)
         progress = position / np.maximum(said[call] - 1, 1)
         mood = (plan.mood + rng.normal(0, 0.02, self.count))[call] + plan.drift[call] * (progress - 0.5)
@@ -421,6 +395,7 @@ class _Block:
         self.said = np.bincount(self.call, minlength=self.count)
         self.running = self.said < said
         self.words = self.said_words()
+        self._plant()
 
     def _turns(self, call: Ints, position: Ints) -> Bools:
         """The agent begins; who speaks has more to say in four cases of ten."""
@@ -455,22 +430,22 @@ class _Block:
         phrases = np.where(position == 0, 1, rng.choice((1, 2, 3), rows, p=(0.5, 0.35, 0.15)))
         # Behind the first, people go on in the same vein.
         pools = np.repeat(pool, phrases)
-        behind = np.arange(len(pools)) != np.repeat(_begins(phrases), phrases)
+        behind = np.arange(len(pools)) != np.repeat(begins_of(phrases), phrases)
         vein = np.where(self.customer, _POOL["customer negative"], _POOL["agent negative"]) + label
         vein = np.where(plan.german[call], pool, vein)
         pools = np.where(behind, np.repeat(vein, phrases), pools)
         # Other phrases, too: a step that leads to the first one again neither once nor twice.
         choices = lexicon.pool_phrases[pools]
-        step = np.arange(len(pools)) - np.repeat(_begins(phrases), phrases)
+        step = np.arange(len(pools)) - np.repeat(begins_of(phrases), phrases)
         step *= 1 + (np.repeat(rng.random(rows), phrases) * ((choices - 1) // 2)).astype(np.int64)
         phrase = (
             lexicon.pool[pools] + ((np.repeat(rng.random(rows), phrases) * choices).astype(np.int64) + step) % choices
         )
         sizes = lexicon.phrase_words[phrase]
-        at = _ranges(lexicon.phrase[phrase], sizes)
+        at = ranges(lexicon.phrase[phrase], sizes)
         choice = lexicon.choices[at]
         self.token = lexicon.tokens[at] + (rng.random(len(at)) * choice).astype(np.int64)
-        self.size = np.add.reduceat(sizes, _begins(phrases))
+        self.size = np.add.reduceat(sizes, begins_of(phrases))
         return self.size, pool
 
     def _speak(self, call: Ints, position: Ints, words: Ints) -> None:
@@ -497,6 +472,77 @@ class _Block:
         self.no_words = (self.rng.random(len(self.call)) < NO_WORDS) & (self.position > 0)
         return np.where(self.no_words, 0, self.size)
 
+    def _plant(self) -> None:
+        """Puts phrases in the place of as many words of customers: the calls are what they were but for these words.
+
+        Sets `rival`, whether an utterance names a competitor, and `redacted`, of which kind something was taken out of
+        it: place in texts.REDACTED, −1: nothing.
+        """
+        rng, plan, lexicon = np.random.default_rng([self.traffic.seed, 1 + self.first, 1]), self.plan, _lexicon()
+        rising = plan.started >= unix_ms(rises_from(self.traffic.until))
+        names_rival = rng.random(self.count) < np.where(rising, *RISE)
+        kinds = list(texts.REDACTED)
+        given = rng.random((self.count, len(kinds))) < [
+            [texts.REDACTED[kind].get(queue, 0) for kind in kinds] for queue in np.array(QUEUES)[plan.queue]
+        ]
+        self.rival, self.redacted = np.zeros(len(self.call), bool), np.full(len(self.call), -1)
+        neutral = (_label(self.text_feeling) == 1) & self.customer & ~self.no_words & (self.position > 3)
+        free = neutral & ~plan.german[self.call] & (self.alarm == 0)
+        tokens, first = begins_of(self.size), np.searchsorted(self.call, np.arange(self.count + 1))
+        for at in np.flatnonzero(names_rival | given.any(1)).tolist():
+            for pool, kind in (("rival", None), *((f"redacted {kind}", kind) for kind in kinds)):
+                if not (names_rival[at] if kind is None else given[at, kinds.index(kind)]):
+                    continue
+                phrases = lexicon.pool[_POOL[pool]] + np.arange(lexicon.pool_phrases[_POOL[pool]])
+                sizes = lexicon.phrase_words[phrases]
+                spots = first[at] + np.flatnonzero(
+                    free[first[at] : first[at + 1]] & np.isin(self.size[first[at] : first[at + 1]], sizes)
+                )
+                if not len(spots):
+                    continue
+                spot = rng.choice(spots)
+                phrase = rng.choice(phrases[sizes == self.size[spot]])
+                words = lexicon.phrase[phrase] + np.arange(self.size[spot])
+                choice = (rng.random(len(words)) * lexicon.choices[words]).astype(np.int64)
+                self.token[tokens[spot] + np.arange(len(words))] = lexicon.tokens[words] + choice
+                free[spot] = False
+                if kind is None:
+                    self.rival[spot] = True
+                else:
+                    self.redacted[spot] = kinds.index(kind)
+
+    def told(self, common: dict[str, pa.Array], scored: "_Scored") -> findings.Told:
+        """What findings are made of."""
+        plan = self.plan
+        return findings.Told(
+            version=VERSION,
+            source=SOURCE,
+            call_id=self.ids.to_pylist(),
+            tenant=[list(TENANTS)[one] for one in plan.tenant],
+            queue=[QUEUES[one] for one in plan.queue],
+            agent=[self.agent_names[one] for one in plan.agent],
+            number=self.number,
+            started=plan.started,
+            duration=self.duration,
+            running=self.running,
+            mono=plan.mono,
+            german=plan.german,
+            call=self.call,
+            customer=self.customer,
+            position=self.position,
+            start=self.start,
+            length=self.length,
+            words=self.words,
+            text=common["text"].to_pylist(),
+            score=scored.score,
+            has_score=scored.has_score,
+            emotion=scored.emotion,
+            loudness=scored.loudness,
+            party_score=scored.party,
+            alarm=self.alarm * ~self.no_words,
+            rival=self.rival,
+        )
+
     # Rows
 
     def heard(self) -> dict[str, pa.Array]:
@@ -511,7 +557,7 @@ class _Block:
         # The words' times: in proportion to their letters, with a short pause before each.
         letters = lexicon.length[spoken] + 1
         ends = np.cumsum(letters)
-        begins = _begins(self.words)
+        begins = begins_of(self.words)
         base = np.concatenate([[0], ends])[begins]
         of = np.repeat(np.arange(rows), self.words)
         whole = np.maximum(np.concatenate([ends, ends[-1:]])[np.maximum(begins + self.words - 1, 0)] - base, 1)
@@ -523,7 +569,7 @@ class _Block:
         first = np.zeros(len(spoken), bool)
         first[begins[self.words > 0]] = True
         sizes = lexicon.length[spoken] + ~first
-        text = lexicon.letters[_ranges(lexicon.spelling[spoken] - ~first, sizes)]
+        text = lexicon.letters[ranges(lexicon.spelling[spoken] - ~first, sizes)]
         size = np.bincount(of, weights=sizes, minlength=rows).astype(np.int64)
 
         mono = plan.mono[call]
@@ -533,34 +579,44 @@ class _Block:
         known = ~mono | (self.position >= self.found[call])
         self.role = np.where(known, self.customer.astype(int), 2)
         return {
-            "tenant": _named(plan.tenant[call], list(TENANTS)),
-            "call_id": _named(call, self.ids),
-            "call_started_at": _moment(started),
+            "tenant": named(plan.tenant[call], list(TENANTS)),
+            "call_id": named(call, self.ids),
+            "call_started_at": moments(started),
             "channel": pa.array((self.customer & ~mono).astype(np.uint8)),
             "start_ms": pa.array(self.start, pa.uint32()),
             "end_ms": pa.array(self.start + self.length, pa.uint32()),
-            "spoken_at": _moment(started + self.start),
-            "captured_at": _moment(captured),
-            "queue": _named(plan.queue[call], QUEUES),
-            "agent": _named(plan.agent[call], self.agent_names),
-            "speaker": _named(speaker, ("agent", "customer", "speaker-1", "speaker-2", "speaker-3")),
-            "role": _named(self.role, ROLES),
-            "role_confidence": _where(np.full(rows, 0.91), known & mono),
+            "spoken_at": moments(started + self.start),
+            "captured_at": moments(captured),
+            "queue": named(plan.queue[call], QUEUES),
+            "agent": named(plan.agent[call], self.agent_names),
+            "speaker": named(speaker, ("agent", "customer", "speaker-1", "speaker-2", "speaker-3")),
+            "role": named(self.role, ROLES),
+            "role_confidence": nullable(np.full(rows, 0.91), known & mono),
             "speaker_confidence": pa.array(np.where(mono, np.round(rng.uniform(0.6, 0.98, rows), 4), 1.0)),
             "overlap_ms": pa.array(np.where(mono & (rng.random(rows) < 0.06), 240, 0), pa.uint32()),
-            "cut": _named((rng.random(rows) < 0.02).astype(int), ("pause", "max_length")),
-            "text": pa.StringArray.from_buffers(
-                rows, pa.py_buffer(_offsets(size).astype(np.int32)), pa.py_buffer(text)
+            "cut": named((rng.random(rows) < 0.02).astype(int), ("pause", "max_length")),
+            "text": pa.StringArray.from_buffers(rows, pa.py_buffer(offsets(size).astype(np.int32)), pa.py_buffer(text)),
+            "redacted": maps(
+                (self.redacted >= 0).astype(np.int64),
+                named(self.redacted[self.redacted >= 0], list(texts.REDACTED)),
+                np.ones(int((self.redacted >= 0).sum()), np.uint32),
             ),
-            "words.text": _list(self.words, _named(lexicon.word[spoken], lexicon.words)),
-            "words.start_ms": _list(self.words, pa.array(word_start, pa.uint32())),
-            "words.end_ms": _list(self.words, pa.array(word_end, pa.uint32())),
-            "language": _named(plan.german[call].astype(int), ("en", "de")),
+            "words.text": lists(self.words, named(lexicon.word[spoken], lexicon.words)),
+            "words.start_ms": lists(self.words, pa.array(word_start, pa.uint32())),
+            "words.end_ms": lists(self.words, pa.array(word_end, pa.uint32())),
+            "language": named(plan.german[call].astype(int), ("en", "de")),
         }
 
     @property
     def agent_names(self) -> list[str]:
         return [f"agent-{number:02}" for number in range(1, self.traffic.agents + 1)]
+
+    @property
+    def duration(self) -> Ints:
+        """Milliseconds of each call; of one that goes on, so far."""
+        last = np.zeros(self.count, np.int64)
+        np.maximum.at(last, self.call, self.start + self.length)
+        return np.where(self.running, self.until - self.plan.started, last + 1_200 + self.number % 2_000)
 
     @property
     def found(self) -> Ints:
@@ -603,7 +659,7 @@ class _Block:
         running, party = self._running(np.where(has_text, score, 0), np.where(has_text, self.words, 0))
 
         captured = self.plan.started[call] + self.start + self.length
-        lag_start = _ms(lag_from(self.traffic.until))
+        lag_start = unix_ms(lag_from(self.traffic.until))
         late = (captured >= lag_start) & (captured < lag_start + LAG_HOURS * 3_600_000)
         latency = LATENCY_MS[version] * np.exp(rng.normal(0, 0.35, rows)) + late * rng.uniform(3_000, 9_000, rows)
         reduced = rng.random(rows) < np.where(late, 0.6, 0.002)
@@ -612,27 +668,27 @@ class _Block:
 
         flags, flag = np.zeros((rows, 3), bool), ("no_words", NO_LANGUAGE, "reduced_beam")
         flags[:, 0], flags[:, 1], flags[:, 2] = self.no_words, ~has_text & ~self.no_words, reduced
-        measured = self._acoustics(has_voice, voice_feeling)
+        measured, loudness = self._acoustics(has_voice, voice_feeling)
         skipped = np.select([~((self.role == 1) | everyone), short, self.no_words], [1, 2, 3], 0)
         partition = self.number[call] % DEFAULT_PARTITIONS
         spread = rng.normal(0, list(MEMBERS.values()), (has_text.sum(), len(MEMBERS)))
         columns = {
-            "pipeline_version": _same(version, rows),
-            "scored_at": _moment(captured + latency.astype(np.int64)),
-            "words.confidence": _list(self.words, pa.array(np.round(word_confidence, 4))),
+            "pipeline_version": constant(version, rows),
+            "scored_at": moments(captured + latency.astype(np.int64)),
+            "words.confidence": lists(self.words, pa.array(np.round(word_confidence, 4))),
             "asr_confidence": pa.array(np.round(asr, 4)),
-            "asr_model": _same("base.en/int8" if worse else "tiny.en/int8", rows),
-            "flags": _list(flags.sum(1), _named(np.tile(np.arange(3), rows)[flags.ravel()], flag)),
-            "emotion": _named(np.where(has_voice, strongest + 1, 0), ("", *LABELS)),
-            "emotions": _map(
+            "asr_model": constant("base.en/int8" if worse else "tiny.en/int8", rows),
+            "flags": lists(flags.sum(1), named(np.tile(np.arange(3), rows)[flags.ravel()], flag)),
+            "emotion": named(np.where(has_voice, strongest + 1, 0), ("", *LABELS)),
+            "emotions": maps(
                 has_voice * len(LABELS),
-                _named(np.tile(np.arange(len(LABELS)), has_voice.sum()), LABELS),
+                named(np.tile(np.arange(len(LABELS)), has_voice.sum()), LABELS),
                 shares[has_voice].ravel(),
             ),
             "emotion_uncertain": pa.array(uncertain & has_voice),
             **_finer(shares, has_voice),
-            "emotion_model": _named(has_voice.astype(int), ("", "candidate-emotion" if worse else "packaged-emotion")),
-            "emotion_skipped": _named(
+            "emotion_model": named(has_voice.astype(int), ("", "candidate-emotion" if worse else "packaged-emotion")),
+            "emotion_skipped": named(
                 skipped,
                 (
                     "",
@@ -642,26 +698,26 @@ class _Block:
                 ),
             ),
             **measured,
-            "sentiment": _named(np.where(has_text, _label(score) + 1, 0), ("", *SENTIMENTS)),
-            "score": _where(score, has_text),
-            "text_score": _where(text, has_text),
-            "voice_score": _where(voice, has_text & has_voice),
+            "sentiment": named(np.where(has_text, _label(score) + 1, 0), ("", *SENTIMENTS)),
+            "score": nullable(score, has_text),
+            "text_score": nullable(text, has_text),
+            "voice_score": nullable(voice, has_text & has_voice),
             "disagree": pa.array(disagree),
-            "confidence": _where(np.round(confidence, 4), has_text),
-            "members": _map(
+            "confidence": nullable(np.round(confidence, 4), has_text),
+            "members": maps(
                 has_text * len(MEMBERS),
-                _named(np.tile(np.arange(len(MEMBERS)), has_text.sum()), list(MEMBERS)),
+                named(np.tile(np.arange(len(MEMBERS)), has_text.sum()), list(MEMBERS)),
                 np.round(np.clip(text[has_text, None] + spread, -1, 1), 4).ravel(),
             ),
-            "sentiment_model": _named(has_text.astype(int), ("", "candidate-text" if worse else "packaged-text")),
+            "sentiment_model": named(has_text.astype(int), ("", "candidate-text" if worse else "packaged-text")),
             "call_score": pa.array(np.round(running, 4)),
             "party_score": pa.array(np.round(party, 4)),
             "call_utterances": pa.array(self._count(has_text), pa.uint32()),
-            "topic": _same(SOURCE, rows),
+            "topic": constant(SOURCE, rows),
             "partition": pa.array(partition, pa.uint32()),
             "offset": pa.array(self._offsets_of(version)[call] + self.position, pa.uint64()),
         }  # fmt: skip
-        return _Scored(columns, party)
+        return _Scored(columns, score, has_text, np.where(has_voice, strongest, -1), loudness, party)
 
     def _offsets_of(self, version: str) -> Ints:
         """The offset at which a call's records begin; it has fewer than 1,000."""
@@ -670,7 +726,7 @@ class _Block:
     def _count(self, counts: Bools) -> Ints:
         """Of those so far in the call that count."""
         total = np.cumsum(counts)
-        begins = _begins(self.said)
+        begins = begins_of(self.said)
         before = np.concatenate([[0], total])[begins]
         return total - before[self.call]
 
@@ -691,8 +747,11 @@ class _Block:
             running[row], party[row] = call, parties[speaker, who]
         return running[at], party[at]
 
-    def _acoustics(self, there: Bools, feeling: Floats) -> dict[str, pa.Array]:
-        """Plausible values; jitter, shimmer, formants and HNR are measured only by who has installed Praat."""
+    def _acoustics(self, there: Bools, feeling: Floats) -> tuple[dict[str, pa.Array], Floats]:
+        """Plausible values, and the loudness in LUFS once more.
+
+        Jitter, shimmer, formants and HNR are measured only by who has installed Praat.
+        """
         rng, rows = self.rng, len(there)
         count = int(there.sum())
         voice = np.where(self.customer, 1, 0) + 2 * self.number[self.call]
@@ -708,17 +767,14 @@ class _Block:
             "spectral_centroid_hz": np.round(rng.normal(1_350, 220, rows), 1),
             "zero_crossing_rate": np.round(np.clip(rng.normal(0.09, 0.025, rows), 0.01, 0.4), 4),
         }
-        return {name: _where(column, there) for name, column in values.items()} | {
-            "mfcc": _list(there * 13, pa.array(mfcc.ravel()))
-        }
+        columns = {name: nullable(column, there) for name, column in values.items()}
+        return columns | {"mfcc": lists(there * 13, pa.array(mfcc.ravel()))}, values["loudness_lufs"]
 
     def calls(self, version: str, of: Ints) -> pa.Table:
         """The rows of `calls`: the end of those that have ended, the start of the others."""
         plan, rng, rows = self.plan, self.rng, len(of)
         ended = ~self.running[of]
-        last = np.zeros(self.count, np.int64)
-        np.maximum.at(last, self.call, self.start + self.length)
-        duration = last[of] + 1_200 + self.number[of] % 2_000
+        duration = self.duration[of]
         mono = plan.mono[of]
         missing = np.where(ended & (self.number[of] % 33 == 0), self.number[of] % 4_700, 0)
         spoken = np.where(ended & (self.said[of] > 0), 1, 0)
@@ -730,24 +786,24 @@ class _Block:
         reason = np.where(ended, 1 + rng.choice(3, rows, p=(0.96, 0.03, 0.01)), 0)
         return pa.table(
             {
-                "tenant": _named(plan.tenant[of], list(TENANTS)),
+                "tenant": named(plan.tenant[of], list(TENANTS)),
                 "call_id": self.ids.take(pa.array(of)),
-                "pipeline_version": _same(version, rows),
-                "queue": _named(plan.queue[of], QUEUES),
-                "agent": _named(plan.agent[of], self.agent_names),
-                "source": _same(SOURCE, rows),
+                "pipeline_version": constant(version, rows),
+                "queue": named(plan.queue[of], QUEUES),
+                "agent": named(plan.agent[of], self.agent_names),
+                "source": constant(SOURCE, rows),
                 "channels": pa.array(np.where(mono, 1, 2), pa.uint8()),
-                "roles": _list(np.where(mono, 1, 2), _named(np.repeat(2 * mono, np.where(mono, 1, 2)) + second, ROLES)),
-                "languages": _list(spoken, _named(plan.german[of][spoken > 0].astype(int), ("en", "de"))),
+                "roles": lists(np.where(mono, 1, 2), named(np.repeat(2 * mono, np.where(mono, 1, 2)) + second, ROLES)),
+                "languages": lists(spoken, named(plan.german[of][spoken > 0].astype(int), ("en", "de"))),
                 "metadata": pa.MapArray.from_arrays(
                     pa.array(np.arange(rows + 1) * 2, pa.int32()),
-                    _named(np.tile((0, 1), rows), ("caller", "direction")),
+                    named(np.tile((0, 1), rows), ("caller", "direction")),
                     pa.array([part for pair in about for part in pair], pa.string()),
                 ),
-                "started_at": _moment(plan.started[of]),
-                "ended_at": _where(plan.started[of] + duration, ended).cast(_TIME),
+                "started_at": moments(plan.started[of]),
+                "ended_at": nullable(plan.started[of] + duration, ended).cast(TIME),
                 "duration_ms": pa.array(duration.astype(np.uint32), mask=~ended),
-                "end_reason": _named(reason, ("", "hangup", "idle", "interrupted")),
+                "end_reason": named(reason, ("", "hangup", "idle", "interrupted")),
                 "missing_ms": pa.array(missing, pa.uint32()),
                 "dropped_packets": pa.array(missing // 100, pa.uint32()),
                 "not_speech_ms": pa.array(np.where(ended & (self.number[of] % 5 == 0), duration // 20, 0), pa.uint32()),
@@ -778,44 +834,11 @@ class _Block:
                 }
                 for step, (speaker, same_as, role) in enumerate(found)
             ]
-        kinds = {"started_at": _TIME, "role_confidence": pa.float64(), "partition": pa.uint32(), "offset": pa.uint64()}
-        return _rows(rows, kinds)
+        kinds = {"started_at": TIME, "role_confidence": pa.float64(), "partition": pa.uint32(), "offset": pa.uint64()}
+        return small(rows, kinds)
 
     def _call(self, at: int) -> dict[str, Any]:
         return {"tenant": list(TENANTS)[self.plan.tenant[at]], "call_id": self.ids[at].as_py()}
-
-    def alerts(self, scored: "_Scored") -> pa.Table:
-        """The first time a customer's mood falls, and each threat to leave or to sue."""
-        rows = []
-        low = self.customer & (scored.party < -0.45) & (self.position > 12)
-        _, first = np.unique(self.call[low], return_index=True)
-        fallen = np.flatnonzero(low)[first]
-        spots = [(int(spot), 0) for spot in fallen]
-        spots += [(int(spot), int(self.alarm[spot])) for spot in np.flatnonzero(self.alarm * ~self.no_words)]
-        for spot, kind in sorted(spots):
-            at = int(self.call[spot])
-            rule, category, severity, words = _RULES[kind]
-            if kind == 0 and scored.party[spot] < -0.5:
-                severity = "critical"
-            rows.append(
-                self._call(int(at))
-                | {
-                    "pipeline_version": VERSION,
-                    "at": int(self.plan.started[at] + self.start[spot] + self.length[spot] + 900),
-                    "rule": rule,
-                    "category": category,
-                    "severity": severity,
-                    "queue": QUEUES[self.plan.queue[at]],
-                    "agent": self.agent_names[self.plan.agent[at]],
-                    "role": "customer",
-                    "text": words.format(score=scored.party[spot]),
-                    "utterances": [{"channel": int(not self.plan.mono[at]), "start_ms": int(self.start[spot])}],
-                    "topic": SOURCE,
-                    "partition": int(self.number[at] % DEFAULT_PARTITIONS),
-                    "offset": int(self.number[at] * 1_000 + self.position[spot]),
-                }
-            )
-        return _rows(rows, {"at": _TIME, "utterances": _SPOT, "partition": pa.uint32(), "offset": pa.uint64()})
 
     def dead_letters(self) -> pa.Table:
         """About one for 130 calls."""
@@ -840,7 +863,7 @@ class _Block:
             )
         kinds: dict[str, pa.DataType] = dict.fromkeys(("partition", "dlq_partition"), pa.uint32())
         kinds |= dict.fromkeys(("offset", "dlq_offset"), pa.uint64())
-        return _rows(rows, kinds | {"failed_at": _TIME})
+        return small(rows, kinds | {"failed_at": TIME})
 
 
 @dataclass(frozen=True, slots=True)
@@ -848,6 +871,12 @@ class _Scored:
     """What a version makes of the utterances of a block."""
 
     columns: dict[str, pa.Array]
+    score: Floats
+    has_score: Bools
+    emotion: Ints
+    """Place in LABELS; −1: not judged."""
+    loudness: Floats
+    """LUFS, where the voice was judged."""
     party: Floats
     """The speaker's running score."""
 
@@ -884,34 +913,22 @@ def _finer(shares: Floats, there: Bools) -> dict[str, pa.Array]:
     given = (share >= threshold[ranked]) & there[:, None]
     pronounced = (share[:, 0] < DOMINANT[0]) | (share[:, 0] > DOMINANT[1])
     # (rows, rank, primary, primary, secondary, secondary)
-    named = np.repeat(given[:, :, None], 4, axis=2)
-    named[:, 1:, 2:] = False
-    named[:, 0, 2:] &= ~pronounced[:, None]
+    has_name = np.repeat(given[:, :, None], 4, axis=2)
+    has_name[:, 1:, 2:] = False
+    has_name[:, 0, 2:] &= ~pronounced[:, None]
     name = ranked[:, :, None] * 4 + np.arange(4)
     lesser = np.round(share * SECONDARY_SHARE, 4)
     confidence = np.stack([share, share, lesser, lesser], axis=2)
-    sizes = named.sum((1, 2))
+    sizes = has_name.sum((1, 2))
     together = _PAIR[ranked[:, 0], ranked[:, 1]] * (share[:, :2].mean(1) > COMPLEX) * there
     return {
-        "complex_emotion": _named(together, ("", *_COMPLEX)),
-        "granular.name": _list(sizes, _named(name[named], _NAMES)),
-        "granular.base": _list(sizes, _named(name[named] // 4, LABELS)),
-        "granular.confidence": _list(sizes, pa.array(confidence[named])),
+        "complex_emotion": named(together, ("", *_COMPLEX)),
+        "granular.name": lists(sizes, named(name[has_name], _NAMES)),
+        "granular.base": lists(sizes, named(name[has_name] // 4, LABELS)),
+        "granular.confidence": lists(sizes, pa.array(confidence[has_name])),
     }
 
 
-def _rows(rows: list[dict[str, Any]], kinds: Mapping[str, pa.DataType]) -> pa.Table:
-    """A table of a few rows; `kinds` of the columns that are not text."""
-    if not rows:
-        return pa.table({})
-    return pa.table({name: pa.array([row[name] for row in rows], kinds.get(name, pa.string())) for name in rows[0]})
-
-
-_RULES: Final = (
-    ("customer_unhappy", "mood", "warning", "the customer's running score fell to {score:.2f}"),
-    ("threat_to_leave", "churn", "warning", "the customer speaks of leaving"),
-    ("legal_threat", "escalation", "critical", "the customer speaks of a lawyer or the ombudsman"),
-)
 _READS: Final = {stage.name: stage.reads for stage in STAGES}
 _FAILURES: Final = tuple(
     (stage, _READS[stage], error, message)

@@ -4,7 +4,7 @@ its recording, until it is done.
 
 A changer must know: who takes an order writes its directory first and its row then, and who works on it
 (streams/api/feeder.py) writes the row anew from the order: so a crash between the two loses nothing. Rows are written
-from several programs; the revision says which one stays (deploy/clickhouse/0017_tasks.sql).
+from several programs; the revision says which one stays (deploy/clickhouse/0018_tasks.sql).
 """
 
 import hashlib

@@ -50,7 +50,10 @@ LONGEST_NAME: Final = 256
 MOST_METADATA: Final = 8_192
 """Characters of a call's description in all. Judgement: it travels with every event of the call."""
 MOST_MARKS: Final = 256
-"""Keys and marks that a call's end tells of. Judgement: a few menus and card numbers; it is one record."""
+"""Keys, marks and pauses that a call's end tells of. Judgement: a few menus and card numbers; it is one record."""
+PAUSED: Final = "paused"
+RESUMED: Final = "resumed"
+"""Marks of a pause of the audio that is meant. A call of several connections is in one while any of them is."""
 LOWEST_RATE: Final = 4_000
 HIGHEST_RATE: Final = 192_000
 """Samples a second that can be resampled to 16,000. Judgement: no telephone has less, AudioSocket has no more."""
@@ -207,6 +210,8 @@ class Line:
         self._emitted_ms = now_ms
         self._joined = 0
         self._paused: dict[Leg, int] = {}
+        self._pause_marked = False
+        """A mark `paused` waits for its `resumed`."""
         self._marks: list[CallMark] = []
         self._audio, self._gaps, self._late = (
             counter.labels(source) for counter in (metrics.AUDIO, metrics.GAPS, metrics.LATE)
@@ -232,6 +237,7 @@ class Line:
         self._joined += 1
         self.legs.add(leg)
         self.alone_since_ms = None
+        self._mark_resumed(now_ms)
         return leg
 
     def tick(self, now_ms: int) -> None:
@@ -277,6 +283,7 @@ class Line:
             if channel.leg is leg:
                 self._flush(channel, now_ms)
         if self.legs:
+            self._mark_resumed(now_ms)
             return
         self.alone_since_ms = now_ms
         if leg.said_end:
@@ -345,23 +352,42 @@ class Line:
                 self._hole(channel, (channel.end_ms + behind_ms) * channel.rate // 1_000, now_ms)
 
     def _note(self, leg: Leg, event: Dtmf | Mark | Paused | Resumed, now_ms: int) -> None:
-        """What comes beside audio is counted, and when keys were pressed and marks came is told at the end. Which keys
-        is not kept: people press the numbers of their cards."""
+        """What comes beside audio is counted, and when keys were pressed, marks came and audio paused is told at the
+        end. Which keys is not kept: people press the numbers of their cards."""
         metrics.EVENTS.labels(self._source, type(event).__name__.lower()).inc()
-        if isinstance(event, Dtmf | Mark) and len(self._marks) < MOST_MARKS:
-            by_clock_ms = now_ms - self._started_ms if self.live else 0
-            name = event.name if isinstance(event, Mark) else ""
-            self._marks.append(CallMark(at_ms=max(self.position_ms, by_clock_ms), name=_clean(name)))
-        if isinstance(event, Paused):
+        if isinstance(event, Dtmf | Mark):
+            self._mark(event.name if isinstance(event, Mark) else "", now_ms)
+        elif isinstance(event, Paused):
+            if not self._pause_marked:
+                self._pause_marked = self._mark(PAUSED, now_ms)
             self._paused.setdefault(leg, now_ms)
             for channel in self._channels:
                 if channel.leg is leg:
                     self._flush(channel, now_ms)
-        elif isinstance(event, Resumed) and (since_ms := self._paused.pop(leg, None)) is not None:
+        elif (since_ms := self._paused.pop(leg, None)) is not None:
             missing_ms = now_ms - since_ms if event.missing_ms is None else event.missing_ms
             for channel in self._channels:
                 if channel.leg is leg:
                     channel.hole_ms += max(missing_ms, 0)
+            self._mark_resumed(now_ms)
+
+    def _mark(self, name: str, now_ms: int) -> bool:
+        """Keep this moment for the call's end; False: there are too many."""
+        if len(self._marks) >= MOST_MARKS:
+            return False
+        self._marks.append(CallMark(at_ms=self._now_in_call(now_ms), name=_clean(name)))
+        return True
+
+    def _mark_resumed(self, now_ms: int) -> None:
+        """The end of a pause, when no connection is in one. It has its place, however many marks there are."""
+        if self._pause_marked and not self._paused:
+            self._marks.append(CallMark(at_ms=self._now_in_call(now_ms), name=RESUMED))
+            self._pause_marked = False
+
+    def _now_in_call(self, now_ms: int) -> int:
+        """Where in the call the present moment is, behind a pause that is over."""
+        by_clock_ms = now_ms - self._started_ms if self.live else 0
+        return max(self.position_ms, by_clock_ms, *(channel.end_ms + channel.hole_ms for channel in self._channels))
 
     def _hole(self, channel: _Channel, to_sample: int, now_ms: int) -> None:
         """Go on at `to_sample`, at the channel's rate; what lies before it never came."""

@@ -7,8 +7,6 @@ Kafka.
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 import requests
@@ -16,11 +14,10 @@ from pydantic import BaseModel, ValidationError
 from urllib3.exceptions import HTTPError
 
 from streams.llm import answers
+from streams.retry_after import retry_after_s
 from streams.settings import Llm
 
 CONNECT_S: Final = 10.0
-LONGEST_WISH_S: Final = 600.0
-"""Most that an endpoint's Retry-After counts for (judgement)."""
 LARGEST: Final = 4_000_000
 """Bytes of an answer; one of 10,000 tokens has some 60,000."""
 BUSY: Final = frozenset({429, 503})
@@ -137,7 +134,7 @@ class Endpoint:
             raise Away(f"{type(error).__name__}: no answer") from None
         status = answer.status_code
         if status in BUSY:
-            raise Away(f"it answers {status}", _wish(answer.headers.get("Retry-After")), busy=True)
+            raise Away(f"it answers {status}", retry_after_s(answer.headers), busy=True)
         if status >= 500 or status in AGAIN:
             raise Away(f"it answers {status}{_reason(content)}")
         if status != 200:
@@ -183,18 +180,3 @@ def _reason(content: bytes) -> str:
     """What the endpoint says to it, in one line."""
     text = " ".join(content.decode(errors="replace").split())
     return f": {text[:SHOWN]}" if text else ""
-
-
-def _wish(text: str | None) -> float:
-    """Retry-After in seconds: a number of them, or a moment; 0 for what is neither."""
-    if not text:
-        return 0.0
-    try:
-        wish = float(text) if text.strip().isdigit() else _until(text)
-    except (TypeError, ValueError):
-        return 0.0
-    return min(max(wish, 0.0), LONGEST_WISH_S)
-
-
-def _until(moment: str) -> float:
-    return (parsedate_to_datetime(moment) - datetime.now(UTC)).total_seconds()

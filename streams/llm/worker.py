@@ -107,12 +107,12 @@ class Worker:
             self._consumer.close()
 
     def _on_assign(self, consumer: Consumer, held: list[TopicPartition]) -> None:
-        known = kafka.from_now_on(consumer, held)
-        self._positions = dict(known)
-        self._committed = dict(known)
-        consumer.assign([TopicPartition(INSIGHTS, partition, offset) for partition, offset in known.items()])
+        places = kafka.from_now_on(consumer, held)
+        self._positions = {place.partition: place.offset for place in places}
+        self._committed = dict(self._positions)
+        consumer.assign(places)
         self._paused = False
-        self._health.ready(partitions=sorted(known), engine=self._model.name)
+        self._health.ready(partitions=sorted(self._positions), engine=self._model.name)
 
     def _on_revoke(self, _consumer: Consumer, _lost: list[TopicPartition]) -> None:
         # Whoever gets them reads it again.

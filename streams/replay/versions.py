@@ -13,12 +13,13 @@ from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError
 
 from schemas.errors import CalltideError
+from schemas.topics import FINDINGS
 from streams.settings import Settings
 from streams.sink import CALLS_ASKED, MIGRATION_S, connect
 
 TABLES: Final = (
     "calls", "utterances_heard", "corrections", "call_metrics", "call_terms", "utterance_minutes", "utterance_hours",
-    "alerts", "call_progress", "call_categories", "insights",
+    *(one.table for one in FINDINGS),
 )  # fmt: skip
 """Emptied from the last to the first: a version is listed for as long as it has calls, so that a removal that was
 interrupted can be done again."""

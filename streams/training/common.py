@@ -131,6 +131,21 @@ def progress(items: Sequence[T], what: str) -> Iterator[T]:
     return iter(track(items, description=what, transient=False))
 
 
+def logistic(features: NDArray[np.float64], hit: NDArray[np.float64], pull: float = 1e-3) -> list[float]:
+    """Weights (d,) of a logistic regression of `hit` (n,), 0 or 1, on `features` (n, d), by Newton's method.
+
+    They are pulled to 0 as ridge regression does, so that it always has an end.
+    """
+    weights = np.zeros(features.shape[1])
+    for _ in range(30):
+        chance = 1 / (1 + np.exp(-features @ weights))
+        slope = features.T @ (hit - chance) - pull * weights
+        bend = (features * (chance * (1 - chance))[:, None]).T @ features + pull * np.eye(len(weights))
+        weights = weights + np.linalg.solve(bend, slope)
+    found: list[float] = weights.tolist()
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """How well guesses meet the truth."""

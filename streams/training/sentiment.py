@@ -37,6 +37,7 @@ from streams.training.common import (
     Card,
     Patience,
     Report,
+    logistic,
     progress,
     report,
     require_empty,
@@ -296,18 +297,6 @@ def grid_f1(truth: NDArray[np.intp], score: Array) -> Array:
     f1 = [2 * hit / np.maximum(1, n + g) for hit, n, g in zip(hits, counts, guessed, strict=True) if n]
     mean: Array = np.mean(np.broadcast_arrays(*f1), axis=0)
     return mean
-
-
-def logistic(features: Array, hit: Array) -> list[float]:
-    """Weights (d,) of a logistic regression by Newton's method; slightly pulled to 0, so that it always has an end."""
-    weights = np.zeros(features.shape[1])
-    for _ in range(30):
-        chance = 1 / (1 + np.exp(-features @ weights))
-        slope = features.T @ (hit - chance) - 1e-3 * weights
-        bend = (features * (chance * (1 - chance))[:, None]).T @ features + 1e-3 * np.eye(len(weights))
-        weights = weights + np.linalg.solve(bend, slope)
-    found: list[float] = weights.tolist()
-    return found
 
 
 def _labels(model: EnsembleSentiment, texts: Sequence[str]) -> NDArray[np.intp]:

@@ -20,8 +20,12 @@ from dashboards.emotions import GRANULAR as GRANULAR_OF_THE_DASHBOARD
 from dashboards.files import Query, committed, panels, queries
 from dashboards.query import PLUGIN
 from processors.emotion_names import GRANULAR
+from streams.analytics.findings import FORGETFUL_AGENT, RIVAL_RULE, SECTIONS, STUCK_TOPIC
 from streams.analytics.traffic import (
     BEST_AGENT,
+    LIVE_CALLS,
+    RISE,
+    RISE_DAYS,
     SOUR_HOURS,
     SOUR_QUEUE,
     SOUR_TENANT,
@@ -111,11 +115,12 @@ class Opened:
 
 @pytest.fixture(scope="session")
 def a_call(month: Month) -> dict[str, str]:
-    """A call that has all there is to show: two parties, silences, an alert, and that has ended."""
+    """A call that has all there is to show: two parties, silences, an alert, a complaint, and that has ended."""
     row = month.client.query(
         """SELECT tenant, call_id FROM call_metrics FINAL
 WHERE pipeline_version = {version:String} AND silences > 0
     AND (tenant, call_id) IN (SELECT tenant, call_id FROM alerts)
+    AND (tenant, call_id) IN (SELECT tenant, call_id FROM insights WHERE notEmpty(issues) AND notEmpty(coaching))
 GROUP BY tenant, call_id HAVING count() >= 2 ORDER BY call_id LIMIT 1""",
         {"version": VERSION},
     ).result_rows[0]
@@ -264,6 +269,24 @@ def hostile(month: Month) -> Iterator[Client]:
     at = month.until - timedelta(hours=1)
     said = [(*[name] * 3, f"refund {name}") for name in HOSTILE] + [("plain", "", "", "refund")]
     with connect(settings) as client:
+        for name in HOSTILE:
+            who = {
+                "tenant": name,
+                "queue": name,
+                "agent": name,
+                "pipeline_version": VERSION,
+                "call_id": f"call of {name}",
+            }
+            found = {
+                "calls": {"started_at": at, "ended_at": at, "duration_ms": 1_000, "revision": 2},
+                "call_categories": {"started_at": at, "category": name, "rule": name},
+                "insights": {"started_at": at, "ended_at": at, "state": "ok", "topics": [name], "reason": name},
+                "evaluations": {"started_at": at, "ended_at": at, "state": "ok", "form": name, "score": 10},
+                "call_progress": {"started_at": at, "role": "agent", "speaker": name, "talk_share": 1},
+            }
+            for table, row in found.items():
+                row = who | row
+                client.insert(table, [list(row.values())], column_names=list(row))
         client.insert(
             "utterances_heard",
             [[*who, VERSION, at, f"call of {who[0]}", at, at, "customer"] for who in said],
@@ -279,6 +302,20 @@ def test_hostile_names_are_found_by_their_names(month: Month, hostile: Client, n
     assert name in words.variables["tenant"].options
     assert words.variables["queue"].options == words.variables["agent"].options == [name]
     assert [(row["tenant"], row["text"]) for row in words.rows("Texts")] == [(name, f"refund {name}")]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_what_is_found_in_calls_may_have_any_name(month: Month, hostile: Client, name: str) -> None:
+    given: dict[str, Value] = {"tenant": [name], "queue": [name], "agent": [name]}
+    board = Opened(hostile, "calltide-coaching", month.until, given)
+    assert [row["Topic"] for row in board.rows("Topics")] == [name]
+    assert [row["Category"] for row in board.rows("Categories, against before")] == [name]
+    assert [(row["Agent"], row["Form"]) for row in board.rows("Calls to practise on")] == [(name, name)]
+    call = Opened(hostile, "calltide-call", month.until, {"tenant": [name], "call": f"call of {name}"})
+    assert ("reason", name) in [(row["What"], row["Words"]) for row in call.rows("What it was about")]
+    assert [(row["Category"], row["Rule"]) for row in call.rows("Categories")] == [(name, name)]
+    assert [row["Section"] for row in call.rows("Score card")] == [name]
+    assert [row["Party"] for row in call.rows("So far")] == [f"agent ({name})"]
 
 
 def test_calls_without_queue_and_agent_can_be_chosen(month: Month, hostile: Client) -> None:
@@ -352,6 +389,105 @@ def test_the_best_agent_is_first(month: Month) -> None:
 def test_nobody_is_ranked_on_a_few_utterances(month: Month) -> None:
     board = opened(month, "calltide-sentiment", tenant=[SOUR_TENANT], minimum="100000")
     assert board.rows("By agent") == []
+
+
+def test_the_floor_shows_how_calls_go_on_and_which_will_end_badly(month: Month) -> None:
+    board = opened(month, "calltide-floor")
+    now = board.rows("Talk and silence now")
+    assert len(now) >= LIVE_CALLS
+    assert board.rows("Likely to end badly")[0]["calls"] == sum((row["Ends badly"] or 0) >= 0.5 for row in now) >= 2
+    chances = [row["Ends badly"] for row in now if row["Ends badly"] is not None]
+    assert chances == sorted(chances, reverse=True)
+    # The two that go wrong are the first, on both lists.
+    assert {row["call_id"] for row in now[:2]} <= {row["call_id"] for row in board.rows("Worst calls now")[:4]}
+    by_rule = board.rows("Alerts by rule")
+    assert sum(row["Value"] for row in by_rule) == len(board.rows("Alerts of calls"))
+
+
+def test_coaching_shows_the_topic_that_is_never_resolved(month: Month) -> None:
+    topics = {row["Topic"]: row for row in opened(month, "calltide-coaching").rows("Topics")}
+    assert topics[STUCK_TOPIC]["Resolved"] == 0
+    assert topics[STUCK_TOPIC]["Calls"] > 100
+    assert min(row["Resolved"] for name, row in topics.items() if name != STUCK_TOPIC) > 0.2
+    resolved = opened(month, "calltide-coaching").rows("Resolved or not")
+    (figures,) = opened(month, "calltide-coaching").rows("Key figures")
+    assert (
+        sum(sum(row[name] for name in ("resolved", "not clear", "not resolved")) for row in resolved)
+        == (figures["Calls read"])
+    )
+
+
+def test_coaching_shows_the_category_that_rises(month: Month) -> None:
+    board = replace(opened(month, "calltide-coaching"), since=month.until - timedelta(days=RISE_DAYS))
+    first, *others = board.rows("Categories, against before")
+    assert first["Category"] == RIVAL_RULE
+    assert (first["Share"], first["Before"]) == pytest.approx(RISE, rel=0.3)
+    assert first["z"] > 8
+    assert all(abs(row["z"]) < 6 for row in others)
+    # The two-proportion z-test, as textbooks have it.
+    calls = month.client.query(
+        "SELECT countIf(started_at >= {at:DateTime64(3)}), countIf(started_at < {at:DateTime64(3)}) FROM calls FINAL "
+        "WHERE pipeline_version = {version:String} AND started_at >= {at:DateTime64(3)} - INTERVAL 7 DAY",
+        {"at": board.start, "version": VERSION},
+    ).result_rows[0]
+    both = (first["Share"] * calls[0] + first["Before"] * calls[1]) / sum(calls)
+    error = math.sqrt(both * (1 - both) * (1 / calls[0] + 1 / calls[1]))
+    assert math.isclose(first["z"], (first["Share"] - first["Before"]) / error, rel_tol=1e-6)
+    days = board.rows("Categories over time")
+    assert sum(row["Value"] for row in days if row["label"] == RIVAL_RULE) == first["Calls"]
+
+
+def test_coaching_shows_the_agent_who_never_says_goodbye(month: Month) -> None:
+    board = opened(month, "calltide-coaching")
+    weakest = board.rows("Sections in which an agent falls behind")[0]
+    assert (weakest["Agent"], weakest["Section"], weakest["Score"]) == (FORGETFUL_AGENT, "closing", 0)
+    told = board.rows("Recommendations by agent")[0]
+    assert (told["Agent"], told["Recommendation"], told["Share"]) == (FORGETFUL_AGENT, "no_closing_question", 1)
+    (ranked,) = (row for row in board.rows("By agent") if row["Agent"] == FORGETFUL_AGENT)
+    assert ranked["Against all"] == "worse"
+    alone = opened(month, "calltide-coaching", agent=[FORGETFUL_AGENT])
+    assert {row["Section"]: row["Score"] for row in alone.rows("Sections")}["closing"] == 0
+    assert {row["Item"]: row["Earned"] for row in alone.rows("Items that earn least")}["takes leave"] == 0
+    assert [row["Agent"] for row in alone.rows("How agents talk")] == [FORGETFUL_AGENT]
+    assert {row["Section"] for row in board.rows("Sections")} == set(SECTIONS)
+
+
+def test_scores_are_told_of_enough_calls_only(month: Month) -> None:
+    board = replace(opened(month, "calltide-coaching"), since=month.until - timedelta(hours=2))
+    for panel in ("By agent", "Sections in which an agent falls behind", "How agents talk"):
+        assert all(row["Calls"] >= 10 for row in board.rows(panel))
+    weeks = opened(month, "calltide-coaching", tenant=[SOUR_TENANT]).rows("Score by week, of queues")
+    assert {row["Queue"] for row in weeks} == set(TENANTS[SOUR_TENANT])
+    assert len({row["time"] for row in weeks}) >= 4
+
+
+def test_a_call_shows_what_was_found_in_it(month: Month, a_call: dict[str, str]) -> None:
+    board = opened(month, "calltide-call", tenant=[a_call["tenant"]], call=a_call["call"])
+    about = {row["What"]: row["Words"] for row in board.rows("What it was about")}
+    assert about.keys() >= {"reason", "topic", "outcome", "resolved", "read by"}
+    said = {row["Text"]: row["At"] for row in board.rows("Transcript")}
+    assert about["reason"] in said
+    moments = board.rows("Moments")
+    assert {row["What"] for row in moments} >= {"issue", "practise"}
+    for row in moments:
+        if row["What"] != "practise":
+            assert row["Words"] in said, "a quote"
+    for row in board.rows("Categories"):
+        assert row["Words"] in said
+    card = board.rows("Score card")
+    assert card[0]["Item"] == "the whole call"
+    assert [row["Item"] for row in card[1:]] == [item for _, items in SECTIONS.values() for item in items]
+
+
+def test_words_show_what_was_taken_out_and_where(month: Month) -> None:
+    board = replace(opened(month, "calltide-words"), since=month.since)
+    by_queue = board.rows("Taken out, by queue")
+    assert {(row["Tenant"], row["Queue"]) for row in by_queue if row["Kind"] == "iban"} == {
+        ("o'neill & sons", "returns")
+    }
+    over_time = board.rows("Taken out of what was said")
+    assert sum(row["Value"] for row in over_time) == sum(row["Times"] for row in by_queue) > 500
+    assert {row["label"] for row in over_time} == {"card", "cvv", "phone", "email", "iban"}
 
 
 def test_emotions_show_the_anger_of_the_sour_queue(month: Month) -> None:

@@ -1,5 +1,7 @@
 """Generated calls: the same for the same seed, with the planted facts in them, by the formulas of the real stages."""
 
+import json
+from collections import defaultdict
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -7,13 +9,18 @@ from typing import Any
 import pytest
 from clickhouse_connect.driver.client import Client
 
+from processors.conversation import Tally
 from processors.emotion_names import complex_emotion, granular
 from processors.sentiment import HALF_LIFE_WORDS, VALENCE
 from schemas.errors import CalltideError
+from schemas.events import Acoustics, CallEnded, CallInfo, CallStarted, Emotion, RunningScore, Score, Sentiment, Word
+from streams.analytics.findings import FORGETFUL_AGENT, RIVAL_RULE, STUCK_TOPIC
 from streams.analytics.generate import generate
+from streams.analytics.texts import REDACTED
 from streams.analytics.traffic import (
     BEST_AGENT,
     LIVE_CALLS,
+    RISE,
     SOUR_QUEUE,
     SOUR_TENANT,
     SOUR_TERMS,
@@ -25,6 +32,7 @@ from streams.analytics.traffic import (
     Traffic,
     blocks,
     lag_from,
+    rises_from,
     sour_from,
 )
 from streams.settings import Settings
@@ -137,13 +145,15 @@ def test_counts(month: Month) -> None:
     assert kept == month.rows["utterances_heard"]
     assert of_version >= 500_000
     assert latest.replace(tzinfo=UTC) <= month.until + timedelta(seconds=10)
-    for table in ("calls", "corrections", "alerts", "dead_letters"):
+    found = ("call_progress", "call_categories", "insights", "evaluations")
+    for table in ("calls", "corrections", "alerts", "dead_letters", *found):
         assert rows(month, f"SELECT count() FROM {table} FINAL") == [(month.rows[table],)], table
-    found = rows(month, "SELECT tenant, queue, uniqExact(agent) FROM calls GROUP BY tenant, queue")
-    assert {(tenant, queue) for tenant, queue, _ in found} == {
+    by_queue = rows(month, "SELECT tenant, queue, uniqExact(agent) FROM calls GROUP BY tenant, queue")
+    assert {(tenant, queue) for tenant, queue, _ in by_queue} == {
         (one, queue) for one in TENANTS for queue in TENANTS[one]
     }
-    assert all(agents >= 5 for *_, agents in found)
+    assert all(agents >= 5 for *_, agents in by_queue)
+    assert rows(month, "SELECT count() FROM call_progress_now") == [(month.rows["call_progress"],)]
     # What is counted at the insert has counted each row once.
     assert rows(month, "SELECT sum(utterances) FROM utterance_minutes") == [(kept,)]
     assert rows(month, "SELECT sum(utterances) FROM utterance_hours") == [(kept,)]
@@ -282,6 +292,185 @@ def test_alerts_point_at_utterances(month: Month) -> None:
     )
     assert missing == [(0,)]
     assert {severity for (severity,) in rows(month, "SELECT DISTINCT severity FROM alerts")} == {"warning", "critical"}
+
+
+def test_findings_quote_utterances_of_their_call(small: list[Tables]) -> None:
+    said = {
+        (row["call_id"], row["channel"], row["start_ms"]): row["text"]
+        for row in small[0]["utterances_heard"].select(["call_id", "channel", "start_ms", "text"]).to_pylist()
+    }
+    quoted = 0
+    for row in small[0]["insights"].to_pylist():
+        found = json.loads(row["findings"])
+        assert [one["name"] for one in found.get("issues", [])] == row["issues"]
+        for one in (*found.get("issues", []), *found.get("objections", []), *found.get("coaching", [])):
+            for spot in one["evidence"]:
+                identity = f"{row['call_id']}/{spot['channel']}/{spot['start_ms']}"
+                assert spot["identity"] == identity
+                assert said[row["call_id"], spot["channel"], spot["start_ms"]] == spot["text"]
+                quoted += 1
+    assert quoted > 500
+    for row in small[0]["call_categories"].to_pylist():
+        (spot,) = row["utterances"]
+        assert (row["call_id"], spot["channel"], spot["start_ms"]) in said
+
+
+def heard(call: CallInfo, row: dict[str, Any]) -> Score:
+    """The event of a row of utterances_heard."""
+    times = zip(row["words.text"], row["words.start_ms"], row["words.end_ms"], strict=True)
+    emotion, sentiment = None, None
+    if row["emotion"]:
+        emotion = Emotion(label=row["emotion"], probabilities=dict(row["emotions"]), model="m")
+    if row["score"] is not None:
+        sentiment = Sentiment(
+            label=row["sentiment"], score=row["score"], text_score=row["text_score"], confidence=0.5, model="m"
+        )
+    return Score(
+        call=call,
+        **{name: row[name] for name in ("channel", "start_ms", "end_ms", "cut", "text", "language", "asr_model")},
+        codec="mulaw",
+        rate=8_000,
+        captured_at=row["captured_at"],
+        # As it was corrected: generated voices are told apart by their order.
+        speaker={"speaker-3": "speaker-2"}.get(row["speaker"], row["speaker"]),
+        role="agent" if row["speaker"] in ("agent", "speaker-1") else "customer",
+        speaker_confidence=1,
+        words=tuple(Word(text=text, start_ms=start, end_ms=end, confidence=1) for text, start, end in times),
+        asr_confidence=0.5,
+        emotion=emotion,
+        acoustics=Acoustics(loudness_lufs=row["loudness_lufs"]),
+        sentiment=sentiment,
+        running=RunningScore(score=0, party_score=0, utterances=0),
+        pipeline_version=VERSION,
+    )
+
+
+def near(one: float | None, other: float | None, by: float = 2e-3) -> bool:
+    """Both are absent, or about the same."""
+    return one is other is None or (None not in (one, other) and one == pytest.approx(other, rel=by, abs=by))
+
+
+COUNTED = (
+    "utterances", "words", "talk_ms", "negative", "neutral", "positive", "turns", "longest_monologue_ms", "responses",
+    "response_ms", "interruptions", "interrupted", "overtalk_ms",
+)  # fmt: skip
+
+
+def test_figures_are_those_of_the_real_tally(small: list[Tables]) -> None:
+    said: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    columns = (
+        "call_id channel start_ms end_ms cut text language asr_model captured_at speaker words.text words.start_ms "
+        "words.end_ms emotion emotions sentiment score text_score loudness_lufs"
+    )
+    for row in small[0]["utterances_heard"].select(columns.split()).to_pylist():
+        said[row["call_id"]].append(row)
+    progress: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in small[0]["call_progress"].to_pylist():
+        progress[row["call_id"]].append(row)
+    calls = small[0]["calls"].to_pylist()
+    mixed = [row for row in calls if row["channels"] == 1]
+    for row in (*calls[:20], *mixed[:5]):
+        info = CallInfo(call_id=row["call_id"], started_at=row["started_at"], roles=tuple(row["roles"]))
+        tally = Tally()
+        tally.hear(CallStarted(call=info))
+        for one in said[row["call_id"]]:
+            tally.hear(heard(info, one))
+        tally.hear(CallEnded(call=info, duration_ms=row["duration_ms"], ended_at=row["ended_at"], reason="hangup"))
+        parties = {party.role: party for party in tally.parties()}
+        assert len(progress[row["call_id"]]) == len(parties) >= 1
+        for figures in progress[row["call_id"]]:
+            party = parties[figures["role"]]
+            assert figures["speaker"] == party.speaker
+            assert figures["final"] and figures["at_ms"] == row["duration_ms"]
+            for name in COUNTED:
+                assert figures[name] == getattr(party, name), (row["call_id"], figures["role"], name)
+            assert dict(figures["emotion_ms"]) == party.emotion_ms
+            for name in ("talk_share", "words_per_minute", "score", "change", "loudness_lufs"):
+                assert near(figures[name], getattr(party, name)), name
+            assert near(figures["loudness_trend"], party.loudness_trend, 0.02)
+            assert all(near(one, other) for one, other in zip(figures["quarters"], party.quarters, strict=True))
+            *counts, silences = tally.silences()
+            assert [figures[name] for name in ("silences", "silence_ms", "longest_silence_ms")] == counts
+            assert [(one["start_ms"], one["end_ms"]) for one in figures["dead_air"]] == [
+                (one.start_ms, one.end_ms) for one in silences
+            ]
+
+
+def test_figures_of_every_call_are_those_that_clickhouse_counts(month: Month) -> None:
+    names = [*COUNTED[:8], "interruptions", "silences", "silence_ms"]
+    differ = ", ".join(f"countIf(told.{name} IS DISTINCT FROM counted.{name})" for name in names)
+    (found,) = rows(
+        month,
+        f"""SELECT max(abs(told.score - counted.score)), max(abs(told.change - counted.change)), count(), {differ}
+        FROM (SELECT * FROM call_progress FINAL WHERE final) AS told
+        INNER JOIN (SELECT * FROM call_metrics FINAL) AS counted
+            USING (tenant, pipeline_version, started_at, call_id, role, speaker)""",
+    )
+    assert max(found[:2]) < 1e-3
+    assert (found[2],) == rows(month, "SELECT count() FROM call_progress FINAL WHERE final")[0] > (10_000,)
+    assert not any(found[3:])
+
+
+def test_one_agent_never_says_goodbye(month: Month) -> None:
+    ((calls, closing, advised, others),) = rows(
+        month,
+        f"""SELECT countIf(agent = '{FORGETFUL_AGENT}'), maxIf(sections.score[5], agent = '{FORGETFUL_AGENT}'),
+            (SELECT countIf(has(coaching, 'no_closing_question')) / count() FROM call_insights
+                WHERE agent = '{FORGETFUL_AGENT}' AND state = 'ok'),
+            avgIf(sections.score[5], agent != '{FORGETFUL_AGENT}')
+        FROM evaluations FINAL WHERE state = 'ok' AND sections.name[5] = 'closing'""",
+    )
+    assert calls > 50 and closing == 0 and advised == 1 and others > 70
+    assert rows(month, f"SELECT DISTINCT tenant FROM calls WHERE agent = '{FORGETFUL_AGENT}'") == [(SOUR_TENANT,)]
+
+
+def test_one_topic_is_never_resolved(month: Month) -> None:
+    found = dict(
+        rows(
+            month,
+            "SELECT topic, countIf(resolved = 'yes') / count() FROM call_insights ARRAY JOIN topics AS topic "
+            "GROUP BY topic HAVING count() > 50",
+        )
+    )
+    assert found.pop(STUCK_TOPIC) == 0 and len(found) > 10 and min(found.values()) > 0.2
+
+
+def test_a_category_rises(month: Month) -> None:
+    since = f"started_at >= toDateTime64('{rises_from(month.until):%F %T}', 3, 'UTC')"
+    ((late, early),) = rows(
+        month,
+        f"SELECT avgIf(in_it, {since}), avgIf(in_it, NOT ({since})) FROM (SELECT started_at, (tenant, call_id) IN "
+        f"(SELECT tenant, call_id FROM call_categories WHERE rule = '{RIVAL_RULE}') AS in_it FROM calls FINAL "
+        f"WHERE pipeline_version = '{VERSION}' AND ended_at IS NOT NULL)",
+    )
+    assert (late, early) == pytest.approx(RISE, rel=0.25)
+    ((said, everywhere),) = rows(
+        month,
+        f"SELECT countIf(hasAnyTokens(text, ['provider', 'competitor'])), count() FROM utterances WHERE "
+        f"(tenant, call_id, start_ms) IN (SELECT tenant, call_id, utterances[1].start_ms FROM call_categories "
+        f"WHERE rule = '{RIVAL_RULE}') AND pipeline_version = '{VERSION}' AND role = 'customer'",
+    )
+    assert said == everywhere > 100
+
+
+def test_personal_data_is_counted_where_it_was_taken_out(month: Month) -> None:
+    counted = rows(
+        month,
+        "SELECT queue, kind, toUInt64(sum(times)) FROM (SELECT queue, sumMap(redacted) AS kinds FROM utterance_hours "
+        "GROUP BY queue) ARRAY JOIN mapKeys(kinds) AS kind, mapValues(kinds) AS times GROUP BY ALL ORDER BY ALL",
+    )
+    assert counted == rows(
+        month,
+        "SELECT queue, kind, sum(times) FROM utterances ARRAY JOIN mapKeys(redacted) AS kind, mapValues(redacted) AS "
+        "times GROUP BY ALL ORDER BY ALL",
+    )
+    assert {(queue, kind) for queue, kind, _ in counted} == {(one, kind) for kind in REDACTED for one in REDACTED[kind]}
+    ((without,),) = rows(
+        month,
+        "SELECT countIf(position(text, concat('[', upper(mapKeys(redacted)[1]), ']')) = 0) FROM utterances "
+        "WHERE notEmpty(redacted)",
+    )
+    assert without == 0
 
 
 @pytest.fixture

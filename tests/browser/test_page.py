@@ -15,7 +15,18 @@ from playwright.sync_api import Browser, Page, expect
 
 from deploy.process import free_port
 from schemas.errors import CalltideError
-from schemas.events import CallEvent, CallInfo, Correction, Evidence, GranularEmotion, Insights, Score, encode
+from schemas.events import (
+    CallEvent,
+    CallInfo,
+    Correction,
+    Evaluation,
+    Evidence,
+    GranularEmotion,
+    Insights,
+    Outlook,
+    Score,
+    encode,
+)
 from schemas.replayed import REPLAY, ReplayPosition
 from streams.settings import Settings
 from streams.web import PAGE, gateway_address, serve_until
@@ -245,13 +256,22 @@ def test_alerts_figures_and_insights_lead_to_the_words_they_rest_on(
         "pipeline_version": "v1", "reason": {"text": "I was charged twice", "evidence": [rests_on]},
         "topics": [{"path": ["billing", "charged twice"], "similarity": 0.7, "evidence": [rests_on]}],
     }  # fmt: skip
-    with serving(settings, topic, findings=dict.fromkeys(("metrics", "alert", "category", "insights"), made)):
+    item = {"points": 1, "why": HOSTILE, "evidence": [rests_on]}
+    card = Evaluation.model_validate({
+        "call": info, "ended_at": info.started_at, "duration_ms": 9_000, "form": "service", "form_version": "a1",
+        "state": "ok", "score": 50, "judged": 1, "pipeline_version": "v1",
+        "sections": [{"name": "greeting", "weight": 1, "score": 50, "items": [item | {"name": "greets", "earned": 1}]}],
+    })  # fmt: skip
+    with serving(
+        settings, topic, findings=dict.fromkeys(("metrics", "alert", "category", "insights", "evaluation"), made)
+    ):
         page.goto(address)
         expect(page.locator("#connection-text")).to_have_text("Live")
         writer.write(started(info), *conversation())
         expect(page.locator(".turn")).to_have_count(5)
         expect(page.locator("#talk-section")).to_be_hidden()
-        findings.write(hostile, metrics(info, 9_000, silence_now_ms=6_000))
+        warned = metrics(info, 9_000, silence_now_ms=6_000)
+        findings.write(hostile, warned)
         moment = page.locator("#alerts .moment")
         expect(moment).to_have_text(HOSTILE)
         expect(page.locator(".entry")).to_have_attribute("data-alert", "critical")
@@ -260,11 +280,24 @@ def test_alerts_figures_and_insights_lead_to_the_words_they_rest_on(
         expect(page.locator("#talk")).to_have_attribute("aria-label", "agent 100\u00a0%")
         expect(page.locator("#dead-air .now")).to_have_text("nobody has spoken for 6 s")
         expect(page.locator("#figures")).to_contain_text("– −1.0 – –")
+        expect(page.locator("#scores .outlook")).to_have_count(0)
+        findings.write(warned.model_copy(update={"outlook": Outlook(negative=0.726, model="outcome-abc")}))
+        expect(page.locator("#scores .outlook dd")).to_have_text("73\u00a0%")
+        expect(page.locator("#scores .outlook dd.negative")).to_have_count(1)
         writer.write(ended(info))
         findings.write(metrics(info, 9_000, final=True), Insights.model_validate(about))
         expect(page.locator("#insights")).to_contain_text("billing › charged twice")
         expect(page.locator("#insights")).to_contain_text("quotes of the call")
+        expect(page.locator("#cards-section")).to_be_hidden()
+        findings.write(card)
+        expect(page.locator("#cards h4")).to_have_text("service: 50 of 100")
+        page.locator("#cards summary").click()
+        page.locator("#cards .moment").click()
+        expect(page.locator(".turn.shown .text")).to_have_text("I was charged twice")
+        expect(page.locator("#scores .outlook")).to_have_count(0)
         expect(page.locator("#dead-air .now")).to_have_count(0)
+        findings.write(metrics(info, 9_000, final=True).model_copy(update={"dead_air": ()}))
+        expect(page.locator("#dead-air li")).to_have_text("no silence of 5 s")
         findings.write(hostile)
         expect(page.locator("#alerts li")).to_have_count(1)
 

@@ -32,13 +32,14 @@ def rules(stack: Stack) -> Iterator[Path]:
 def test_a_call_is_counted_while_it_goes_on_and_a_rule_written_meanwhile_raises_an_alert(
     stack: Stack, rules: Path, tmp_path: Path
 ) -> None:
-    kinds = "score,call_ended,metrics,alert,category,insights"
+    kinds = "score,call_ended,metrics,alert,category,insights,evaluation"
     with Listener(stack.scores_url, call=CALL, kinds=kinds) as listener:
         ingest = stack.begin("ingest", samples.two_channel(tmp_path), "--call-id", CALL, "--speed", "2")
         until(lambda: listener.events("score", CALL), "the first score")
         rules.write_text(RULE)
         assert ingest.wait(60) == 0
         until(lambda: listener.events("insights", CALL), "the insights")
+        until(lambda: listener.events("evaluation", CALL), "the score card")
         until(lambda: any(one["final"] for one in listener.events("metrics", CALL)), "the last figures")
         until(lambda: listener.events("alert", CALL), "the alert")
         found = {kind: listener.events(kind, CALL) for kind in kinds.split(",")}
@@ -64,9 +65,18 @@ def test_a_call_is_counted_while_it_goes_on_and_a_rule_written_meanwhile_raises_
     texts = {one["text"] for one in found["score"]}
     assert all(any(quote["text"] in text for text in texts) for quotes in cited for quote in quotes)
 
+    (card,) = found["evaluation"]
+    items = [item for section in card["sections"] for item in section["items"]]
+    assert card["form"] == "service" and {item["earned"] is None for item in items} == {True, False}
+    assert all(any(one["text"] in text for text in texts) for item in items for one in item["evidence"])
+
     where = f"FINAL WHERE call_id = '{CALL}'"
     until(lambda: stack.rows(f"SELECT 1 FROM call_progress {where} AND final"), "the figures in ClickHouse")
     until(lambda: stack.rows(f"SELECT 1 FROM insights {where}"), "the insights in ClickHouse")
+    until(lambda: stack.rows(f"SELECT 1 FROM evaluations {where}"), "the score card in ClickHouse")
+    (kept,) = stack.rows(f"SELECT state, form_version, sections.score AS scores FROM evaluations {where}")
+    assert (kept["state"], kept["form_version"]) == (card["state"], card["form_version"])
+    assert kept["scores"] == pytest.approx([section["score"] for section in card["sections"]], nan_ok=True)
     (row,) = stack.rows(f"SELECT rule, category, severity, role FROM alerts {where}")
     assert row == {"rule": "new-jersey", "category": "places", "severity": "warning", "role": evidence["role"]}
     assert stack.rows(f"SELECT category FROM call_categories {where}") == [{"category": "places"}]

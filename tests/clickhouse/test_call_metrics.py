@@ -58,6 +58,7 @@ def drawn(chance: random.Random, call_id: str, roles: tuple[Role, ...]) -> list[
                 score=chance.choice([None, round(chance.uniform(-1, 1), 4)]),
                 emotion=chance.choice(EMOTIONS),
                 speaker=speaker if roles[channel] == "unknown" else roles[channel],
+                flags=("cross_talk",) if chance.random() < 0.1 else (),
             )
         )
         free_ms[channel] = max(end_ms, start_ms + 1) + chance.choice([0, 260])

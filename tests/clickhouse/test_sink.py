@@ -27,9 +27,11 @@ from schemas.events import (
     Categorised,
     Correction,
     Emotion,
+    Evaluation,
     Findings,
     GranularEmotion,
     Insights,
+    Outlook,
     Progress,
     RunningScore,
     Score,
@@ -106,7 +108,9 @@ def sinking(running: Sink) -> Iterator[threading.Thread]:
 def rows(settings: Settings, sql: str) -> list[dict[str, Any]]:
     """The rows of a query as JSON has them; none while the tables are not there yet."""
     with connect(settings, create=True) as client:
-        if not client.command("EXISTS TABLE call_progress"):  # what the migrations make last
+        all_of_them = len(list(sink.MIGRATIONS.glob("*.sql")))
+        there = client.command("EXISTS TABLE schema_migrations")
+        if not there or client.command("SELECT uniq(number) FROM schema_migrations") != all_of_them:
             return []
         return [json.loads(line) for line in client.raw_query(sql, fmt="JSONEachRow").splitlines()]
 
@@ -165,6 +169,7 @@ FULL = Score(
     language="en",
     asr_confidence=0.7000000000000001,
     asr_model="tiny.en/int8",
+    redacted={"card": 1, "phone": 2},
     flags=("repetition", "no_speech"),
     emotion=Emotion(
         label="anger",
@@ -259,7 +264,7 @@ def score_of(row: dict[str, Any], like: Score) -> Score:
     names = {name: row[name] for name in ("score", "text_score", "voice_score", "confidence", "members", "disagree")}
     fields = (
         "channel start_ms end_ms cut speaker role role_confidence speaker_confidence overlap_ms text language "
-        "asr_confidence asr_model flags pipeline_version"
+        "asr_confidence asr_model redacted flags pipeline_version"
     )
     return Score.model_validate(
         {
@@ -298,6 +303,9 @@ def test_a_row_is_its_event_field_by_field(settings: Settings, topic: str, write
     assert score_of(bare, BARE) == BARE
     assert (bare["score"], bare["confidence"], bare["emotion"], bare["words.text"]) == (None, None, "", [])
     assert zero["score"] == 0.0
+    assert rows(settings, "SELECT sumMap(redacted) AS counts FROM utterance_hours") == [
+        {"counts": {"card": 2, "phone": 4}}
+    ]
     places = [(row["topic"], row["partition"], row["offset"]) for row in (full, zero, bare)]
     assert places == [(topic, 1, 2), (topic, 1, 3), (topic, 2, 0)]
 
@@ -596,8 +604,9 @@ UNREADABLE: list[tuple[list[tuple[str, bytes]], bytes | None]] = [
     ([("kind", b"score")], READABLE.replace(b'"channel":1', b'"channel":257')),
     ([("kind", b"score")], READABLE.replace(b'"start_ms":2000', b'"start_ms":4294967297')),
     ([("kind", b"score")], READABLE.replace(b"2026-03-01T12:00:00Z", b"2290-03-01T12:00:00Z")),
+    ([("kind", b"score")], READABLE.replace(b'"redacted":{}', b'"redacted":{"card":4294967297}')),
 ]
-assert len({value for _, value in UNREADABLE[-5:]}) == 5, "each says something else"
+assert len({value for _, value in UNREADABLE[-6:]}) == 6, "each says something else"
 
 
 def test_an_unreadable_record_is_counted_named_and_passed_over(
@@ -692,14 +701,27 @@ def test_what_is_made_of_scores_has_tables_of_its_own(settings: Settings, topic:
     failed = Insights.model_validate(
         insights.model_dump(exclude=set(Findings.model_fields)) | {"engine": "llm:large", "state": "failed", "why": "?"}
     )
+    item = {"points": 2, "why": "customer at 0:03: “it's 'no'”", "evidence": found["evidence"]}
+    card = Evaluation.model_validate({
+        "call": INFO, "ended_at": INFO.started_at, "duration_ms": 9_000, "language": "en", "form": "it's a form",
+        "form_version": "abc", "state": "ok", "score": 87.5, "judged": 0.75, "pipeline_version": "v1",
+        "sections": [
+            {"name": "greeting", "weight": 10, "score": 87.5, "items": [item | {"name": "greets", "earned": 2}]},
+            {"name": "closing", "weight": 5, "score": None, "items": [item | {"name": "leaves", "earned": None}]},
+        ],
+    })  # fmt: skip
+    unfit = card.model_copy(update={"form": "b", "state": "too_short", "score": None, "judged": 0.0, "sections": ()})
+    warned = metrics(call("warned"), 2_000).model_copy(update={"outlook": Outlook(negative=0.5, model="outcome-abc")})
     with sinking(Sink(settings, topic=topic, others=[made])):
         Writer(kafka_bootstrap, made).write(
-            started(INFO), metrics(INFO, 1_000, 300), metrics(INFO, 2_000, 1_300), alert,
+            warned, card, unfit, card, started(INFO), metrics(INFO, 1_000, 300), metrics(INFO, 2_000, 1_300), alert,
             Categorised.model_validate(found), insights, of_a_model, failed, of_a_model,
             metrics(INFO, 9_000, 0, final=True), ended(INFO), partition=1,
         )  # fmt: skip
         until(lambda: rows(settings, "SELECT 1 FROM call_progress FINAL WHERE final"), "the last figures")
-    (progress,) = rows(settings, "SELECT * FROM call_progress FINAL")
+    expected, progress = rows(settings, "SELECT * FROM call_progress_now ORDER BY final")
+    assert (expected["call_id"], expected["outlook"], expected["outlook_model"]) == ("warned", 0.5, "outcome-abc")
+    assert (progress["outlook"], progress["outlook_model"]) == (None, "")
     assert (progress["at_ms"], progress["final"], progress["silence_now_ms"]) == (9_000, True, 0)
     assert (progress["quarters"], progress["emotion_ms"]) == ([None, -1.0, None, None], {"anger": 500})
     assert progress["dead_air"] == [{"start_ms": 1_000, "end_ms": 7_000}]
@@ -722,6 +744,12 @@ def test_what_is_made_of_scores_has_tables_of_its_own(settings: Settings, topic:
     assert (told["topics"], told["similarities"], told["issues"]) == (["Billing > Bill too high"], [0.75], ["billing"])
     assert (told["resolved"], told["utterances"], told["action_items"]) == ("no", 7, 0)
     assert Findings.model_validate_json(told["findings"]).resolution == insights.resolution
+    none, filled = rows(settings, "SELECT * FROM evaluations FINAL ORDER BY form")
+    assert (none["state"], none["score"], none["sections.score"]) == ("too_short", None, [])
+    assert (filled["form"], filled["form_version"], filled["score"]) == ("it's a form", "abc", 87.5)
+    assert (filled["sections.name"], filled["sections.score"]) == (["greeting", "closing"], [87.5, None])
+    assert (filled["agent"], filled["sections.weight"], filled["judged"]) == (INFO.agent, [10, 5], 0.75)
+    assert json.loads(filled["items"]) == card.model_dump(mode="json", include={"sections"})
     assert count(settings, "calls") == 0
 
 

@@ -13,7 +13,7 @@ from processors.base import Output
 from schemas.audio import AudioPacket
 from schemas.events import CallEvent, CallInfo
 from schemas.topics import BATCH_FRAMES, DEAD_LETTERS, FRAMES, SCORES, TOPICS
-from streams import kafka
+from streams import archive_commands, kafka
 from streams.archive import Archive, Kept
 from streams.archiving import archive
 from streams.dead_letters import ABOUT, DeadLetters, Filter
@@ -106,3 +106,25 @@ def test_a_call_with_dead_letters_is_not_archived_before_they_are_settled(settin
     assert archive(without, wish).calls == 1, "nothing would be taken out, so nothing need be known"
     letters = [letter for letter in DeadLetters(settings).letters() if Filter(call=one.call_id)(letter)]
     assert [letter.stage for letter in letters] == ["asr"]
+
+
+def test_a_call_of_which_letters_were_dropped_is_archived_counted_and_marked(
+    settings: Settings, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = (call(f"{name}-{uuid.uuid4().hex[:8]}", ago(50_000)) for name in ("dropped", "whole"))
+    live(settings, one, [])
+    live(settings, other, [])
+    producer = Producer(kafka.producer(settings))
+    for start_ms in (200, 900):
+        output = Output.of(score(one, start_ms))
+        about = {"stage": b"asr", "topic": b"speech.turns", "partition": b"0", "offset": b"0"}
+        headers = [*output.headers, *((f"{ABOUT}{name}", value) for name, value in about.items())]
+        producer.produce(DEAD_LETTERS, output.value, one.call_id, headers=headers)  # type: ignore[arg-type]
+    assert producer.flush(30) == 0
+    assert DeadLetters(settings).settle("dropped", Filter(call=one.call_id)) == []
+    monkeypatch.setattr("streams.settings.load", lambda: settings)
+    archive_commands.archive(calls=[one.call_id, other.call_id])
+    said = capsys.readouterr().out
+    assert said.startswith("archived 2 calls") and "in 1 of them nobody looked for personal data" in said
+    kept = {name: Archive(settings).find(name) for name in (one.call_id, other.call_id)}
+    assert [isinstance(it, Kept) and it.unsearched for it in kept.values()] == [2, 0]

@@ -75,7 +75,7 @@ def test_what_rules_would_have_found(settings: Settings, tmp_path: Path) -> None
     insert(settings, in_rows)
     names = [in_kafka.info.call_id, in_rows.info.call_id]
     found = {}
-    for name, source, records in rules_commands._calls(settings, names):
+    for name, source, records in rules_commands.calls_of(settings, names, "default"):
         alerts = [one for one in rules_commands.findings(settings, str(path), records) if isinstance(one, Alert)]
         found[name] = source, [(one.rule, one.at_ms, one.message, len(one.evidence)) for one in alerts]
     assert [source for source, _ in found.values()] == ["Kafka", "ClickHouse"]
@@ -95,4 +95,4 @@ def test_a_call_that_is_nowhere_is_named(settings: Settings) -> None:
     with pytest.raises(
         CalltideError, match="call nobody cannot be had: the topic scores does not have it from its start"
     ):
-        list(rules_commands._calls(settings, ["nobody"]))
+        list(rules_commands.calls_of(settings, ["nobody"], "default"))

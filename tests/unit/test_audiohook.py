@@ -21,8 +21,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from processors import metrics
 from processors.audio import decode
-from schemas.events import CallInfo, Transcript, Word
+from processors.base import Record
+from schemas.events import CallInfo, CallMetrics, Transcript, Word
+from schemas.events import decode as decode_event
+from streams.ingestion.line import Line
 from streams.protocols.audiohook import AudioHookDecoder
 from streams.protocols.base import Audio, Began, Dtmf, Ended, Event, Fault, Paused, Resumed
 
@@ -138,6 +142,19 @@ def test_the_recorded_session() -> None:
     assert [answer["clientseq"] for answer in client.answers] == [1, 2, 3, 5, 7, 12]
     assert {answer["id"] for answer in client.answers} == {SESSION}
     assert client.answers[0]["parameters"] == {"startPaused": False, "media": [media("external", "internal")]}
+
+
+def test_a_pause_is_a_hold_in_the_metrics_of_the_call() -> None:
+    began, *events = read(RECORDED)[0]
+    assert isinstance(began, Began)
+    records: list[Record] = []
+    line = Line(began, 0, records.append, source="audiohook", live=False)
+    line.join(began, 0).take(events, 0)
+    stage = metrics.build(metrics.Config(), "v1")
+    (step,) = stage.process([(stage.open(CONVERSATION), records[-1])])
+    last = decode_event(dict(step.outputs[0].headers), step.outputs[0].value)
+    assert isinstance(last, CallMetrics)
+    assert [(hold.start_ms, hold.end_ms) for hold in last.holds] == [(200, 1_700)]
 
 
 def test_the_reference_implementations_client() -> None:

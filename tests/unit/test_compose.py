@@ -6,6 +6,7 @@ The files are not run here (docs/deploy.md says so), so this is what keeps them 
 import importlib
 import json
 import re
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ import typer
 import yaml
 
 from dashboards import files, provisioning
+from schemas.errors import CalltideError
 from schemas.topics import INTERIM_RETENTION_MS, REPLAYED_RETENTION_MS, STAGES, topics
-from streams import grafana
+from streams import grafana, webhooks
 from streams.cli import app
 from streams.ingestion.auth import Networks
 from streams.ingestion.routes import check_open
+from streams.llm import worker
 from streams.settings import PREFIX, Settings, names
 from streams.web import gateway_address
 
@@ -38,11 +41,19 @@ COMPOSE = read_yaml("docker-compose.yml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 WORKERS = {name: service for name, service in OURS.items() if name != "topics"}
+PROFILES = {name: service for name, service in WORKERS.items() if "profiles" in service}
+"""What starts only when it is asked for."""
 
 
 def settings_of(service: dict[str, Any]) -> dict[str, str]:
-    """A service's variables that are ours."""
-    return {name: value for name, value in service.get("environment", {}).items() if name.startswith(PREFIX)}
+    """A service's variables that are ours and have a value."""
+    variables = service.get("environment", {}).items()
+    return {name: value for name, value in variables if name.startswith(PREFIX) and value is not None}
+
+
+def passed_on(service: dict[str, Any]) -> set[str]:
+    """A service's variables whose values come from the .env file."""
+    return {name for name, value in service.get("environment", {}).items() if value is None}
 
 
 def published(service: dict[str, Any]) -> dict[int, tuple[str, int]]:
@@ -63,7 +74,31 @@ def with_environment(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str])
 def test_every_stage_has_a_service_and_no_other_has() -> None:
     stages = {name: service["command"][1] for name, service in OURS.items() if service["command"][0] == "stage"}
     assert stages == {row.name: row.name for row in STAGES}
-    assert set(WORKERS) == set(stages) | {"sink", "gateway", "web", "serve"}
+    assert set(WORKERS) == set(stages) | {"sink", "gateway", "web", "serve", "webhooks", "llm"}
+    assert {name: service["profiles"] for name, service in PROFILES.items()} == {
+        "webhooks": ["webhooks"],
+        "llm": ["llm"],
+    }
+
+
+def test_a_profile_gets_all_its_settings_and_nobody_else_has_to_give_them() -> None:
+    """Compose wants the `${…:?}` of services that it does not start, too: these are no such variables."""
+    for name, service in WORKERS.items():
+        section = {variable for variable in names() if variable.startswith(f"{PREFIX}{name.upper()}__")}
+        assert passed_on(service) == (section if name in PROFILES else set())
+    assert f"${{{PREFIX}" not in (ROOT / "docker-compose.yml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("webhooks", "CALLTIDE_WEBHOOKS__ENDPOINTS"), ("llm", "CALLTIDE_LLM__URL")]
+)
+def test_a_profile_that_is_told_nothing_says_what_it_wants(
+    name: str, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = with_environment(monkeypatch, settings_of(SERVICES[name]))
+    run = {"webhooks": webhooks.run, "llm": worker.run}[name]
+    with pytest.raises(CalltideError, match=wanted):
+        run(settings, threading.Event())
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -180,10 +215,12 @@ def test_the_image_has_all_packages_and_only_existing_files() -> None:
 
 def test_prometheus_reads_every_process_that_has_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     config = read_yaml("deploy/prometheus/prometheus.yml")
-    targets = [
-        target for job in config["scrape_configs"] for group in job["static_configs"] for target in group["targets"]
-    ]
-    assert sorted(targets) == sorted(f"{name}:{METRICS_PORT}" for name in WORKERS)
+    (job,) = config["scrape_configs"]
+    targets = [target for group in job["static_configs"] for target in group["targets"]]
+    # A service that is not started is no target that does not answer, which would be an alert.
+    assert sorted(targets) == sorted(f"{name}:{METRICS_PORT}" for name in WORKERS.keys() - PROFILES.keys())
+    (found,) = job["dns_sd_configs"]
+    assert (sorted(found["names"]), found["type"], str(found["port"])) == (sorted(PROFILES), "A", METRICS_PORT)
     for service in WORKERS.values():
         metrics = with_environment(monkeypatch, settings_of(service)).metrics
         assert (metrics.host, str(metrics.port)) == ("0.0.0.0", METRICS_PORT)
@@ -200,10 +237,19 @@ def test_prometheus_finds_its_rules() -> None:
 def test_processes_have_the_same_names_for_prometheus_wherever_they_run() -> None:
     """The dashboard Operations names them by the label `process`."""
     (job,) = read_yaml("deploy/prometheus/prometheus.yml")["scrape_configs"]
-    (rule,) = job["relabel_configs"]
     targets = [target for group in job["static_configs"] for target in group["targets"]]
-    assert {re.fullmatch(rule["regex"], target)[1] for target in targets} == set(WORKERS)  # type: ignore[index]
-    assert rule["target_label"] == "process"
+    found = [{"__address__": target} for target in targets]
+    found += [{"__address__": f"172.18.0.9:{METRICS_PORT}", "__meta_dns_name": name} for name in PROFILES]
+    for labels in found:
+        # As Prometheus does, whose regexes are anchored; a label that is not there is empty.
+        for rule in job["relabel_configs"]:
+            (source,) = rule["source_labels"]
+            if match := re.fullmatch(rule["regex"], labels.get(source, "")):
+                labels[rule["target_label"]] = match.expand(rule.get("replacement", "$1").replace("$", "\\"))
+    assert {labels["process"] for labels in found} == set(WORKERS)
+    assert {labels.get("instance", labels["__address__"]) for labels in found} == {
+        f"{name}:{METRICS_PORT}" for name in WORKERS
+    }
 
 
 def test_grafana_has_the_sources_that_a_push_makes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,3 +21,9 @@ def test_tests_and_files_that_a_page_names_exist(page: Path) -> None:
         assert (ROOT / named).exists(), named
     for link in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", text):
         assert (page.parent / link).exists(), link
+
+
+def test_the_rule_in_the_tour_is_the_one_that_its_pictures_show() -> None:
+    source = (ROOT / "benchmarks" / "intelligence_tour.py").read_text()
+    (rule,) = re.findall(r'^RULE: Final = """\n(.*?)"""', source, re.M | re.S)
+    assert f"```yaml\n{rule}```" in (ROOT / "docs" / "intelligence.md").read_text()

@@ -42,7 +42,7 @@ NO_WORLD = frozenset({
 NO_FILES = frozenset({"importlib.metadata", "importlib.resources", "io", "os", "pathlib", "sys"})
 """Modules that reach files and the process: only in processors/models/, where constructors load weights."""
 
-READ_BETWEEN_TURNS = frozenset({ROOT / "processors" / "rules" / "files.py"})
+READ_BETWEEN_TURNS = frozenset({ROOT / "processors" / "rules" / "files.py", ROOT / "processors" / "outlook_file.py"})
 """Modules of what people change while a stage runs: a shell asks for it between turns (processors.base.Reloadable)."""
 
 NO_CALLS = frozenset({"now", "utcnow", "today"})

@@ -285,6 +285,45 @@ def test_no_call_tells_of_more_marks_than_a_record_holds() -> None:
     assert len(desk.end().marks) == MOST_MARKS
 
 
+def paused(desk: Desk) -> list[tuple[int, str]]:
+    return [(mark.at_ms, mark.name) for mark in desk.end().marks]
+
+
+@pytest.mark.parametrize(("live", "resumed_at_ms"), [(True, 2_000), (False, 1_630)])
+def test_the_end_tells_of_pauses(live: bool, resumed_at_ms: int) -> None:
+    desk = Desk(live=live)
+    desk.leg.take([Audio(0, ms(0, 130), 0), Paused(), Paused()], NOW + 130)
+    desk.leg.take([Resumed(1_500), Audio(0, ms(130, 230), 1_630), Resumed(10), Ended()], NOW + 2_000)
+    assert paused(desk) == [(130, "paused"), (resumed_at_ms, "resumed")]
+
+
+def test_a_call_is_paused_while_any_of_its_connections_is() -> None:
+    desk = Desk(began(roles=("customer", "agent")))
+    other = desk.line.join(desk.first, NOW)
+    desk.leg.take([Paused()], NOW + 100)
+    other.take([Paused()], NOW + 200)
+    desk.leg.take([Resumed()], NOW + 300)
+    other.leave(NOW + 400)
+    desk.leg.take([Ended()], NOW + 500)
+    assert paused(desk) == [(100, "paused"), (400, "resumed")]
+
+
+def test_a_pause_lasts_until_another_connection_goes_on_with_the_call_or_it_ends() -> None:
+    desk = Desk()
+    desk.leg.take([Paused()], NOW + 100)
+    desk.leg.leave(NOW + 200)
+    leg = desk.line.join(desk.first, NOW + 900)
+    leg.take([Paused()], NOW + 1_000)
+    leg.take([Ended()], NOW + 1_200)
+    assert paused(desk) == [(100, "paused"), (900, "resumed"), (1_000, "paused")]
+
+
+def test_a_pause_that_is_told_has_an_end_however_many_keys_are_pressed() -> None:
+    desk = Desk()
+    desk.leg.take([Paused(), *(Dtmf("4") for _ in range(MOST_MARKS)), Resumed(), Paused(), Ended()], NOW)
+    assert [name for _, name in paused(desk) if name] == ["paused", "resumed"]
+
+
 def test_what_became_of_the_audio_is_counted_by_protocol() -> None:
     desk = Desk(began(roles=("customer", "agent")))
     metrics = {

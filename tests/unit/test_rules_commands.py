@@ -41,7 +41,7 @@ def test_test_prints_moments_and_evidence(
     path = tmp_path / "rules.yaml"
     path.write_text(rule("{said: {exact: refund}}", "money"))
     told = Call().say(3, "A refund, please.").end(9)
-    monkeypatch.setattr(rules_commands, "_calls", lambda _settings, names: [(names[0], "Kafka", told.records)])
+    monkeypatch.setattr(rules_commands, "calls_of", lambda _settings, names, _of: [(names[0], "Kafka", told.records)])
     rules_commands.try_rules(str(path), ["call-1"])
     assert capsys.readouterr().out.splitlines() == [
         "call-1  (Kafka)",
@@ -49,6 +49,32 @@ def test_test_prints_moments_and_evidence(
         "  0:05.0  warning   money: money: customer at 0:03: “refund”",
         "                    0:03.0 customer: A refund, please.",
         "money: 1 alerts, 1 of 1 calls",
+    ]
+
+
+def test_test_says_which_rules_are_not_for_the_call(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rules.yaml"
+    path.write_text(
+        "rules:\n"
+        "  - {name: ours, when: {said: {exact: refund}}}\n"
+        "  - {name: theirs, tenants: [acme], when: {said: {exact: refund}}}\n"
+    )
+    told = {tenant: Call(tenant=tenant).say(3, "A refund, please.").end(9).records for tenant in ("default", "acme")}
+    monkeypatch.setattr(
+        rules_commands, "calls_of", lambda _settings, names, _of: [(name, "Kafka", told[name]) for name in names]
+    )
+    rules_commands.try_rules(str(path), ["default,acme"])
+    assert capsys.readouterr().out.splitlines() == [
+        "default  (Kafka)",
+        "  not for calls of tenant default: theirs",
+        "  0:05.0            ours: category ours",
+        "acme  (Kafka)",
+        "  0:05.0            ours: category ours",
+        "  0:05.0            theirs: category theirs",
+        "ours: 0 alerts, 2 of 2 calls",
+        "theirs: 0 alerts, 1 of 2 calls",
     ]
 
 

@@ -113,6 +113,21 @@ def test_a_meaning_is_asked_for_only_where_all_else_is_true() -> None:
     assert alert.message.endswith("customer at 0:01: “Now, the deal: stop.”, scored −0.5, like “stop the deal now”")
 
 
+def test_the_model_of_meanings_is_made_once_and_reads_an_utterance_once_for_all_rules() -> None:
+    made: list[Letters] = []
+
+    def make() -> Letters:
+        made.append(Letters())
+        return made[-1]
+
+    likes = ("stop the deal now", "i want my money", "where is the van")
+    rules = [f" - {{name: r{n}, alert: {{}}, when: {{said: {{meaning: [{like}]}}}}}}" for n, like in enumerate(likes)]
+    findings(stage("rules:\n" + "\n".join(rules), make), Call().say(1, "one two three").say(4, "four five six"))
+    (model,) = made
+    said = ["one two three", "four five six"]
+    assert model.asked == [*likes, *said, *said], "read in one batch, and one by one"
+
+
 def test_a_regex_that_explodes_elsewhere_takes_no_time() -> None:
     told = Call()
     for i in range(20):
