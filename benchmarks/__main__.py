@@ -28,7 +28,7 @@ def _arguments() -> argparse.Namespace:
         prog="python -m benchmarks",
         description=f"Measure this machine. Without a name, all:\n{names}",
         epilog="The models' own: python -m benchmarks.asr, .diarization, .vad, .segmentation, .stages, "
-        ".alerts, .explain, .production_models, .redaction\n"
+        ".alerts, .explain, .production_models, .redaction, .floor (1 minute), .gateway (2), .uploads (3)\n"
         "Longer ones: python -m benchmarks.vad_load (6 minutes), .ingestion (5), .rebalance (6), .interim (6),\n"
         ".replay (20), .analytics (30), .memory (30 or more)",
         formatter_class=argparse.RawDescriptionHelpFormatter,

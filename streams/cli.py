@@ -366,7 +366,7 @@ def listen(
     settings = load()
     wanted = {"call": call, "queue": queue, "agent": agent, "tenant": tenant, "replay": replay}
     fields = {name: values for name, values in wanted.items() if values}
-    listening.listen(settings.scores_url, Console(), history="live", **fields)
+    listening.listen(settings.scores_url, Console(), settings.api.key, history="live", **fields)
 
 
 @app.command()

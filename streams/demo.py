@@ -102,7 +102,7 @@ def run(settings: Settings, path: Path | None) -> None:
         call.delay_s = number * STAGGER_S
     with Supervisor(settings, lambda text: console.print(f"  {text}", highlight=False, soft_wrap=True)) as supervisor:
         console.print(f"[bold]everything runs after {time.monotonic() - begun:.1f} s[/bold]", highlight=False)
-        console.print(f"live page: [bold]http://{settings.web.host}:{settings.web.port}[/bold]")
+        console.print(f"web app: [bold]http://{settings.web.host}:{settings.web.port}[/bold]")
         console.print(f"streaming {len(calls)} calls in real time: {what}\n", highlight=False, soft_wrap=True)
         heard = _stream(settings, supervisor, calls, console)
         _sum_up(settings, console, calls, heard, time.monotonic() - begun)
@@ -125,7 +125,7 @@ def _stream(settings: Settings, supervisor: Supervisor, calls: Sequence[Call], c
 
     async def watch() -> None:
         with View(console) as view:
-            messages = subscribe(settings.scores_url, kinds=WATCHED)
+            messages = subscribe(settings.scores_url, settings.api.key, kinds=WATCHED)
             # The first message is the gateway's hello: from here on nothing is missed.
             view.add(await anext(messages))
             sender.start()
@@ -187,7 +187,7 @@ def _sum_up(settings: Settings, console: Console, calls: Sequence[Call], heard: 
         "\nnext:\n"
         "  make up                                  everything stays up; then, in another terminal:\n"
         "  .venv/bin/calltide ingest CALL.wav       stream a recording of yours (agent left, customer right)\n"
-        "  .venv/bin/calltide listen                watch it here, or on the live page\n"
+        "  .venv/bin/calltide listen                watch it here, or in the web app\n"
         "  .venv/bin/calltide query 'SELECT spoken_at, speaker, text, sentiment FROM utterances FINAL'\n"
         "  .venv/bin/calltide analyze CALL.wav      the same without Kafka",
         highlight=False,

@@ -5,10 +5,11 @@ a replay gets that and nothing of the live calls.
 
 One thread reads Kafka and hands each batch to the event loop, waiting until it is dispatched. One task a client sends
 from its bounded backlog, so a stalled client delays nobody. A client with a cursor is first served by a reader of its
-own, up to the live position.
+own, up to the live position. Who asks is known by the keys, tokens and sessions of the API (streams/api/access.py).
 
 A changer must know: `_dispatch` runs in the event loop, and a client joins there with no await between reading the live
 position and joining. That is why what it reads by itself and what is pushed to it fit without a hole or an overlap.
+A subscription is bound to its client's tenant (`_bound`) before anything else sees it: nothing behind that asks again.
 """
 
 import asyncio
@@ -17,7 +18,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from importlib.metadata import PackageNotFoundError, version
@@ -38,6 +41,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from prometheus_client import Counter, Gauge, Histogram
+from starlette.requests import Request as Asking
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
@@ -48,7 +52,10 @@ from schemas.errors import CalltideError
 from schemas.events import Score, decode
 from schemas.replayed import ReplayPosition
 from schemas.topics import FINDINGS, SCORES, SCORES_REPLAYED, TRANSCRIPTS_INTERIM
-from streams import kafka
+from streams import asyncapi, kafka
+from streams.api.access import ALLOWED, COOKIE, LEEWAY_S, Access, Known
+from streams.api.problems import Fault
+from streams.ingestion.auth import presented, subprotocol
 from streams.replayed import Replayed, Replays
 from streams.settings import Settings
 from streams.subscriptions import (
@@ -69,10 +76,24 @@ FINDINGS_TOPICS: Final = {one.kind: one.topic for one in FINDINGS}
 
 PROTOCOL: Final = 1
 PATH: Final = "/v1/scores"
+DESCRIPTION: Final = "/v1/asyncapi.json"
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 FIRST_MESSAGE_SECONDS: Final = 1.0
 """How long a client without a query may take to send its subscription. Judgement: round trips round the world."""
+
+KEY_SECONDS: Final = 5.0
+"""How long a client without a key may take to send one. Judgement: as above, and a person's phone on a bad line."""
+
+STRANGERS: Final = 1_000
+"""Clients at one time that have sent no key yet. Judgement: 20 MB; more are told to come again."""
+
+CHANGE_SECONDS: Final = 0.1
+"""Shortest time between two changes of a subscription. Judgement: a person changes a filter less often, and to look for
+what there is for one with history may take as long."""
+
+MESSAGE_BYTES: Final = 2**18
+"""Longest message of a client: a subscription with far more values than it may have is refused in words."""
 
 IDLE_SECONDS: Final = 15.0
 """A client to which nothing was pushed for so long is told the position: a page sees no pings, a cursor stays young."""
@@ -110,7 +131,18 @@ LATENCY = Histogram(
 
 
 class _Refused(CalltideError):
-    """What a client asked for cannot be: it is told, and closed with 1008."""
+    """What a client asked for cannot be: it is told, and closed with `code`."""
+
+    def __init__(self, message: str, error: str = "invalid", code: int = CloseCode.POLICY_VIOLATION) -> None:
+        super().__init__(message)
+        self.error = error
+        self.code = code
+
+
+def _refused(fault: Fault) -> _Refused:
+    """The same for what the API would answer with a status: 4401 is its 401."""
+    again = fault.status == HTTPStatus.SERVICE_UNAVAILABLE
+    return _Refused(fault.message, fault.error, CloseCode.TRY_AGAIN_LATER if again else 4_000 + fault.status)
 
 
 class _TopicLog:
@@ -222,7 +254,7 @@ def _replayed(message: Message) -> Replayed | None:
         return None
 
 
-async def _end(connection: ServerConnection, code: CloseCode, reason: str, last: str | None = None) -> None:
+async def _end(connection: ServerConnection, code: int, reason: str, last: str | None = None) -> None:
     """Close, after one `last` message; a client that does not answer in time is cut off."""
     try:
         async with asyncio.timeout(CLOSE_SECONDS):
@@ -252,16 +284,52 @@ def _fields(message: str | bytes) -> dict[str, list[str]]:
             return lists
     except (ValueError, AttributeError):
         pass
-    raise CalltideError('the first message must be a subscription in JSON, such as {"queue": ["billing", "sales"]}')
+    raise CalltideError('a message must be a subscription in JSON, such as {"queue": ["billing", "sales"]}')
+
+
+def _asking(connection: ServerConnection) -> Asking:
+    """The handshake, as the API knows requests. Which pages may ask is for `_admit`: they lie at another port."""
+    assert connection.request
+    path, _, query = connection.request.path.partition("?")
+    headers = [(name.lower(), value) for name, value in connection.request.headers.raw_items()]
+    return Asking(
+        {
+            "type": "http", "method": "GET", "scheme": "ws", "path": path, "query_string": query.encode(),
+            "client": connection.remote_address[:2], "headers": [
+                (name.encode("latin-1"), value.encode("latin-1", "replace"))
+                for name, value in headers if name not in ("origin", "sec-fetch-site")
+            ],
+        }
+    )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Change:
+    """A new subscription of a running connection, whose turn comes when all before it has been sent."""
+
+    text: str
+    """The message that says so."""
+    place: Cursor | None
+    history: bool
+    running: Sequence[tuple[Record, str]] = ()
+    found: Sequence[Record] = ()
+    shown: Sequence[str] = ()
+    """Texts of replays."""
+    told: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when all of it has been sent."""
 
 
 class _Client:
     """A subscribed connection."""
 
-    def __init__(self, connection: ServerConnection, wanted: Subscription, backlog: Backlog) -> None:
+    def __init__(self, connection: ServerConnection, known: Known, wanted: Subscription, backlog: Backlog) -> None:
         self.connection = connection
+        self.known = known
         self.wanted = wanted
         self.backlog = backlog
+        self.change: _Change | None = None
+        self.live = asyncio.Event()
+        """Set when all that was to be read back for it has been sent."""
         self.filled = asyncio.Event()
         # Where its cursor was ahead of this gateway, having come from another one: what lies below was pushed there.
         self.ahead: Positions = {}
@@ -274,6 +342,11 @@ class _Client:
     def cursor(self, whole: str) -> str:
         """What to send with a record: a client of one call needs the place in its partition only."""
         return whole.partition("~")[0] if self.wanted.one_call else whole
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long its key is good for; None: as long as the gateway runs. Clocks may differ, as of requests."""
+        return None if self.known.until is None else max(0.0, self.known.until + LEEWAY_S - time.time())
 
     def put(self, text: str, key: tuple[str, ...] | None = None) -> bool:
         """Let it wait its turn. False: too much waits already."""
@@ -320,6 +393,10 @@ class Gateway:
         """The same for replays."""
         self._replays = Replays()
         self._replays_known = asyncio.Event()
+        self._access = Access(settings, settings.gateway.host)
+        # Its own threads: who waits for an issuer of tokens keeps nobody from reading.
+        self._asking = ThreadPoolExecutor(2, thread_name_prefix="access")
+        self._strangers = 0
         self._log = _TopicLog(settings, topic)
         self._positions: Positions = {}
         self._unread: Positions = {}
@@ -358,6 +435,7 @@ class Gateway:
             for thread in (self._interim, self._replaying, *self._following.values()):
                 if thread is not None:
                     await asyncio.to_thread(thread.join)
+            self._asking.shutdown(wait=False)
 
     async def _bind(self) -> Server:
         gateway = self._settings.gateway
@@ -368,7 +446,10 @@ class Gateway:
                 gateway.host,
                 gateway.port,
                 process_request=self._admit,
-                max_size=2**16,
+                select_subprotocol=subprotocol,
+                compression="deflate" if gateway.compression else None,
+                max_size=MESSAGE_BYTES,
+                max_queue=4,
                 close_timeout=CLOSE_SECONDS,
                 start_serving=False,
             )
@@ -618,9 +699,9 @@ class Gateway:
         """To who watches it. Nothing of it is counted: it says nothing of live calls."""
         now, known = datetime.now(UTC), self._replays_known.is_set()
         for one in found:
-            self._replays.add(one)
+            tenants = self._replays.add(one)
             text = one.text(now) if self._watchers else ""
-            watching = [client for client in self._watchers if known and one.wanted(client.wanted)]
+            watching = [client for client in self._watchers if known and one.wanted(client.wanted, tenants)]
             self._end_slow([client for client in watching if not client.put(text, one.key)])
 
     def _place(self, client: _Client) -> Cursor | None:
@@ -670,12 +751,16 @@ class Gateway:
     def _join(self, client: _Client, positions: Positions) -> None:
         client.ahead = {at: offset for at, offset in positions.items() if offset > self._positions[at]}
         self._clients.add(client)
-        if "interim" in client.wanted.kinds and (self._interim is None or not self._interim.is_alive()):
+        self._know_interim(client.wanted)
+        CLIENTS.set(len(self._clients) + len(self._watchers))
+
+    def _know_interim(self, wanted: Subscription) -> None:
+        """Have interim results read from now on, if they are wanted."""
+        if "interim" in wanted.kinds and (self._interim is None or not self._interim.is_alive()):
             # Not one of the event loop's threads: those are as many as read from cursors at one time.
             loop = asyncio.get_running_loop()
             self._interim = threading.Thread(target=self._follow_interim, args=(loop,), name="interim", daemon=True)
             self._interim.start()
-        CLIENTS.set(len(self._clients) + len(self._watchers))
 
     async def _watch(self, client: _Client) -> list[str]:
         """Join as one who watches replays; returns what there is to be seen already."""
@@ -696,21 +781,33 @@ class Gateway:
 
     # One connection
 
-    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+    async def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """The opening handshake: the path, and which pages may read it.
 
         A browser lets any page of the web open a websocket to loopback, so its Origin is checked: loopback, or the host
-        by which the gateway itself is addressed. Programs send no Origin.
+        by which the gateway itself is addressed, where that alone lets nobody in (any name can be made to mean this
+        machine), or one of the settings. Programs send no Origin.
         """
         path = request.path.partition("?")[0]
         if path == "/healthz":
             return connection.respond(HTTPStatus.OK, json.dumps({"kafka": self._kafka, "clients": len(self._clients)}))
+        if path == DESCRIPTION:
+            described = await asyncio.get_running_loop().run_in_executor(
+                self._asking, asyncapi.document, request.headers.get("Host", ""), PATH
+            )
+            response = connection.respond(HTTPStatus.OK, json.dumps(described))
+            del response.headers["Content-Type"]
+            response.headers["Content-Type"] = "application/json"
+            return response
         if path != PATH:
             return connection.respond(HTTPStatus.NOT_FOUND, f"the scores are at {PATH}\n")
-        origin = request.headers.get("Origin")
+        origin, here = request.headers.get("Origin"), _host("//" + request.headers.get("Host", ""))
+        if here is None:
+            return connection.respond(HTTPStatus.BAD_REQUEST, "the header Host names no host\n")
         if origin is not None:
-            page, here = _host(origin), _host("//" + request.headers.get("Host", ""))
-            if page not in LOOPBACK and (page != here or self._settings.gateway.host in LOOPBACK):
+            page = _host(origin)
+            meant = page in LOOPBACK or origin in self._settings.api.cors_origins
+            if not meant and (page != here or self._access.open):
                 return connection.respond(HTTPStatus.FORBIDDEN, "pages of this origin may not read the scores\n")
         return None
 
@@ -727,14 +824,17 @@ class Gateway:
             log.info("client stalled and was cut off", extra={"seconds": STALL_SECONDS})
             connection.transport.abort()
         except CalltideError as error:
-            code = CloseCode.POLICY_VIOLATION if isinstance(error, _Refused) else CloseCode.TRY_AGAIN_LATER
-            await _end(connection, code, str(error), json.dumps({"type": "error", "message": str(error)}))
+            if not isinstance(error, _Refused):
+                error = _Refused(str(error), "unavailable", CloseCode.TRY_AGAIN_LATER)
+            told = {"type": "error", "error": error.error, "message": str(error)}
+            await _end(connection, error.code, str(error), json.dumps(told))
 
     async def _converse(self, connection: ServerConnection) -> None:
         gateway = self._settings.gateway
-        wanted = await self._subscription(connection)
-        client = _Client(connection, wanted, Backlog(gateway.queue, conflate=gateway.slow_clients == "conflate"))
-        tasks = {asyncio.create_task(self._push(client)), asyncio.create_task(self._listen(connection))}
+        known, wanted = await self._enter(connection)
+        log.info("client", extra={"caller": known.who.name, "tenant": known.who.tenant})
+        client = _Client(connection, known, wanted, Backlog(gateway.queue, conflate=gateway.slow_clients == "conflate"))
+        tasks = {asyncio.create_task(self._push(client)), asyncio.create_task(self._listen(client))}
         try:
             for task in (await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED))[0]:
                 task.result()
@@ -745,24 +845,139 @@ class Gateway:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _subscription(self, connection: ServerConnection) -> Subscription:
-        """From the query; without one from the first message, if it comes in time."""
+    async def _enter(self, connection: ServerConnection) -> tuple[Known, Subscription]:
+        """Who asks, and for what: by the handshake, and what that does not say by the first message, if it comes in
+        time."""
         assert connection.request
         fields: dict[str, list[str]] = parse_qs(connection.request.path.partition("?")[2], keep_blank_values=True)
+        shown = presented(_asking(connection).headers, {}, "")
+        known: Known | None = None
         try:
-            if not fields:
-                try:
-                    async with asyncio.timeout(FIRST_MESSAGE_SECONDS):
-                        fields = _fields(await connection.recv())
-                except TimeoutError:
-                    pass
-            return Subscription.parse(fields, self._topic, len(self._positions))
+            known = await self._known(connection, shown[0] if shown else None)
+        except _Refused as refused:
+            if shown or refused.code != 4_401:
+                raise
+            unknown = refused
+        if known is None or not fields:
+            first = await self._first_message(connection, stranger=known is None)
+            if key := first.pop("key", None):
+                known = await self._known(connection, key[0])
+            if known is None:
+                raise unknown
+            if first and fields:
+                raise _Refused("the query has a subscription: the first message can bring a key, and nothing else")
+            fields = fields or first
+        try:
+            return known, self._bound(Subscription.parse(fields, self._topic, len(self._positions)), known)
+        except CalltideError as error:
+            raise error if isinstance(error, _Refused) else _Refused(str(error)) from None
+
+    async def _first_message(self, connection: ServerConnection, *, stranger: bool) -> dict[str, list[str]]:
+        """Its fields; none if it does not come in time."""
+        if stranger and self._strangers >= STRANGERS:
+            raise _Refused("too many clients without a key wait here; try again", "busy", CloseCode.TRY_AGAIN_LATER)
+        self._strangers += stranger
+        try:
+            async with asyncio.timeout(KEY_SECONDS if stranger else FIRST_MESSAGE_SECONDS):
+                return self._fields(await connection.recv())
+        except TimeoutError:
+            return {}
+        finally:
+            self._strangers -= stranger
+
+    @staticmethod
+    def _fields(message: str | bytes) -> dict[str, list[str]]:
+        try:
+            return _fields(message)
         except CalltideError as error:
             raise _Refused(str(error)) from None
 
-    async def _listen(self, connection: ServerConnection) -> None:
-        await connection.recv()
-        raise _Refused("a subscription cannot be changed; connect again with another one")
+    async def _known(self, connection: ServerConnection, key: str | None) -> Known:
+        """Who asks, by a key or token, or else by what the handshake has. Raises _Refused."""
+        asking, loop = _asking(connection), asyncio.get_running_loop()
+        try:
+            try:
+                known = await loop.run_in_executor(
+                    self._asking, self._access.known, asking, key, asking.cookies.get(COOKIE)
+                )
+            except Fault:
+                if key:
+                    self._access.guessed(asking)
+                raise
+        except Fault as fault:
+            raise _refused(fault) from None
+        if known.who.role not in ALLOWED["viewer"]:
+            raise _Refused(f"the role {known.who.role} may not see what is said in calls", "forbidden", 4_403)
+        return known
+
+    @staticmethod
+    def _bound(wanted: Subscription, known: Known) -> Subscription:
+        """The subscription with the calls of the client's tenant alone."""
+        tenant = known.who.tenant
+        if tenant is None:
+            return wanted
+        if wanted.tenant - {tenant}:
+            raise _Refused(f"this key is for calls of the tenant {tenant} alone", "forbidden", 4_403)
+        return replace(wanted, tenant=frozenset({tenant}))
+
+    async def _listen(self, client: _Client) -> None:
+        """Take messages of a running connection, for as long as its key is good."""
+        while True:
+            try:
+                async with asyncio.timeout(client.seconds_left):
+                    message = await client.connection.recv()
+                    await self._change(client, self._fields(message))
+                    await asyncio.sleep(CHANGE_SECONDS)
+            except TimeoutError:
+                again = "connect again" if client.wanted.replay else "resume with from=<cursor>"
+                raise _Refused(f"the token has expired; get a new one and {again}", "token_expired", 4_401) from None
+
+    async def _change(self, client: _Client, fields: dict[str, list[str]]) -> None:
+        """Another subscription in place of the one there is, or another key, or both. It is told in its place among the
+        events: those before it are of the old one, those behind it of the new one."""
+        if key := fields.pop("key", None):
+            known = await self._known(client.connection, key[0])
+            if known.who.tenant != client.known.who.tenant:
+                raise _Refused("this key is of another tenant; connect again with it", "forbidden", 4_403)
+            client.known = known
+        wanted = client.wanted
+        if fields:
+            if {"from", "replay"} & fields.keys():
+                raise _Refused("'from' and 'replay' are for the beginning of a connection; connect again with them")
+            try:
+                wanted = Subscription.parse(fields, self._topic, len(self._positions))
+            except CalltideError as error:
+                raise _Refused(str(error)) from None
+            wanted = replace(self._bound(wanted, client.known), replay=client.wanted.replay)
+        await self._until(client.live, client.connection)
+        if not wanted.replay:
+            await self._know_findings(wanted)
+            self._know_interim(wanted)
+        # From here on without an await.
+        before, client.wanted = client.wanted, wanted
+        place = self._place(client)
+        text = notice("subscribed", place, subscription=wanted.describe())
+        change = client.change = _Change(text, place, history=wanted.history and bool(fields))
+        if change.history and wanted.replay:
+            change.shown = self._replays.so_far(wanted, datetime.now(UTC))
+        elif change.history:
+            # What the old one covered was sent, or waits to be.
+            running, found = self._calls.events(wanted), self._findings.events(wanted, self._calls)
+            change.running = [one for one in running if not before.wants(one[0].event)]
+            change.found = [record for record in found if not before.wants(record.event)]
+        if not client.put(change.text):
+            self._end_slow([client])
+        await self._until(change.told, client.connection)
+
+    @staticmethod
+    async def _until(event: asyncio.Event, connection: ServerConnection) -> None:
+        """Wait for it, or for the end of the connection."""
+        waits = [asyncio.create_task(event.wait()), asyncio.create_task(connection.wait_closed())]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()
 
     async def _push(self, client: _Client) -> None:
         """All that one client gets."""
@@ -770,10 +985,13 @@ class Gateway:
             await self._push_replays(client)
         else:
             await self._push_live(client)
+        client.live.set()
         while True:
             client.filled.clear()
             for text in client.backlog:
                 await client.send(text)
+                if client.change and text is client.change.text:
+                    await self._push_change(client, client.change)
             try:
                 async with asyncio.timeout(IDLE_SECONDS):
                     await client.filled.wait()
@@ -781,10 +999,24 @@ class Gateway:
                 if not len(client.backlog):
                     await client.send(notice("position", self._place(client)))
 
+    async def _push_change(self, client: _Client, change: _Change) -> None:
+        """What there is already for a new subscription."""
+        now = datetime.now(UTC)
+        for record, whole in change.running:
+            await client.send(event_message(record, client.cursor(whole), now, history=True))
+        for text in change.shown:
+            await client.send(text)
+        if change.history:
+            await client.send(notice("position", change.place))
+        for record in change.found:
+            await client.send(event_message(record, str(change.place), now, history=True))
+        client.change = None
+        change.told.set()
+
     async def _push_replays(self, client: _Client) -> None:
         """What a client that watches replays gets until it waits for more."""
         shown = await self._watch(client)
-        hello = {"type": "hello", **self._versions(), "subscription": client.wanted.describe()}
+        hello = {"type": "hello", **self._versions(client)}
         for text in (json.dumps(hello), *shown):
             await client.send(text)
         if client.wanted.history:
@@ -800,7 +1032,7 @@ class Gateway:
         await self._know_findings(wanted)
         # Without a cursor while history is to come: who is cut off before it has none of it, and starts anew.
         hello = {} if running else {"cursor": str(Cursor(self._topic, positions))}
-        await client.send(json.dumps({"type": "hello", **hello, **self._versions(), "subscription": wanted.describe()}))
+        await client.send(json.dumps({"type": "hello", **hello, **self._versions(client)}))
         now = datetime.now(UTC)
         for record, whole in running:
             await client.send(event_message(record, client.cursor(whole), now, history=True))
@@ -888,7 +1120,7 @@ class Gateway:
                 await client.send(event_message(record, cursor, datetime.now(UTC), history=True))
         positions.update(finished)
 
-    def _versions(self) -> dict[str, Any]:
+    def _versions(self, client: _Client) -> dict[str, Any]:
         gateway = self._settings.gateway
         try:
             calltide = version("calltide")
@@ -903,6 +1135,8 @@ class Gateway:
             "kafka": self._kafka,
             "queue": gateway.queue,
             "slow_clients": gateway.slow_clients,
+            "you": asdict(client.known.who),
+            "subscription": client.wanted.describe(),
         }
 
 

@@ -56,22 +56,25 @@ REFRESH: Final = 8
 """Redraws a second at most."""
 
 
-async def subscribe(url: str, **fields: str | Sequence[str]) -> AsyncGenerator[dict[str, Any], None]:
+async def subscribe(url: str, key: str = "", **fields: str | Sequence[str]) -> AsyncGenerator[dict[str, Any], None]:
     """Messages of the gateway at `url` (docs/gateway.md), for ever; connects again by itself.
 
-    `fields`: call, queue, agent, tenant, kinds, history, from (`**{"from": cursor}`). Between two connections it yields
-    `{"type": "disconnected", "reason": …}` once. Raises CalltideError when the first connection fails, or the gateway
-    refuses the subscription.
+    `key`: an API key or a token, for a gateway that asks. `fields`: call, queue, agent, tenant, kinds, severity,
+    history, from (`**{"from": cursor}`). Between two connections it yields `{"type": "disconnected", "reason": …}`
+    once. Raises CalltideError when the first connection fails, or the gateway refuses the subscription.
     """
     # With a query the subscription begins at once; without one the gateway would wait for a first message.
     fields = {"kinds": "score,correction,call_started,call_ended", **fields}
     first, longest = RETRY_SECONDS
     connected, pause, refusal = False, first, ""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     proxy: Literal[True] | None = None if urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1") else True
     while True:
         try:
             address = f"{url}?{urlencode(fields, doseq=True)}"
-            async with connect(address, max_size=None, proxy=proxy, close_timeout=1) as connection:
+            async with connect(
+                address, additional_headers=headers, max_size=None, proxy=proxy, close_timeout=1
+            ) as connection:
                 connected, pause = True, first
                 async for text in connection:
                     message = json.loads(text)
@@ -84,7 +87,7 @@ async def subscribe(url: str, **fields: str | Sequence[str]) -> AsyncGenerator[d
                     yield message
             reason = connection.close_reason or "the gateway closed the connection"
         except ConnectionClosed as error:
-            if error.rcvd and error.rcvd.code == CloseCode.POLICY_VIOLATION:
+            if error.rcvd and (error.rcvd.code == CloseCode.POLICY_VIOLATION or error.rcvd.code >= 4_400):
                 raise CalltideError(refusal or error.rcvd.reason) from None
             reason = error.rcvd.reason if error.rcvd else "the connection broke"
         except (OSError, InvalidHandshake, InvalidURI) as error:
@@ -347,7 +350,7 @@ class View:
         return table
 
 
-def listen(url: str, console: Console, **fields: str | Sequence[str]) -> None:
+def listen(url: str, console: Console, key: str = "", **fields: str | Sequence[str]) -> None:
     """Show what is said until Ctrl-C, then how much that was. Raises CalltideError as `subscribe`."""
     heard: list[float] = []
     scores = 0
@@ -355,7 +358,7 @@ def listen(url: str, console: Console, **fields: str | Sequence[str]) -> None:
     async def show() -> None:
         nonlocal scores
         with View(console) as view:
-            async for message in subscribe(url, **({"history": "live", "kinds": WATCHED} | fields)):
+            async for message in subscribe(url, key, **({"history": "live", "kinds": WATCHED} | fields)):
                 view.add(message)
                 scores += message["type"] == "score"
                 if (latency := latency_s(message)) is not None:

@@ -3,7 +3,7 @@
 A changer must know: a position that says `reset` forgets all that was known of its replay, here as at a client.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -43,9 +43,13 @@ class Replayed:
         """What a newer one of the same replaces; None: nothing does."""
         return (self.replay, *subject(self.what.event)) if isinstance(self.what, Record) else None
 
-    def wanted(self, by: Subscription) -> bool:
-        """Whether it is to be pushed. Where a replay is concerns all who watch it."""
-        return by.shows(self.replay) and (isinstance(self.what, ReplayPosition) or by.wants(self.what.event))
+    def wanted(self, by: Subscription, tenants: Set[str] = frozenset()) -> bool:
+        """Whether it is to be pushed. Where a replay is concerns all who watch it and may see one of its `tenants`."""
+        if not by.shows(self.replay):
+            return False
+        if isinstance(self.what, Record):
+            return by.wants(self.what.event)
+        return not by.tenant or not by.tenant.isdisjoint(tenants)
 
 
 def _position(position: ReplayPosition, now: datetime) -> str:
@@ -57,6 +61,8 @@ def _position(position: ReplayPosition, now: datetime) -> str:
 class _Shown:
     position: ReplayPosition
     at: float
+    tenants: set[str]
+    """Of the calls that were shown of it, before a jump, too."""
     calls: RunningCalls = field(default_factory=RunningCalls)
 
 
@@ -66,24 +72,29 @@ class Replays:
     def __init__(self) -> None:
         self._shown: dict[str, _Shown] = {}
 
-    def add(self, one: Replayed) -> None:
-        """Take a record, in the order of its partition."""
+    def add(self, one: Replayed) -> Set[str]:
+        """Take a record, in the order of its partition; the tenants of whose calls its replay has shown some."""
+        shown = self._shown.get(one.replay)
+        tenants = shown.tenants if shown else set()
         if isinstance(one.what, Record):
             # What comes before any position was sent before a jump that the topic keeps no more.
-            if one.replay in self._shown:
-                self._shown[one.replay].calls.add(one.what, "", one.at)
+            if shown:
+                tenants.add(one.what.event.call.tenant)
+                shown.calls.add(one.what, "", one.at)
         elif one.what.state in ("ended", "stopped"):
             self._shown.pop(one.replay, None)
-        elif one.what.reset or one.replay not in self._shown:
-            self._shown[one.replay] = _Shown(one.what, one.at)
+        elif one.what.reset or not shown:
+            self._shown[one.replay] = _Shown(one.what, one.at, tenants)
         else:
-            self._shown[one.replay].position, self._shown[one.replay].at = one.what, one.at
+            shown.position, shown.at = one.what, one.at
+        return tenants
 
     def so_far(self, wanted: Subscription, now: datetime) -> list[str]:
         """JSON texts of where the wanted replays are, each with the events of the calls that run in it."""
         found = []
         for name, shown in self._shown.items():
-            if wanted.shows(name) and now.timestamp() - shown.at < SILENT_S:
+            seen = not wanted.tenant or not wanted.tenant.isdisjoint(shown.tenants)
+            if wanted.shows(name) and seen and now.timestamp() - shown.at < SILENT_S:
                 found.append(_position(shown.position.model_copy(update={"reset": True}), now))
                 found += [
                     event_message(record, None, now, history=True, replay=name)

@@ -87,6 +87,9 @@ class Gateway(_Section):
     slow_clients: Literal["conflate", "close"] = Field(
         "close", description="close: code 1013, resume by cursor; conflate: skip to the newest and count"
     )
+    compression: bool = Field(
+        False, description="permessage-deflate for clients that offer it: less to send for more to compute"
+    )
     history_minutes: int = Field(60, ge=0, description="how far back running calls are looked for at start")
 
 
@@ -119,6 +122,7 @@ class Api(_Section):
     jwt_tenant_claim: str = Field("tenant", min_length=1, description="claim of a token that names its tenant")
     jwt_role_claim: str = Field(
         "role", min_length=1, description="claim that is one of the roles of keys, or a list with one of them"
+    key: str = Field("", description="the key that `calltide listen` and `calltide demo` send, where one is asked for")
     )
     requests_per_minute: int = Field(1_200, ge=0, description="of one key, and as many at once; 0: any number")
     audio_cache_mb: int = Field(1_024, ge=1, description="disk for the audio of calls that was asked for lately")

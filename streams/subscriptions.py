@@ -10,10 +10,10 @@ from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from schemas.errors import CalltideError
-from schemas.events import Alert, CallEvent, Categorised, Correction, Evaluation, Insights, Interim
+from schemas.events import Alert, CallEvent, Categorised, Correction, Evaluation, Insights, Interim, Severity
 from schemas.topics import FINDINGS
 
 Positions = dict[int, int]
@@ -24,7 +24,11 @@ FOUND: Final = tuple(one.kind for one in FINDINGS)
 KINDS: Final = ("score", "correction", "call_started", "call_ended", "progress", "interim", *FOUND)
 DEFAULT_KINDS: Final = KINDS[:4]
 FILTERS: Final = ("call", "queue", "agent", "tenant")
-FIELDS: Final = (*FILTERS, "kinds", "from", "history", "replay")
+SEVERITIES: Final = get_args(Severity)
+FIELDS: Final = (*FILTERS, "kinds", "severity", "from", "history", "replay")
+
+MOST_VALUES: Final = 1_000
+"""Of all fields of a subscription together. Judgement: more calls than a person can follow, 100 KB at most."""
 
 HISTORY_UTTERANCES: Final = 500
 """Utterances kept of each running call. Judgement: about 40 minutes of talk; at 2 KB each a call takes 1 MB at most."""
@@ -101,6 +105,8 @@ class Subscription:
     agent: frozenset[str] = frozenset()
     tenant: frozenset[str] = frozenset()
     kinds: frozenset[str] = frozenset(DEFAULT_KINDS)
+    severity: frozenset[str] = frozenset()
+    """Of alerts; all else has none."""
     start: Cursor | None = None
     history: bool = False
     replay: frozenset[str] = frozenset()
@@ -110,14 +116,20 @@ class Subscription:
     def parse(cls, fields: Mapping[str, Sequence[str]], topic: str, partitions: int) -> "Subscription":
         """A subscription from its fields, each with one or more values.
 
-        Raises CalltideError that says what is wrong: an unknown field, kind or partition, a malformed cursor.
+        Raises CalltideError that says what is wrong: an unknown field, kind or partition, a malformed cursor, too many.
         """
+        if sum(map(len, fields.values())) > MOST_VALUES:
+            raise CalltideError(f"more than {MOST_VALUES} values in a subscription; leave a field out to get all of it")
         unknown = [name for name in fields if name not in FIELDS]
         if unknown:
             raise CalltideError(f"unknown field {unknown[0][:40]!r}; send any of {', '.join(FIELDS)}")
         kinds = frozenset(kind for value in fields.get("kinds", DEFAULT_KINDS) for kind in value.split(","))
         if not kinds <= set(KINDS):
             raise CalltideError(f"unknown kind {min(kinds - set(KINDS))[:40]!r}; send any of {', '.join(KINDS)}")
+        severity = frozenset(value for given in fields.get("severity", ()) for value in given.split(","))
+        if not severity <= set(SEVERITIES):
+            unknown_one = min(severity - set(SEVERITIES))[:40]
+            raise CalltideError(f"unknown severity {unknown_one!r}; send any of {', '.join(SEVERITIES)}")
         history = list(fields.get("history", ()))
         if history not in ([], ["live"]):
             raise CalltideError("history can only be 'live': the events of the calls running now")
@@ -132,7 +144,7 @@ class Subscription:
         if replay and cursors:
             raise CalltideError("a replay has no cursors; send history=live instead of 'from'")
         call, queue, agent, tenant = (frozenset(fields.get(name, ())) for name in FILTERS)
-        wanted = cls(call, queue, agent, tenant, kinds, history=bool(history), replay=replay)
+        wanted = cls(call, queue, agent, tenant, kinds, severity, history=bool(history), replay=replay)
         if cursors:
             wanted = replace(wanted, start=wanted._start(Cursor.parse(cursors[0], topic), partitions))
         return wanted
@@ -164,6 +176,7 @@ class Subscription:
             and (not self.queue or call.queue in self.queue)
             and (not self.agent or call.agent in self.agent)
             and (not self.tenant or call.tenant in self.tenant)
+            and (not self.severity or not isinstance(event, Alert) or event.severity in self.severity)
         )
 
     def shows(self, replay: str) -> bool:
@@ -172,7 +185,7 @@ class Subscription:
 
     def describe(self) -> dict[str, list[str]]:
         """The fields that restrict it, as a client would send them."""
-        filters = {name: sorted(getattr(self, name)) for name in (*FILTERS, "replay")}
+        filters = {name: sorted(getattr(self, name)) for name in (*FILTERS, "severity", "replay")}
         return {name: values for name, values in filters.items() if values} | {
             "kinds": [kind for kind in KINDS if kind in self.kinds]
         }

@@ -4,7 +4,7 @@ A changer must know: a caller without a tenant (None) sees all of them. Only a k
 asks on loopback where there are neither keys nor JWTs; a token always names its tenant. Keys lie in the settings as
 SHA-256: they are random and long (`calltide key` makes them), so nothing slower is needed, and all of them are compared
 in constant time, every time. A session is a cookie, which a browser also sends where a page can set no header (what
-`<audio>` plays, what a link downloads), so it is good for reading only.
+`<audio>` plays, what a link downloads, a websocket), so it is good for reading only. The gateway asks here, too.
 """
 
 import base64
@@ -13,12 +13,15 @@ import hmac
 import ipaddress
 import json
 import logging
+import os
 import secrets
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import jwt
@@ -62,6 +65,8 @@ JWKS_ANSWER_S: Final = 5
 SESSION_S: Final = 8 * 3_600
 """Longest session. Judgement: a working day."""
 COOKIE: Final = "calltide_session"
+SECRET: Final = "sessions.key"
+"""File in CALLTIDE_HOME: what sessions are signed with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,7 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class Known:
     """Who asks, and until when that is so (Unix seconds; None: as long as the service runs)."""
 
     who: Caller
@@ -96,7 +101,7 @@ class Tokens:
         self._keys: jwt.PyJWKSet | None = None
         self._asked = -JWKS_S[0]
 
-    def known(self, token: str) -> _Known:
+    def known(self, token: str) -> Known:
         """Whose token it is. Raises Fault 401, and 503 when its issuer's keys cannot be had."""
         try:
             claims = jwt.decode(
@@ -124,7 +129,7 @@ class Tokens:
                 "its issuer has to",
                 "bad_token",
             )
-        return _Known(Caller(tenant, role, str(claims["sub"])), float(claims["exp"]))
+        return Known(Caller(tenant, role, str(claims["sub"])), float(claims["exp"]))
 
     @staticmethod
     def _role(claim: Any) -> Role | None:
@@ -194,20 +199,32 @@ class Rates:
 class Access:
     """The keys of the settings."""
 
-    def __init__(self, settings: Settings) -> None:
-        api = settings.api
+    def __init__(self, settings: Settings, host: str | None = None) -> None:
+        """`host`: the address at which is asked, if not that of the API."""
+        api, host = settings.api, settings.web.host if host is None else host
+        self._settings = settings
         self._keys = [(bytes.fromhex(key.sha256), Caller(key.tenant, key.role, name)) for name, key in api.keys.items()]
         self._tokens = Tokens(api) if api.jwks_url else None
-        self.open = not self._keys and self._tokens is None and _is_loopback(settings.web.host)
+        self.open = not self._keys and self._tokens is None and _is_loopback(host)
         """Whether who is on this machine needs no key."""
         if not (self._keys or self._tokens or self.open):
-            log.warning("the API answers nobody: CALLTIDE_WEB__HOST is no loopback, and there is no CALLTIDE_API__KEYS")
-        self._secret = secrets.token_bytes(32)
+            log.warning("nobody is answered: %r is no loopback, and there are no CALLTIDE_API__KEYS", host)
         self._origins = frozenset(api.cors_origins)
         self.rates = Rates(api.requests_per_minute)
 
-    def caller(self, request: Request, presented: str | None, cookie: str | None) -> _Known:
-        """Who asks, by a key or token and else by a session. Raises Fault 400, 401, 429, 503."""
+    def caller(self, request: Request, presented: str | None, cookie: str | None) -> Known:
+        """Who makes this request. Raises Fault 400, 401, 429, 503."""
+        try:
+            found = self.known(request, presented, cookie)
+        except Fault:
+            self.guessed(request)
+            raise
+        self.rates.take(f"name {found.who.tenant} {found.who.name}")
+        return found
+
+    def known(self, request: Request, presented: str | None, cookie: str | None) -> Known:
+        """Who asks, by a key or token and else by a session. May ask the tokens' issuer and wait for it. Raises Fault
+        400, 401, 503."""
         if shown := SECRET_NAMES.intersection(name.lower() for name in request.query_params):
             raise Fault(
                 400,
@@ -218,39 +235,51 @@ class Access:
         session = self._session(cookie) if cookie and request.method in ("GET", "HEAD") else None
         try:
             if presented:
-                found = self._known(presented)
-            elif session:
-                found = session
-            elif self.open and self._here(request):
-                found = _Known(Caller(None, "admin", "local"))
-            else:
-                raise Fault(401, "who asks? send a key as X-API-Key, or a token as Authorization: Bearer")
+                return self.of(presented)
+            if session:
+                return session
+            if self.open and self._here(request):
+                return Known(Caller(None, "admin", "local"))
+            raise Fault(401, "who asks? send a key as X-API-Key, or a token as Authorization: Bearer")
         except Fault as fault:
-            # Who guesses is slowed down by address, before that is known who it would be.
-            self.rates.take(f"address {request.client.host if request.client else ''}")
             fault.headers.setdefault("WWW-Authenticate", "Bearer")
             raise
-        self.rates.take(f"name {found.who.tenant} {found.who.name}")
-        return found
 
-    def session_of(self, known: _Known) -> tuple[str, int]:
+    def guessed(self, request: Request) -> None:
+        """One more of whom it is not known who it is, at this address: who guesses is slowed down. Raises Fault 429."""
+        self.rates.take(f"address {request.client.host if request.client else ''}")
+
+    def session_of(self, known: Known) -> tuple[str, int]:
         """The cookie of a session, and how many seconds it is good for."""
         until = min(known.until or float("inf"), time.time() + SESSION_S)
         content = base64.urlsafe_b64encode(json.dumps(asdict(known.who) | {"until": until}).encode()).decode()
         return f"{content}.{self._signature(content)}", max(0, int(until - time.time()))
 
+    @cached_property
+    def _secret(self) -> bytes:
+        """What sessions are signed with: one for all processes of this CALLTIDE_HOME, another when keys or the tokens'
+        issuer are others, so that who has lost his key has lost his session."""
+        path = self._settings.directory / SECRET
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _make(path)
+        api = self._settings.api
+        entitled = json.dumps([api.model_dump(mode="json")[name] for name in ("keys", "jwks_url", "jwt_issuer")])
+        return hmac.new(path.read_bytes(), entitled.encode(), hashlib.sha256).digest()
+
     def _signature(self, content: str) -> str:
         return hmac.new(self._secret, content.encode(), hashlib.sha256).hexdigest()
 
-    def _session(self, cookie: str) -> _Known | None:
+    def _session(self, cookie: str) -> Known | None:
         content, _, signature = cookie.partition(".")
         if not hmac.compare_digest(self._signature(content).encode(), signature.encode("utf-8", "replace")):
             return None
         held = json.loads(base64.urlsafe_b64decode(content))
         until = held.pop("until")
-        return _Known(Caller(**held), until) if time.time() < until else None
+        return Known(Caller(**held), until) if time.time() < until else None
 
-    def _known(self, presented: str) -> _Known:
+    def of(self, presented: str) -> Known:
+        """Whose key or token it is. May ask the tokens' issuer and wait for it. Raises Fault 401, 503."""
         digest = hashlib.sha256(presented.encode("utf-8", "replace")).digest()
         found = None
         for known, caller in self._keys:
@@ -260,7 +289,7 @@ class Access:
             return self._tokens.known(presented)
         if found is None:
             raise Fault(401, "this key or token is not known here, or no more; ask the operator for one", "bad_key")
-        return _Known(found)
+        return Known(found)
 
     def _here(self, request: Request) -> bool:
         """Whether a program on this machine asks, or the page of this very server: no other web page, by whatever name
@@ -276,6 +305,19 @@ class Access:
         if origin is not None and origin != own and origin not in self._origins:
             return False
         return origin is not None or headers.get("sec-fetch-site", "none") in ("none", "same-origin")
+
+
+def _make(path: Path) -> None:
+    """A new secret, whole at once; that of another process, if it was first."""
+    own = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    own.touch(mode=0o600)
+    own.write_bytes(secrets.token_bytes(32))
+    try:
+        path.hardlink_to(own)
+    except FileExistsError:
+        pass
+    finally:
+        own.unlink()
 
 
 def _is_loopback(host: str) -> bool:
@@ -298,7 +340,7 @@ def _known(
     key: Annotated[str | None, Security(_KEY)],
     bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
     cookie: Annotated[str | None, Security(_COOKIE)],
-) -> _Known:
+) -> Known:
     access: Access = request.app.state.access
     found = access.caller(request, key or (bearer.credentials if bearer else None), cookie)
     request.state.caller = found.who
@@ -310,7 +352,7 @@ def caller(least_role: Role = "viewer", *others: Role) -> Callable[..., Caller]:
     whoever may do what asks for one of these, too."""
     allowed = ALLOWED[least_role].union(*(ALLOWED[other] for other in others))
 
-    def who(known: Annotated[_Known, Security(_known)]) -> Caller:
+    def who(known: Annotated[Known, Security(_known)]) -> Caller:
         if known.who.role not in allowed:
             raise Fault(
                 403,
@@ -335,15 +377,13 @@ class Session(BaseModel):
 
 
 @router.post("/session", response_model=Session)
-def begin_session(request: Request, response: Response, known: Annotated[_Known, Security(_known)]) -> dict[str, Any]:
+def begin_session(request: Request, response: Response, known: Annotated[Known, Security(_known)]) -> dict[str, Any]:
     """Make a cookie of a key or token, for what a browser asks without headers: what is played, what is downloaded. It
-    is good for GET, for eight hours at most, and no longer than the token or the service."""
+    is good for GET and for the websocket gateway, for eight hours at most, and no longer than the token or the keys."""
     access: Access = request.app.state.access
     content, seconds = access.session_of(known)
     secure = "https" in (request.url.scheme, request.headers.get("x-forwarded-proto"))
-    response.set_cookie(
-        COOKIE, content, max_age=seconds, path="/api/v1", secure=secure, httponly=True, samesite="strict"
-    )
+    response.set_cookie(COOKIE, content, max_age=seconds, path="/", secure=secure, httponly=True, samesite="strict")
     response.headers["Cache-Control"] = "no-store"
     return asdict(known.who) | {"seconds": seconds}
 
@@ -351,4 +391,4 @@ def begin_session(request: Request, response: Response, known: Annotated[_Known,
 @router.delete("/session", status_code=204)
 def end_session(response: Response) -> None:
     """Forget the cookie."""
-    response.delete_cookie(COOKIE, path="/api/v1", httponly=True, samesite="strict")
+    response.delete_cookie(COOKIE, path="/", httponly=True, samesite="strict")

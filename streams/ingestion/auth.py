@@ -8,11 +8,18 @@ import hmac
 import ipaddress
 from collections.abc import Mapping, Sequence
 
+from websockets.typing import Subprotocol
+
 from schemas.errors import CalltideError
 from streams.ingestion.signatures import Handshake, client_secret, header, signed_by_genesys, signed_by_twilio
 
 SUBPROTOCOLS = ("token", "bearer")
 """A browser's websocket can send no header but this: `Sec-WebSocket-Protocol: token, KEY`."""
+
+
+def subprotocol(_connection: object, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """A browser that brings its key as a subprotocol has to be given the name beside it."""
+    return next((name for name in offered if name.lower() in SUBPROTOCOLS), None)
 
 
 class Keys:

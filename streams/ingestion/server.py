@@ -23,13 +23,14 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode, Frame, Opcode, apply_mask
 from websockets.http11 import Request as Handshake
 from websockets.http11 import Response
-from websockets.typing import Subprotocol
 
 from schemas.errors import CalltideError
 from schemas.topics import frames
+from streams.api.access import ALLOWED, Access
+from streams.api.problems import Fault as Refusal
 from streams.health import Health
 from streams.ingestion import metrics
-from streams.ingestion.auth import SUBPROTOCOLS, Keys, Networks, Signatures, presented
+from streams.ingestion.auth import Keys, Networks, Signatures, presented, subprotocol
 from streams.ingestion.calls import Call, Calls
 from streams.ingestion.feed import Feed
 from streams.ingestion.line import Leg
@@ -430,6 +431,8 @@ class Switchboard:
         check_open(serving)
         self._keys = Keys(serving.keys)
         self._signatures = Signatures(serving.audiohook_secrets, serving.twilio_auth_token)
+        asks = settings.api.keys or settings.api.jwks_url
+        self._access = Access(settings, serving.host) if asks else None
         self._networks = Networks(serving.audiosocket_networks)
         self._feed = Feed(settings, frames("live"))
         journal = settings.directory / "run" / "serve.calls"
@@ -527,7 +530,7 @@ class Switchboard:
                 serving.port,
                 process_request=self._admit,
                 process_response=_granted,
-                select_subprotocol=_subprotocol,
+                select_subprotocol=subprotocol,
                 # It may be anything that makes one; it is typed as a class.
                 create_connection=cast("type[Socket]", partial(Socket, self)),
                 compression=None,
@@ -571,7 +574,7 @@ class Switchboard:
 
     # A websocket
 
-    def _admit(self, connection: ServerConnection, handshake: Handshake) -> Response | None:
+    async def _admit(self, connection: ServerConnection, handshake: Handshake) -> Response | None:
         """The opening handshake: the path, the key, room for one more, and what the query asks for."""
         assert isinstance(connection, Socket)
         self.strangers.discard(connection)
@@ -586,7 +589,11 @@ class Switchboard:
         headers = {name.lower(): value for name, value in handshake.headers.raw_items()}
         peer = str((connection.remote_address or ("",))[0])
         request = Request(peer, path=path, query=query, headers=headers, languages=self._languages)
-        tenant = self._keys.tenant(route.name, presented(headers, request.fields, rest))
+        shown = presented(headers, request.fields, rest)
+        tenant = self._keys.tenant(route.name, shown)
+        if route.name == "microphone" and shown and self._access is not None:
+            # Who speaks into the web app's microphone has its key.
+            tenant = await asyncio.to_thread(_tenant_of, self._access, shown[0], tenant)
         if tenant is None or (rest and not self._keys.guards(route.name)):
             return _refusal(route, request, 401, "unauthorized", "no valid key")
         if not self._signatures.hold(route.name, Signed(handshake.path, headers)):
@@ -707,9 +714,13 @@ def _refusal(route: Route, request: Request, status: int, why: str, message: str
     return Response(status, HTTPStatus(status).phrase, Headers(headers | more), body)
 
 
-def _subprotocol(_connection: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-    """A browser that brings its key as a subprotocol has to be given the name beside it."""
-    return next((name for name in offered if name.lower() in SUBPROTOCOLS), None)
+def _tenant_of(access: Access, key: str, otherwise: str | None) -> str | None:
+    """The tenant of a key or token of the API that may bring calls, "" where it is of all; or else `otherwise`."""
+    try:
+        who = access.of(key).who
+    except Refusal:
+        return otherwise
+    return (who.tenant or "") if who.role in ALLOWED["ingest"] else otherwise
 
 
 def _reason(text: str) -> str:

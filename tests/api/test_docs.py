@@ -61,5 +61,5 @@ def test_a_key_that_was_made_lets_in() -> None:
         text=True,
     )
     keys = Api.model_validate_json(f'{{"keys": {echoed.stdout}}}').keys
-    found = Access(with_section(Settings(), "api", keys=keys))._known(key).who
+    found = Access(with_section(Settings(), "api", keys=keys)).of(key).who
     assert (found.tenant, found.role, found.name) == ("o'neill", "supervisor", "floor")

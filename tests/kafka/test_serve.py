@@ -4,6 +4,7 @@ test_serve_bad_input.
 
 import asyncio
 import base64
+import hashlib
 import hmac
 import json
 import os
@@ -18,16 +19,17 @@ import numpy as np
 import pytest
 import soundfile
 from confluent_kafka import Producer
-from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 from websockets.frames import Frame, Opcode
+from websockets.typing import Subprotocol
 
 from deploy.broker import Broker
 from schemas.events import CallEnded, CallEvent, Score, decode, encode
 from schemas.topics import SCORES
 from streams import kafka
 from streams.ingestion import server as module
-from streams.settings import Settings
+from streams.settings import ApiKey, Settings
 from tests.calling import SOUND, Twilio, call_of, counted, ending, run, served, settings_for, sound, twilio
 from tests.telephony import Genesys, signed
 
@@ -262,6 +264,35 @@ def test_keys_open_their_own_source_and_name_the_tenant(settings: Settings) -> N
                 client = Twilio(socket, call_id)
                 await client.start()
                 await client.stop()
+
+    run(test)
+    assert ending(call_of(settings, call_id)).call.tenant == "acme"
+
+
+def test_a_microphone_takes_keys_of_the_api_and_is_of_their_tenant(settings: Settings) -> None:
+    keys = {
+        name: ApiKey.model_validate(
+            {"sha256": hashlib.sha256(f"{name}-key".encode()).hexdigest(), "tenant": "acme", "role": role}
+        )
+        for name, role in (("ann", "supervisor"), ("eve", "viewer"))
+    }
+    guarded = settings.model_copy(update={"api": settings.api.model_copy(update={"keys": keys})})
+    call_id = f"mic-{uuid.uuid4().hex}"
+
+    async def test() -> None:
+        async with served(guarded, keys={"microphone": {"beta": "own"}}) as switchboard:
+            address = f"ws://127.0.0.1:{switchboard.port}/microphone?call={call_id}"
+            for key in ("", "wrong", "eve-key"):
+                with pytest.raises(InvalidStatus) as refused:
+                    await connect(address, subprotocols=[Subprotocol("bearer"), Subprotocol(key)] if key else None)
+                assert refused.value.response.status_code == 401
+            for key in ("own", "ann-key"):
+                async with connect(address, subprotocols=[Subprotocol("bearer"), Subprotocol(key)]) as socket:
+                    assert socket.subprotocol == "bearer"
+                    if key == "ann-key":
+                        await socket.send(bytes(32_000))
+                        await socket.send('{"type": "stop"}')
+                        assert json.loads(await socket.recv())["type"] == "started"
 
     run(test)
     assert ending(call_of(settings, call_id)).call.tenant == "acme"

@@ -26,6 +26,7 @@ from streams.subscriptions import (
     ENDED_SECONDS,
     FORGET_SECONDS,
     HISTORY_UTTERANCES,
+    MOST_VALUES,
     Backlog,
     Cursor,
     Findings,
@@ -153,6 +154,20 @@ def test_fields_restrict_any_within_all_across() -> None:
     assert subscription(queue=[""]).wants(started()), "an empty value asks for calls without a queue"
 
 
+def test_severity_is_of_alerts_alone_and_values_are_not_without_end() -> None:
+    of_rule = {"rule": "angry", "category": "angry", "message": "", "rules_version": "1", "pipeline_version": "v1"}
+    alerts = [
+        Alert.model_validate(of_rule | {"call": info(), "at_ms": 0, "raised_at": NOW, "severity": severity})
+        for severity in ("info", "warning", "critical")
+    ]
+    wanted = subscription(kinds=["alert,score"], severity=["warning", "critical"])
+    assert [wanted.wants(event) for event in (*alerts, score())] == [False, True, True, True]
+    assert wanted.describe()["severity"] == ["critical", "warning"]
+    subscription(call=[str(at) for at in range(MOST_VALUES)])
+    with pytest.raises(CalltideError, match="more than 1000 values"):
+        subscription(call=[str(at) for at in range(MOST_VALUES)], queue=["billing"])
+
+
 def test_kinds_default_to_all_but_progress_and_interim_results() -> None:
     progress = Progress(call=info(), at_ms=1000)
     events = (started(), score(), corrected("speaker-2"), ended(), progress)
@@ -167,7 +182,8 @@ def test_kinds_default_to_all_but_progress_and_interim_results() -> None:
 @pytest.mark.parametrize(
     ("fields", "word"),
     [
-        ({"calls": ["c1"]}, "call, queue, agent, tenant, kinds, from, history"),
+        ({"calls": ["c1"]}, "call, queue, agent, tenant, kinds, severity, from, history"),
+        ({"severity": ["bad"]}, "info, warning, critical"),
         ({"kinds": ["scores"]}, "score, correction, call_started, call_ended, progress"),
         ({"history": ["all"]}, "live"),
         ({"from_": ["scores~0:1"], "history": ["live"]}, "not several"),

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 MAY_IMPORT: dict[str, frozenset[str]] = {
     "schemas": frozenset({"schemas"}),
+    "clients": frozenset({"clients"}),
     "processors": frozenset({"processors", "schemas"}),
     "streams": frozenset({"streams", "processors", "schemas", "deploy", "dashboards.files"}),
     "dashboards": frozenset({"dashboards", "schemas", "deploy"}),

@@ -151,6 +151,25 @@ def test_replays_are_for_who_asks() -> None:
     assert wanted(replay="demo").describe()["replay"] == ["demo"]
 
 
+def test_who_sees_one_tenant_is_told_only_of_replays_with_calls_of_it() -> None:
+    replays = Replays()
+    bound = wanted(replay="*", tenant="acme")
+
+    def tells(what: CallEvent | ReplayPosition) -> bool:
+        one = sent(what)
+        return one.wanted(bound, replays.add(one))
+
+    assert not tells(position(0, reset=True))
+    assert not tells(started(call("theirs", tenant="beta")))
+    assert not tells(position(1_000))
+    assert replays.so_far(bound, NOW) == []
+    assert tells(started(call("own", tenant="acme")))
+    assert tells(position(2_000))
+    assert tells(position(0, reset=True)), "after a jump, too"
+    assert kinds(replays.so_far(bound, NOW)) == ["replay_position"]
+    assert tells(position(60_000, state="ended"))
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
