@@ -106,7 +106,7 @@ Answers = dict[str, list[list[type_event]]]
 Drawing = list[tuple[dict[str, Any], list[list[type_event]]]]
 
 
-# ---- What the page makes of an event (streams/page/app.js)
+# ---- What the page makes of an event (streams/page/call.js)
 
 
 def percent(share: float) -> str:
@@ -214,7 +214,7 @@ def running(speed: str, console: Console) -> Iterator[Tour]:
                 Listener(stack.scores_url, call=CALL, kinds=KINDS) as listener,
             ):
                 page = browser.new_page(viewport={"width": 1280, "height": 1000})
-                page.goto(f"http://127.0.0.1:{stack.ports['CALLTIDE_WEB__PORT']}/#call={CALL}")
+                page.goto(f"http://127.0.0.1:{stack.ports['CALLTIDE_WEB__PORT']}/#/call/{CALL}")
                 page.wait_for_selector('#connection[data-state="live"]')
                 ingest = stack.begin(
                     "ingest", recording, "--call-id", CALL, "--queue", "service", "--agent", "Michelle",

@@ -187,7 +187,7 @@ def up() -> None:
 
     settings = load()
     with Supervisor(settings, typer.echo) as supervisor:
-        typer.echo(f"live page   http://{settings.web.host}:{settings.web.port}")
+        typer.echo(f"web app     http://{settings.web.host}:{settings.web.port}")
         typer.echo(f"scores      {settings.scores_url}")
         serve = settings.serve
         typer.echo(f"calls       ws://{serve.host}:{serve.port}, AudioSocket {serve.host}:{serve.audiosocket_port}")
@@ -215,6 +215,7 @@ def stage(
     slot: Slot = 0,
     ready: Ready = None,
     replay: Annotated[str, typer.Option(hidden=True, help="name of the replay that it works for")] = "",
+    nice: Annotated[int, typer.Option(hidden=True, help="how far it makes way for live work then")] = 0,
 ) -> None:
     """Run one worker of one stage."""
     from schemas.topics import STAGES, Stage, lanes
@@ -230,7 +231,7 @@ def stage(
     if name not in {row.name for row in STAGES}:
         raise CalltideError(f"no stage {name}; there are {', '.join(row.name for row in STAGES)}")
     if replay:
-        give_way()
+        give_way(nice)
     settings = load()
     kafka.check(settings)
     # The model is loaded before the group is joined: a stage that cannot work takes no records.
@@ -268,7 +269,7 @@ def gateway(ready: Ready = None) -> None:
 
 @app.command()
 def web(ready: Ready = None) -> None:
-    """Serve the live page."""
+    """Serve the web app and the API."""
     from streams import service
     from streams import web as pages
     from streams.settings import load

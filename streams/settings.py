@@ -94,10 +94,16 @@ class Gateway(_Section):
 
 
 class Web(_Section):
-    """The live page."""
+    """The web app and the API."""
 
     host: str = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65_535, description="port to listen on")
+    sockets: str = Field(
+        "",
+        pattern=r"^(wss?://[A-Za-z0-9.:\[\]-]+)?$",
+        description="where pages find the websockets behind a proxy, such as wss://calls.example.com; empty: gateway "
+        "and `calltide serve` at their own ports",
+    )
 
 
 class ApiKey(_Section):
@@ -116,13 +122,13 @@ class Api(_Section):
         description='keys by name: {"floor": {"sha256": "…", "tenant": "acme", "role": "viewer"}}; without keys and '
         "JWTs: only programs on this machine may ask",
     )
+    key: str = Field("", description="the key that `calltide listen` and `calltide demo` send, where one is asked for")
     jwks_url: str = Field("", pattern=r"^(https?://.+)?$", description="where the issuer of JWTs publishes its keys")
     jwt_issuer: str = Field("", description="who made the tokens (iss)")
     jwt_audience: str = Field("", description="whom the tokens are for (aud)")
     jwt_tenant_claim: str = Field("tenant", min_length=1, description="claim of a token that names its tenant")
     jwt_role_claim: str = Field(
         "role", min_length=1, description="claim that is one of the roles of keys, or a list with one of them"
-    key: str = Field("", description="the key that `calltide listen` and `calltide demo` send, where one is asked for")
     )
     requests_per_minute: int = Field(1_200, ge=0, description="of one key, and as many at once; 0: any number")
     audio_cache_mb: int = Field(1_024, ge=1, description="disk for the audio of calls that was asked for lately")

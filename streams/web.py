@@ -33,12 +33,12 @@ _HOST: Final = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]")
 
 def gateway_address(settings: Settings, host: str) -> str:
     """Where a page loaded from `host` finds the gateway: a gateway that listens everywhere, at the same host."""
-    return _address(settings.gateway.host, settings.gateway.port, host) + PATH
+    return (settings.web.sockets or _address(settings.gateway.host, settings.gateway.port, host)) + PATH
 
 
 def microphone_address(settings: Settings, host: str) -> str:
     """Where a page loaded from `host` sends what its microphone hears, likewise."""
-    return _address(settings.serve.host, settings.serve.port, host) + MICROPHONE
+    return (settings.web.sockets or _address(settings.serve.host, settings.serve.port, host)) + MICROPHONE
 
 
 def _address(own: str, port: int, host: str) -> str:

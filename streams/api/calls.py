@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, Field
 
 from schemas.errors import CalltideError
-from schemas.events import Findings
+from schemas.events import EvaluationSection, Findings, Outlook
 from streams.api import audio, queries
 from streams.api.access import Caller, caller
 from streams.api.parameters import SLASH, AudioAsked, CallId, CallsAsked, OfCall, Page, UtterancesAsked
@@ -339,6 +339,7 @@ class CallFigures(BaseModel):
     silence_now_ms: int = Field(description="how long nobody has spoken by at_ms", examples=[0])
     hold_ms: int | None = Field(examples=[None])
     dead_air: list[Silence] = Field(description="the longest gaps")
+    outlook: Outlook | None = Field(description="how it will probably end; null: no model, too early, or it has ended")
     parties: list[Party]
 
 
@@ -366,6 +367,8 @@ def figures(store: Store, call: Found) -> dict[str, Any]:
         "agent",
     )
     own += ("topic", "partition", "offset", "written_at", "at_ms", "final", "partial", "call_score", *_OF_ALL)
+    own += ("outlook", "outlook_model")
+    outlook = None if counted else first.get("outlook")
     return {
         "call_id": call.row["call_id"],
         "pipeline_version": call.row["pipeline_version"],
@@ -375,6 +378,7 @@ def figures(store: Store, call: Found) -> dict[str, Any]:
         **{name: first.get(name, 0) for name in _OF_ALL if name not in ("dead_air", "hold_ms")},
         "hold_ms": first.get("hold_ms"),
         "dead_air": first.get("dead_air", []),
+        "outlook": None if outlook is None else {"negative": rounded(outlook), "model": first["outlook_model"]},
         "parties": [{name: value for name, value in row.items() if name not in own} for row in parties.values()],
     }
 
@@ -422,6 +426,49 @@ def get_insights(request: Request, who: Viewer, call_id: CallId, asked: Annotate
         why = "they come some seconds after its end" if not call.ended else "its stage may still be at work, or be off"
         raise Fault(404, f"there are no insights of this call; {why}", "no_insights")
     return content
+
+
+class CallEvaluation(BaseModel):
+    """A form filled for a call: what each item has earned, and what it rests on (docs/forms.md)."""
+
+    call_id: str
+    pipeline_version: str
+    language: str
+    form: str = Field(examples=["service"])
+    form_version: str = Field(description="a hash of what the form means", examples=["a4c66eb3bf9d"])
+    state: str = Field(description="ok; why there is no score, otherwise", examples=["ok"])
+    why: str = Field(description="the state in words, unless it is ok", examples=[""])
+    score: float | None = Field(description="0 to 100", examples=[92.0])
+    judged: float = Field(description="part of the form, by weight, that could be judged", examples=[1.0])
+    sections: list[EvaluationSection]
+
+
+class CallEvaluations(BaseModel):
+    """All forms that were filled for a call."""
+
+    items: list[CallEvaluation]
+    next: None = Field(None, description="they come on one page")
+
+
+def evaluations(store: Store, call: Found) -> list[dict[str, Any]]:
+    """The forms that were filled for a call; none: there are no forms, or not yet."""
+    same = ("call_id", "pipeline_version", "language", "form", "form_version", "state", "why")
+    return [
+        {name: row[name] for name in same}
+        | {"score": rounded(row["score"]), "judged": rounded(row["judged"])}
+        | json.loads(row["items"])
+        for row in queries.evaluations(store, call)
+    ]
+
+
+@router.get("/calls/{call_id}/evaluations", response_model=CallEvaluations, responses=documented(404, 409))
+def get_evaluations(
+    request: Request, who: Viewer, call_id: CallId, asked: Annotated[OfCall, Query()]
+) -> dict[str, Any]:
+    """Score cards: the forms that were filled when the call had ended, some seconds after its end."""
+    store: Store = request.app.state.store
+    call = queries.find(store, who, call_id, asked.version, asked.tenant)
+    return {"items": evaluations(store, call), "next": None}
 
 
 @router.get(

@@ -35,6 +35,7 @@ class Whole:
     utterances: Sequence[Mapping[str, Any]]
     figures: Mapping[str, Any]
     insights: Mapping[str, Any] | None
+    evaluations: Sequence[Mapping[str, Any]]
 
 
 def as_json(whole: Whole) -> dict[str, Any]:
@@ -44,6 +45,7 @@ def as_json(whole: Whole) -> dict[str, Any]:
         "utterances": whole.utterances,
         "metrics": whole.figures,
         "insights": whole.insights,
+        "evaluations": whole.evaluations,
     }
 
 

@@ -141,6 +141,7 @@ def _story(whole: Whole) -> Iterator[Flowable]:
     yield from _charts(whole)
     yield from _marks(whole)
     yield from _parties(whole)
+    yield from _cards(whole)
     yield from _transcript(whole)
 
 
@@ -340,6 +341,35 @@ def _parties(whole: Whole) -> Iterator[Flowable]:
         "−5 to 5.",
         _DIM,
     )
+
+
+def _cards(whole: Whole) -> Iterator[Flowable]:
+    """Score cards: a table for each form, a line for each item."""
+    for card in whole.evaluations:
+        score = "no score" if card["score"] is None else f"{card['score']:.0f} of 100"
+        yield Paragraph(f"Score card {_text(card['form'])}: {score}", _HEADING)
+        if card["why"]:
+            yield Paragraph(_text(card["why"]), _DIM)
+        rows: list[list[Any]] = [_head("section", "asked", "points", "why")]
+        for section in card["sections"]:
+            of = "–" if section["score"] is None else f"{section['score']:.0f}"
+            for place, item in enumerate(section["items"]):
+                earned = "–" if item["earned"] is None else f"{item['earned']:g}"
+                colour = GREY if item["earned"] is None else GREEN if item["earned"] else RED
+                moments = [clock(one["start_ms"]) for one in item["evidence"][:1]]
+                at = "".join(f" ({moment})" for moment in moments if moment not in item["why"])
+                rows.append([
+                    Paragraph("" if place else f"<b>{_text(section['name'])}</b> {of}", _SMALL),
+                    Paragraph(_text(item["name"]), _SMALL),
+                    Paragraph(f'<font color="{colour}">{earned} of {item["points"]:g}</font>', _SMALL),
+                    Paragraph(_text(item["why"]) + at, _SMALL),
+                ])  # fmt: skip
+        yield from _grid(rows, (0.17, 0.28, 0.11, 0.44))
+        yield Paragraph(
+            f"A section's score is what was earned of the points that could be judged; – could not be judged. "
+            f"{card['judged']:.0%} of the form was. It tells where to listen, and is no judgement of a person.",
+            _DIM,
+        )
 
 
 def _transcript(whole: Whole) -> Iterator[Flowable]:

@@ -22,6 +22,7 @@ from streams.api.calls import (
     alerts_on,
     as_call,
     as_utterance,
+    evaluations,
     figures,
     found_insights,
     page_of_utterances,
@@ -77,7 +78,13 @@ def utterances_of(store: Store, call: Found) -> Iterator[dict[str, Any]]:
 
 def all_of(store: Store, call: Found) -> Whole:
     """All that is known of a call."""
-    return Whole(whole(store, call), [*utterances_of(store, call)], figures(store, call), found_insights(store, call))
+    return Whole(
+        whole(store, call),
+        [*utterances_of(store, call)],
+        figures(store, call),
+        found_insights(store, call),
+        evaluations(store, call),
+    )
 
 
 def content(whole: Whole, form: Form) -> bytes:

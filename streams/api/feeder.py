@@ -44,6 +44,9 @@ TELL_S: Final = 1.0
 """How often it is written how far a task is."""
 AGAIN_S: Final = 2.0
 """Pause before Kafka or ClickHouse is tried again."""
+NICE: Final = 10
+"""Of the workers of one-call replays: each gets a tenth of what live work does where there is not enough, for a call is
+short, and somebody waits for it. Judgement."""
 CAUGHT_UP_S: Final = 60.0
 AFTER_SCORES_S: Final = 30.0
 """Judgement: insights come a second after the last score; where no stage makes them, a task does not wait for ever."""
@@ -436,6 +439,7 @@ class Feeder:
             calls=tuple(found.calls),
             archived={},
             sources=found.sources,
+            nice=NICE,
         )
 
     def _drop_replay(self, order: Order) -> None:

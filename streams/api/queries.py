@@ -415,6 +415,11 @@ def insights(store: Store, call: Found) -> Row | None:
     return next(iter(store.rows(f"SELECT * FROM call_insights WHERE {OF_CALL} LIMIT 1", call.bound)), None)
 
 
+def evaluations(store: Store, call: Found) -> list[Row]:
+    """The forms that were filled for a call, by name."""
+    return store.rows(f"SELECT * FROM evaluations FINAL WHERE {OF_CALL} ORDER BY form", call.bound)
+
+
 def heard_ms(store: Store, call: Found) -> int:
     """Media time up to which a call that goes on has been heard."""
     (row,) = store.rows(
@@ -563,8 +568,15 @@ def statistics(store: Store, who: Caller, asked: Filters, by: str) -> dict[str, 
         """,
         conditions.bound,
     )
+    forms = store.rows(
+        f"""
+        SELECT 'forms' AS per, form AS name, count() AS calls, avg(score) AS score FROM evaluations FINAL
+        WHERE {_CALL} IN ({keys}) AND state = 'ok' GROUP BY form ORDER BY calls DESC, name
+        """,
+        conditions.bound,
+    )
     tables: dict[str, list[Row]] = {}
-    for row in (*groups, *found):
+    for row in (*groups, *found, *forms):
         tables.setdefault(row.pop("per"), []).append(row)
     return tables
 

@@ -107,6 +107,14 @@ class Named(BaseModel):
     calls: int
 
 
+class FormScore(BaseModel):
+    """The score cards of a form."""
+
+    name: str = Field(examples=["service"])
+    calls: int = Field(description="with a score")
+    score: float = Field(description="mean, 0 to 100", examples=[74.2])
+
+
 class Statistics(BaseModel):
     """Calls of a time, counted."""
 
@@ -122,6 +130,7 @@ class Statistics(BaseModel):
     topics: list[Named]
     issues: list[Named]
     resolved: list[Named] = Field(description="yes, no, unknown")
+    forms: list[FormScore] = Field(description="score cards, those of most calls first")
 
 
 @router.get("/statistics", response_model=Statistics)
@@ -152,6 +161,10 @@ def statistics(request: Request, who: Viewer, asked: Annotated[StatisticsAsked, 
             name: [{"name": row["name"], "calls": int(row["calls"])} for row in tables.get(name, [])]
             for name in ("categories", "alerts", "topics", "issues", "resolved")
         },
+        "forms": [
+            {"name": row["name"], "calls": int(row["calls"]), "score": rounded(row["score"])}
+            for row in tables.get("forms", [])
+        ],
     }
 
 

@@ -148,10 +148,10 @@ async function load(id, version = "", tries = 0) {
       if (error.name === "AbortError" || error.status !== 404) throw error;
       return null;
     });
-    const [metrics, insights] = await Promise.all([optional("/metrics"), optional("/insights")]);
+    const [metrics, insights, cards] = await Promise.all(["/metrics", "/insights", "/evaluations"].map(optional));
     if (asked.signal.aborted) return;
     if (version) calls.delete(id);
-    take(found, utterances, metrics, insights);
+    take(found, utterances, { metrics, insights, cards });
     stateOf($("call-state"), null);
     const at = atMs;
     const place_ = $("transcript").scrollTop;
@@ -166,7 +166,7 @@ async function load(id, version = "", tries = 0) {
   } catch (error) {
     if (error.name === "AbortError") return;
     if (!(error instanceof Problem)) throw error;
-    if (isThere && !version) {
+    if (calls.has(id) && !version) {
       // Live calls need none of it; of ended ones the sink may still be writing.
       const call = calls.get(id);
       if (call?.ended && error.status === 404 && tries < STORED_AFTER_MS.length) {
@@ -195,7 +195,7 @@ function redraw() {
 }
 
 // A stored call as the websocket would have told it.
-function take(found, utterances, metrics, insights) {
+function take(found, utterances, { metrics, insights, cards }) {
   const info = { roles: [], source: "", metadata: {}, ...found };
   const call = callOf(info);
   call.stored = found;
@@ -235,6 +235,7 @@ function take(found, utterances, metrics, insights) {
   }
   if (metrics && !call.metrics?.final) find(call, { ...metrics, kind: "metrics", call: info });
   if (insights) find(call, { ...insights, kind: "insights", call: info });
+  for (const card of cards?.items ?? []) find(call, { ...card, kind: "evaluation", call: info });
 }
 
 // ---------------------------------------------------------------- what is said
@@ -408,6 +409,7 @@ function drawCall() {
   $("scores").replaceChildren(
     scoreOf(t.call.soFar, "", call.last?.running.score),
     ...parties.slice(0, 2).map(({ name, look, events }) => scoreOf(name, look, events.at(-1)?.running.party_score)),
+    ...(call.metrics?.outlook ? [outlookOf(call.metrics.outlook)] : []),
   );
   $("chart").replaceChildren(chart(call, said, parties));
   const keys = parties.map(({ name, look }) => element("span", look, name));
@@ -416,6 +418,7 @@ function drawCall() {
   drawAlerts(call);
   drawTalk(call);
   drawInsights(call);
+  drawCards(call);
   drawMenu(call, { reload: (version) => load(call.info.call_id, version), compare: () => compare(call) });
   timelineSoon();
 }
@@ -530,6 +533,14 @@ function drawAlerts(call) {
   );
 }
 
+// How a call that goes on will probably end, by a model of earlier calls, where there is one.
+function outlookOf({ negative, model }) {
+  const row = element("div", "outlook");
+  row.title = t.call.outlookOf(model);
+  row.append(element("dt", "", t.call.outlook), element("dd", `score ${negative < 0.5 ? "neutral" : "negative"}`, percent(negative)));
+  return row;
+}
+
 function drawTalk(call) {
   const { metrics } = call;
   $("talk-section").hidden = !metrics?.parties.length;
@@ -575,6 +586,7 @@ function drawTalk(call) {
   if (!metrics.final && metrics.silence_now_ms >= 5000) {
     gaps.push(element("li", "now", t.talk.silentNow(Math.round(metrics.silence_now_ms / 1000))));
   }
+  if (!gaps.length) gaps.push(element("li", "quiet", metrics.final ? t.talk.noSilence : t.talk.noSilenceYet));
   $("dead-air").replaceChildren(...gaps);
 }
 
@@ -603,6 +615,29 @@ function drawInsights(call) {
   if (insights.quiz?.length) parts.push(element("h4", "", words.quiz), ...insights.quiz.map(questionOf));
   parts.push(element("p", "quiet", words.madeBy(insights.engine)));
   $("insights").replaceChildren(...parts);
+}
+
+// How forms are filled for the call: what each item has earned, and the words that it rests on.
+function drawCards({ cards }) {
+  const told = [...cards.values()];
+  const drawn = JSON.stringify(told.map(({ form, form_version, score, pipeline_version, call }) => [call.call_id, pipeline_version, form, form_version, score]));
+  $("cards-section").hidden = !told.length;
+  if ($("cards").drawn === drawn) return; // what somebody has opened stays open
+  $("cards").drawn = drawn;
+  $("cards").replaceChildren(...told.flatMap(({ form, score, why, sections }) => [
+    element("h4", "", score == null ? t.cards.noScore(form) : t.cards.score(form, Math.round(score))),
+    ...(why ? [element("p", "quiet", why)] : []),
+    ...sections.map(sectionOf),
+  ]));
+}
+
+function sectionOf({ name, score, items }) {
+  const rows = element("ul", "moments");
+  rows.append(...items.map((item) => {
+    const text = t.cards.item(item.earned ?? "–", item.points, item.name, item.why);
+    return withChildren(element("li"), item.evidence.length ? momentOf(text, item) : element("span", "quiet", text));
+  }));
+  return withChildren(element("details"), element("summary", "", `${name} ${score == null ? "–" : Math.round(score)}`), rows);
 }
 
 // A question for training: what is chosen is told at once, with the moment that it rests on.
@@ -640,7 +675,11 @@ on("told", (call) => {
   const id = call.info.call_id;
   const isWanted = id === wanted;
   if (isWanted) wanted = null;
-  if (selected === null || isWanted || (!chosen && calls.get(selected)?.ended && !call.ended)) select(id);
+  if (id === selected && !shown.call) {
+    // It was asked for by its name before anything was heard of it.
+    stateOf($("call-state"), null);
+    select(id);
+  } else if (selected === null || isWanted || (!chosen && calls.get(selected)?.ended && !call.ended)) select(id);
   else if (call.ended && id === selected && !call.stored) setTimeout(() => selected === id && visible && load(id), STORED_AFTER_MS[0]);
 });
 on("heard", (call, key, event) => {

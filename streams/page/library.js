@@ -12,6 +12,7 @@ import { follow } from "./tasks.js";
 const PAGE = 50;
 const WHOLE = 50 * 2 ** 20;
 const PIECE = 8 * 2 ** 20;
+const CARDS = 3; // forms whose mean score is among the figures
 const AT_ONCE = 2; // files that are sent at one time
 const TRIES = 5; // of a piece
 const SUFFIXES = /\.(wav|mp3|flac|m4a|mp4|ogg|oga|opus|webm)$/i;
@@ -269,6 +270,7 @@ async function statistics() {
       [t.library.utterances, String(utterances)],
       [t.library.talk, clock(duration_ms)],
       [t.library.mean, score == null ? "–" : signed(score)],
+      ...found.forms.slice(0, CARDS).map((form) => [t.library.card(form.name), t.library.cardScore(Math.round(form.score))]),
     ];
     $("statistics-facts").replaceChildren(...facts.map(([name, value]) => withChildren(element("div"), element("dt", "", name), element("dd", "", value))));
     const heard = Object.values(emotion_ms).reduce((sum, ms) => sum + ms, 0);

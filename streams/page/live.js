@@ -8,8 +8,8 @@
 import { clock } from "./dom.js";
 import t from "./en.js";
 
-const KINDS = "score,correction,call_started,call_ended,metrics,alert,category,insights";
-const FINDINGS = ["metrics", "alert", "category", "insights"]; // what is made of the scores, beside the order of the rest
+const KINDS = "score,correction,call_started,call_ended,metrics,alert,category,insights,evaluation";
+const FINDINGS = ["metrics", "alert", "category", "insights", "evaluation"]; // what is made of the scores, beside the order of the rest
 const RETRY_MS = [250, 5000]; // first and longest pause before connecting again
 const SILENCE_MS = 40000; // the gateway speaks every 15 s: after so long without a word the connection is dead
 const ENDED_KEPT = 50;
@@ -173,6 +173,7 @@ export function callOf(info) {
       roles: new Map(), // speaker → { role, role_confidence } that was found
       alerts: new Map(), // rule and moment → alert
       categories: new Map(), // category → the event that told it first
+      cards: new Map(), // form → how it is filled
       ...{ metrics: null, insights: null, last: undefined },
       moods: [], // of who is not the agent: [media time, score so far, score of the utterance], the last of them
     };
@@ -216,10 +217,11 @@ function correct(call, { speaker, same_as, role, role_confidence }) {
   emit("corrected", call);
 }
 
-// Figures, alerts, categories and insights are told again after a lost connection: each replaces itself.
+// Figures, alerts, categories, insights and score cards are told again after a lost connection: each replaces itself.
 export function find(call, event) {
   if (event.kind === "metrics") call.metrics = event;
   else if (event.kind === "insights") call.insights = better(call.insights, event);
+  else if (event.kind === "evaluation") call.cards.set(event.form, event);
   else if (event.kind === "category") call.categories.set(event.category, call.categories.get(event.category) ?? event);
   else call.alerts.set(`${event.rule}/${event.at_ms}`, event);
   emit("changed", call);

@@ -63,6 +63,9 @@ SPEED: Final = {
 }
 """Times real time of each stage alone, on two cores, with tiny.en and two channels: what a dry run reckons with.
 Measured on an hour of calls (python -m benchmarks.replay); the last three are a judgement."""
+NICE: Final = 19
+"""The least that a process can ask for: where live work wants a core, 1.5 % of it are due to each worker of a replay.
+With 10 it would be a tenth each, and there are several."""
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 """What may stand in the name of a topic, and is short enough for one. No dot: the topics of `a` are all that begin with
 `replay.a.`, and those of `a.b` would be among them."""
@@ -146,6 +149,8 @@ class Plan(_Frozen):
     """Topic → partition → where its calls lie."""
     publish: float | None = None
     """Times real time at which its scores are shown by the gateway; None: they are not."""
+    nice: int = NICE
+    """How far its workers make way for live work, as `nice` counts."""
 
     @property
     def namespace(self) -> str:

@@ -34,9 +34,6 @@ from streams.settings import Settings
 from streams.sink import Sink
 from streams.supervisor import STOP_S, last_words, refusal
 
-NICE: Final = 19
-"""The least that a process can ask for: where live work wants a core, 1.5 % of it are due to each worker of a replay.
-With 10 it would be a tenth each, and there are several."""
 DEATHS: Final = 5
 """Judgement: what dies so often will not live."""
 AGAIN_S: Final = 1.0
@@ -79,15 +76,15 @@ class _Worker:
     start_at: float = 0.0
 
 
-def give_way() -> None:
+def give_way(nice: int) -> None:
     """Let live work go first, also in threads that are started from now on. Linux shares the processor between sessions
     before it looks at processes, and a worker has a session of its own: there, what counts is the session's own value.
     """
-    os.nice(NICE)
+    os.nice(nice)
     with contextlib.suppress(OSError):
         while True:
             try:
-                Path("/proc/self/autogroup").write_text(str(NICE))
+                Path("/proc/self/autogroup").write_text(str(nice))
                 return
             except BlockingIOError:  # Linux takes one such order in 100 ms, of all processes but the root's
                 time.sleep(random.uniform(0.1, 0.3))
@@ -134,10 +131,11 @@ class Replay:
         stages = dict.fromkeys(row.name for row in self.plan.stages)
         for name in stages:
             for slot in range(self.plan.workers_of(name, self.settings.kafka.partitions)):
-                command = [sys.executable, "-m", "streams", "stage", name, "--slot", str(slot), "--replay"]
+                command = [sys.executable, "-m", "streams", "stage", name, "--slot", str(slot)]
+                command += ["--nice", str(self.plan.nice), "--replay", self.plan.name]
                 log = self.settings.directory / "logs" / f"{self.plan.namespace}{name}.{slot}.log"
                 log.unlink(missing_ok=True)
-                self._workers.append(_Worker(f"{name}.{slot}", [*command, self.plan.name], log))
+                self._workers.append(_Worker(f"{name}.{slot}", command, log))
         self._watch = self._watching()
         self._start("feed", lambda: self.feed.run(self.stop, lambda: self._behind))
         if (sink := self.sink) is not None:
@@ -178,7 +176,7 @@ class Replay:
         def attempt() -> None:
             try:
                 if sys.platform == "linux":  # elsewhere it is the whole process that has a priority
-                    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+                    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self.plan.nice)
                 work()
             except BaseException as error:  # the main thread says it
                 self._failure = error

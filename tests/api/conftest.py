@@ -22,6 +22,9 @@ from schemas.events import (
     CallMetrics,
     CallStarted,
     Categorised,
+    Evaluation,
+    EvaluationItem,
+    EvaluationSection,
     Evidence,
     Insights,
     Score,
@@ -45,7 +48,7 @@ KEYS = {
     # Tenants of tests that write.
     **{
         tenant: ApiKey(sha256=hashlib.sha256(f"{tenant}-admin".encode()).hexdigest(), tenant=tenant, role="admin")
-        for tenant in ("moving", "promoted", "parties", "kept", "example")
+        for tenant in ("moving", "promoted", "parties", "warned", "kept", "example")
     },
     "operator": ApiKey(sha256=hashlib.sha256(b"operator").hexdigest(), role="admin"),
 }
@@ -77,6 +80,8 @@ def fill(settings: Settings, *events: CallEvent, version: str = "v1") -> None:
                 tables.setdefault("call_categories", []).append(made.category_row(event, place))
             case Insights():
                 tables.setdefault("insights", []).append(made.insights_row(event, place))
+            case Evaluation():
+                tables.setdefault("evaluations", []).append(made.evaluation_row(event, place))
     with connect(settings) as client:
         for table in sorted(tables, key="calls".__eq__):
             block = "\n".join(json.dumps(row, ensure_ascii=False) for row in tables[table])
@@ -102,8 +107,13 @@ def told(of: CallInfo, *polarities: float, text: str = "it was charged twice") -
 
 
 def found(of: CallInfo, scores: Sequence[Score]) -> list[CallEvent]:
-    """An alert, a category and insights that rest on the last of the scores."""
+    """An alert, a category, insights and a score card that rest on the last of the scores."""
     rests_on = evidence(scores[-1])
+    items = (
+        EvaluationItem(name="greets", points=1, earned=1, why=f"“{rests_on.text}”", evidence=(rests_on,)),
+        EvaluationItem(name="takes leave", points=1, earned=0, why="it was not said"),
+        EvaluationItem(name="meets <anger>", points=2, earned=None, why="does not apply"),
+    )
     common = {
         "call": of, "rule": "angry", "category": "complaint", "at_ms": rests_on.end_ms, "rules_version": "r1",
         "raised_at": scores[-1].captured_at, "evidence": (rests_on,), "pipeline_version": "v1",
@@ -115,6 +125,11 @@ def found(of: CallInfo, scores: Sequence[Score]) -> list[CallEvent]:
             call=of, engine="extractive", state="ok", ended_at=ended(of).ended_at, duration_ms=60_000, language="en",
             business="b2c", utterances=len(scores), pipeline_version="v1",
             summary=(Statement(text=rests_on.text, evidence=(rests_on,)),),
+        ),
+        Evaluation(
+            call=of, ended_at=ended(of).ended_at, duration_ms=60_000, language="en", form="service", form_version="f1",
+            state="ok", score=50, judged=1, pipeline_version="v1",
+            sections=(EvaluationSection(name="greeting", weight=1, score=50, items=items),),
         ),
     ]  # fmt: skip
 

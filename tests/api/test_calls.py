@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 from fastapi.testclient import TestClient
 
-from schemas.events import Findings
+from schemas.events import Findings, Outlook
 from streams.settings import Settings
 from streams.sink import connect
 from tests.api.conftest import BEGUN, HOSTILE, fill, found, told
@@ -166,6 +166,27 @@ def test_insights_are_findings_and_are_missed_in_words(api: TestClient) -> None:
     assert "after its end" in get(api, "/calls/acme-live/insights", status=404)["message"]
 
 
+def test_score_cards_say_what_each_item_rests_on(api: TestClient) -> None:
+    (card,) = get(api, "/calls/acme-01/evaluations")["items"]
+    assert (card["form"], card["state"], card["score"], card["judged"]) == ("service", "ok", 50, 1)
+    (section,) = card["sections"]
+    assert [item["earned"] for item in section["items"]] == [1, 0, None]
+    assert section["items"][0]["evidence"][0]["identity"] == "acme-01/0/10000"
+    assert get(api, "/calls/acme-00/evaluations") == {"items": [], "next": None}
+    assert get(api, "/calls/acme-01/evaluations", "beta-admin", 404)["error"] == "not_found"
+
+
+def test_how_a_call_will_probably_end_is_said_until_it_has_ended(api: TestClient, api_settings: Settings) -> None:
+    of = call("warned", BEGUN, tenant="warned")
+    expected = {"outlook": Outlook(negative=0.726, model="outcome-abc")}
+    fill(api_settings, started(of), *told(of, 0.2, -0.2), metrics(of, 9_000).model_copy(update=expected))
+    going = get(api, "/calls/warned/metrics", "warned-admin")
+    assert going["outlook"] == {"negative": 0.726, "model": "outcome-abc"}
+    assert all("outlook" not in party for party in going["parties"])
+    fill(api_settings, ended(of))
+    assert get(api, "/calls/warned/metrics", "warned-admin")["outlook"] is None
+
+
 @pytest.mark.parametrize("name", [HOSTILE, "dir/sub call.wav"])
 def test_ids_may_hold_quotes_newlines_and_slashes(api: TestClient, name: str) -> None:
     path = f"/calls/{quote(name, safe='')}"
@@ -198,6 +219,7 @@ def test_statistics_add_up(api: TestClient) -> None:
     assert counted["categories"] == [{"name": "complaint", "calls": 6}]
     assert counted["alerts"] == [{"name": "angry", "calls": 6}]
     assert counted["resolved"] == [{"name": "unknown", "calls": 6}]
+    assert counted["forms"] == [{"name": "service", "calls": 6, "score": 50}]
     by_hour = get(api, "/statistics?by=hour&from=2026-11-20T00:00:00Z&to=2026-11-21T00:00:00Z")
     assert [(one["at"], one["calls"]) for one in by_hour["times"]] == [
         ("2026-11-20T09:00:00Z", 24), ("2026-11-20T10:00:00Z", 1),

@@ -28,6 +28,7 @@ def test_each_form_of_a_call(api: TestClient) -> None:
     whole = exported(api, "acme-01", "json").json()
     assert (whole["call"]["call_id"], len(whole["utterances"])) == ("acme-01", 3)
     assert whole["insights"]["summary"][0]["text"] == "it was charged twice 2"
+    assert whole["evaluations"][0]["score"] == 50
     assert {mark["kind"] for mark in whole["call"]["marks"]} == {"alert", "category"}
     answer = exported(api, "acme-01", "csv")
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
@@ -147,8 +148,8 @@ def test_a_call_of_which_nothing_is_known_is_a_document_all_the_same() -> None:
         "categories": [], "marks": [], "source": "", "channels": 1,
     }  # fmt: skip
     figures = {"parties": [], "silences": 0, "silence_ms": 0, "longest_silence_ms": 0, "dead_air": []}
-    empty = Whole(call, [], figures, None)
+    empty = Whole(call, [], figures, None, [])
     assert as_pdf(empty) == as_pdf(empty)
     assert as_pca(empty)["SpeechSegments"] == []
-    long = Whole(call, [said("every word counts " * 9, n * 1_000) for n in range(200)], figures, None)
+    long = Whole(call, [said("every word counts " * 9, n * 1_000) for n in range(200)], figures, None, [])
     assert as_pdf(long).count(b"/Type /Page\n") > 4

@@ -67,6 +67,7 @@ def test_every_answer_is_in_the_document(operation: APIOperation, session: asgi.
         ("/calls/{call_id}/utterances", {"limit": 1}),
         ("/calls/{call_id}/metrics", {}),
         ("/calls/{call_id}/insights", {}),
+        ("/calls/{call_id}/evaluations", {}),
         ("/search", {"q": "charged"}),
         ("/statistics", {"from": "2026-11-01T00:00:00Z"}),
         ("/status", {}),

@@ -189,6 +189,7 @@ def metrics(call_id: str = "billing-4711") -> dict[str, Any]:
         "silence_now_ms": 0,
         "hold_ms": None,
         "dead_air": [{"start_ms": 14_600, "end_ms": 22_000}],
+        "outlook": None,
         "parties": [
             party
             | {
@@ -210,15 +211,42 @@ def metrics(call_id: str = "billing-4711") -> dict[str, Any]:
     }
 
 
+def evidence(call_id: str, channel: int, start_ms: int) -> list[dict[str, Any]]:
+    """The utterance that begins there, as what something rests on."""
+    said = next(one for one in utterances(call_id) if (one["channel"], one["start_ms"]) == (channel, start_ms))
+    names = ("channel", "start_ms", "end_ms", "speaker", "role", "text")
+    return [{"identity": said["id"]} | {name: said[name] for name in names}]
+
+
+def evaluation(call_id: str = "billing-4711") -> dict[str, Any]:
+    """A form that was filled for a call."""
+    item = {"points": 1, "evidence": []}
+    greets = item | {"name": "greets", "earned": 1, "why": "agent at 0:00: “Thank you for calling”"}
+    closing = item | {"name": "takes leave", "earned": 0, "why": "it was not said in the call by the agent"}
+    empathy = item | {"name": "does not cut in", "earned": None, "why": "nobody can be heard to cut in"}
+    return {
+        "call_id": call_id,
+        "pipeline_version": "v1",
+        "language": "en",
+        "form": "service",
+        "form_version": "a4c66eb3bf9d",
+        "state": "ok",
+        "why": "",
+        "score": 62.5,
+        "judged": 0.8,
+        "sections": [
+            {"name": "greeting", "weight": 10, "score": 100, "items": [greets | {"evidence": evidence(call_id, 0, 0)}]},
+            {"name": "empathy", "weight": 20, "score": None, "items": [empathy]},
+            {"name": "closing", "weight": 15, "score": 0, "items": [closing]},
+        ],
+    }
+
+
 def insights(call_id: str = "billing-4711") -> dict[str, Any]:
     """What a call was about."""
 
     def rests(channel: int, start_ms: int) -> list[dict[str, Any]]:
-        said = next(one for one in utterances(call_id) if (one["channel"], one["start_ms"]) == (channel, start_ms))
-        return [
-            {"identity": said["id"]}
-            | {name: said[name] for name in ("channel", "start_ms", "end_ms", "speaker", "role", "text")}
-        ]
+        return evidence(call_id, channel, start_ms)
 
     return {
         "call_id": call_id,
@@ -383,6 +411,7 @@ STATISTICS: dict[str, Any] = {
     "topics": [],
     "issues": [],
     "resolved": [],
+    "forms": [{"name": "service", "calls": 380, "score": 71.6}],
 }
 STATUS = {
     "calltide": "0.1.0",
@@ -491,6 +520,7 @@ class Api:
             },
             r"GET /calls/[^/]+/metrics": lambda path, _: metrics(path.split("/")[2]),
             r"GET /calls/[^/]+/insights": lambda path, _: insights(path.split("/")[2]),
+            r"GET /calls/[^/]+/evaluations": lambda path, _: {"items": [evaluation(path.split("/")[2])], "next": None},
             r"GET /calls/[^/]+/waveform": lambda *_: waveform(),
             r"GET /calls/[^/]+/audio": lambda *_: recording(),
             r"GET /calls/[^/]+/explanations/.+": lambda path, _: explanation(

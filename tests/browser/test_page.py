@@ -1,4 +1,4 @@
-"""The live page in a real browser, fed by a real gateway from a real topic."""
+"""The pages of live calls in a real browser, fed by a real gateway from a real topic."""
 
 import json
 import re
@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import pytest
 from confluent_kafka import Producer
 from playwright.sync_api import Browser, Page, expect
+from pydantic import ValidationError
 
 from deploy.process import free_port
 from schemas.errors import CalltideError
@@ -29,7 +30,7 @@ from schemas.events import (
 )
 from schemas.replayed import REPLAY, ReplayPosition
 from streams.settings import Settings
-from streams.web import PAGE, gateway_address, serve_until
+from streams.web import PAGE, gateway_address, microphone_address, serve_until
 from tests.browser.conftest import serious, serving_page
 from tests.scripted import Writer, alert, call, ended, metrics, new_topic, score, serving, settings_for, started
 
@@ -237,6 +238,19 @@ def test_a_page_opened_in_the_middle_shows_what_was_said_and_the_reader_chooses_
         expect(page.locator(".turn")).to_have_count(3)
         assert said(page) == [event.text for event in second[:3]]
         assert page.locator("#transcript").get_attribute("aria-live") == "polite"
+
+
+def test_a_call_that_is_asked_for_before_it_begins_is_shown_when_it_does(
+    settings: Settings, topic: str, writer: Writer, address: str, page: Page
+) -> None:
+    events = conversation()
+    with serving(settings, topic):
+        page.goto(f"{address}/call-1")
+        expect(page.locator("#connection")).to_have_text("Live")
+        expect(page.locator("#call-state")).to_have_attribute("data-state", "error")
+        writer.write(started(events[0].call), *events)
+        expect(page.locator(".turn")).to_have_count(5)
+        expect(page.locator("#call-state")).to_be_hidden()
 
 
 def test_alerts_figures_and_insights_lead_to_the_words_they_rest_on(
@@ -489,6 +503,15 @@ def test_the_page_finds_the_gateway_where_it_listens(own: str, host: str, addres
     base = Settings()
     chosen = base.model_copy(update={"gateway": base.gateway.model_copy(update={"host": own, "port": 8765})})
     assert gateway_address(chosen, host) == address
+
+
+def test_behind_a_proxy_the_page_finds_all_sockets_where_the_setting_says() -> None:
+    base = Settings()
+    chosen = base.model_copy(update={"web": base.web.model_copy(update={"sockets": "wss://calls.example"})})
+    assert gateway_address(chosen, "calls.example") == "wss://calls.example/v1/scores"
+    assert microphone_address(chosen, "calls.example") == "wss://calls.example/microphone"
+    with pytest.raises(ValidationError):
+        type(base.web)(sockets="wss://calls.example; script-src *")
 
 
 def test_a_taken_port_is_told_with_its_setting() -> None:

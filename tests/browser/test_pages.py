@@ -184,6 +184,18 @@ def test_a_stored_call_is_shown_with_words_to_hear_and_reasons_to_read(root: str
     expect(page.locator("#why-dialog")).to_be_hidden()
 
 
+def test_a_score_card_says_what_was_earned_and_shows_the_words(root: str, page: Page, api: Api) -> None:
+    open_call(page, root)
+    expect(page.locator("#cards h4")).to_have_text("service: 63 of 100")
+    expect(page.locator("#cards summary")).to_have_text(["greeting 100", "empathy –", "closing 0"])
+    for section in page.locator("#cards summary").all():
+        section.click()
+    expect(page.locator("#cards")).to_contain_text("– of 1 does not cut in: nobody can be heard to cut in")
+    page.locator("#cards .moment").click()
+    expect(page.locator(".turn.shown .text")).to_contain_text("Thank you for calling")
+    assert serious(page) == []
+
+
 def test_the_quiz_says_at_once_whether_it_was_right_and_shows_the_moment(root: str, page: Page, api: Api) -> None:
     open_call(page, root)
     quiz = page.get_by_role("group", name="Why did the customer call?")
@@ -261,6 +273,7 @@ def test_calls_are_found_by_words_and_filters(root: str, page: Page, api: Api) -
     expect(page.locator("#library-rows tr")).to_have_count(2)
     expect(page.locator("#library-rows tr").first).to_contain_text("billing · diane")
     expect(page.locator("#statistics-facts")).to_contain_text("412")
+    expect(page.locator("#statistics-facts")).to_contain_text("72 of 100")
     expect(page.locator(".days canvas")).to_be_visible()
 
     with page.expect_request(lambda request: "/calls?queue=sales" in request.url):

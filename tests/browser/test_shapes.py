@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from processors.explanation import Explanation
-from streams.api.calls import Call, CallFigures, CallInsights, CallWhole, Utterance
+from streams.api.calls import Call, CallEvaluation, CallFigures, CallInsights, CallWhole, Utterance
 from streams.api.rules import Checked, Rules, Trials
 from streams.api.search import Hit, Statistics
 from streams.api.status import Status
@@ -23,6 +23,7 @@ from tests.browser import canned
         *((Utterance, one) for one in canned.utterances()),
         (CallFigures, canned.metrics()),
         (CallInsights, canned.insights()),
+        (CallEvaluation, canned.evaluation()),
         (Explanation, canned.explanation("billing-4711", 1, 22_000)),
         (Hit, canned.hit()),
         (Statistics, canned.STATISTICS),

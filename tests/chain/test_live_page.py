@@ -1,4 +1,4 @@
-"""A real call on the live page, from audio to pixels. SCREENSHOT=docs/live-page.png keeps the README's picture."""
+"""A real call on its page, live, from audio to pixels. SCREENSHOT=FILE keeps a picture of it, in real time."""
 
 import os
 from pathlib import Path
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.models, pytest.mark.browser, pytest
 def test_the_page_shows_a_call_while_it_is_spoken(stack: Stack, chromium: Browser, tmp_path: Path) -> None:
     path = samples.two_channel(tmp_path)
     page = chromium.new_page(viewport={"width": 1280, "height": 860}, device_scale_factor=1.5)
-    page.goto(f"http://127.0.0.1:{stack.ports['CALLTIDE_WEB__PORT']}/#call=on-the-page")
+    page.goto(f"http://127.0.0.1:{stack.ports['CALLTIDE_WEB__PORT']}/#/call/on-the-page")
     expect(page.locator("#connection")).to_have_text("Live", timeout=20_000)
     speed = "1" if os.environ.get("SCREENSHOT") else "4"
     turns = page.locator(".turn .text")

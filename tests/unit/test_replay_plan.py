@@ -1,5 +1,8 @@
 """Which stages a replay runs, and where what comes out of it is to be seen."""
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,7 +10,7 @@ import pytest
 
 from schemas.errors import CalltideError
 from schemas.topics import CHAIN, STAGES
-from streams.replay.plan import ALL, SPEED, Plan, Source, between
+from streams.replay.plan import ALL, NICE, SPEED, Plan, Source, between
 
 WHOLE = [row.name for row in CHAIN]
 
@@ -79,3 +82,13 @@ def test_a_part_of_the_chain_ends_where_it_ends() -> None:
 
 def test_a_dry_run_knows_the_speed_of_every_stage() -> None:
     assert set(SPEED) == {row.name for row in STAGES}
+
+
+def test_its_workers_make_way_as_far_as_it_says() -> None:
+    assert plan("asr", ALL).nice == NICE
+    code = "import os; from streams.replay.run import give_way; give_way(10); print(os.nice(0))"
+    # In a session of its own, as workers are: that of the tests stays as it is.
+    done = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, start_new_session=True
+    )
+    assert int(done.stdout) == min(os.nice(0) + 10, NICE)
