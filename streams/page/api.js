@@ -21,6 +21,9 @@ export const address = (path, fields = {}) => {
   const query = new URLSearchParams(Object.entries(fields).filter(([, value]) => value !== "" && value != null));
   return `${ROOT}${path}${query.size ? `?${query}` : ""}`;
 };
+// A websocket takes no header: the key goes beside the name of a subprotocol. One with letters that may not stand there
+// (none of `calltide key`, and no token) is known by its session.
+export const protocols = () => (/^[\w!#$%&'*+.^`|~-]+$/.test(key()) ? ["bearer", key()] : []);
 export const headers = () => (key() ? { Authorization: `Bearer ${key()}` } : {});
 
 async function problemOf(response) {
@@ -65,8 +68,9 @@ export function askKey() {
     dialog.onclose = () => {
       asking = null;
       const given = dialog.returnValue === "use" ? $("key").value.trim() : "";
-      if (given) sessionStorage.setItem(KEPT, given);
-      resolve(given !== "" && session().then(() => true));
+      if (!given) return resolve(false);
+      sessionStorage.setItem(KEPT, given);
+      resolve(session().then(() => dispatchEvent(new Event("key"))));
     };
     dialog.returnValue = "";
     dialog.showModal();

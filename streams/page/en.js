@@ -35,6 +35,7 @@ export default {
     lost: "Connection lost, reconnecting…",
     none: "No gateway yet, trying again…",
     kafka: "Waiting for Kafka…",
+    unknown: (why) => `Not let in: ${why}`,
     noPage: "This page could not be fetched; is the server running?",
     anew: (why) => `Started anew: ${why}`,
     gap: (why) => `Some events are missing: ${why}`,

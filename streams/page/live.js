@@ -5,6 +5,7 @@
 // it is that replay and no live call; a jump in it begins with `reset` and tells all anew. Nothing here draws: pages
 // listen, and draw once a frame, since a thousand events may come in a second.
 
+import { askKey, protocols } from "./api.js";
 import { clock } from "./dom.js";
 import t from "./en.js";
 
@@ -12,6 +13,8 @@ const KINDS = "score,correction,call_started,call_ended,metrics,alert,category,i
 const FINDINGS = ["metrics", "alert", "category", "insights", "evaluation"]; // what is made of the scores, beside the order of the rest
 const RETRY_MS = [250, 5000]; // first and longest pause before connecting again
 const SILENCE_MS = 40000; // the gateway speaks every 15 s: after so long without a word the connection is dead
+const UNKNOWN = 4401; // close code: who asks?
+const UNKNOWN_MS = 60000;
 const ENDED_KEPT = 50;
 const UTTERANCES_KEPT = 1000; // of a call
 const ALL_UTTERANCES_KEPT = 50000; // of all calls together: a tab stays open for a week beside hundreds of calls
@@ -44,6 +47,7 @@ let pause = RETRY_MS[0];
 let retry = null;
 let heard = 0;
 let wasLive = false;
+let dismissed = false;
 export const shown = { call: null }; // the call that a person looks at: all of it is kept
 
 export const configuration = async () => (config ??= await (await fetch("config.json")).json());
@@ -69,8 +73,9 @@ export async function connect() {
   if (socket) return;
   const fields = new URLSearchParams({ kinds: KINDS, ...(cursor ? { from: cursor } : { history: "live" }) });
   if (REPLAY) fields.set("replay", REPLAY);
-  const opened = new WebSocket(`${gateway}?${fields}`);
+  const opened = new WebSocket(`${gateway}?${fields}`, protocols());
   socket = opened;
+  heard = Date.now();
   let refused = "";
   opened.onmessage = ({ data }) => {
     if (socket !== opened) return;
@@ -88,9 +93,27 @@ export async function connect() {
       forget();
       notice(t.connection.anew(refused || reason));
     }
+    if (code === UNKNOWN) return unknown(refused || reason);
     lost();
   };
 }
+
+// No key, a wrong one, or one that is good no more. Who does not give one is not asked again by this.
+async function unknown(why) {
+  connectionIs("lost", t.connection.unknown(why));
+  retry = setTimeout(connect, UNKNOWN_MS);
+  if (!dismissed) dismissed = !(await askKey());
+}
+
+// Another key may show other calls.
+addEventListener("key", () => {
+  dismissed = false;
+  const old = socket;
+  socket = cursor = null;
+  old?.close();
+  forget();
+  connect();
+});
 
 function forget(replay) {
   for (const [id, call] of calls) if (call.replay === replay && !call.stored) calls.delete(id);

@@ -3,7 +3,7 @@
 // A changer must know: the recording is kept in this page's memory for "save" here, an hour of it at most (RECORDED);
 // what the server keeps, it keeps by its own.
 
-import { save } from "./api.js";
+import { protocols, save } from "./api.js";
 import { $, button, callAddress, clock, element, feeling, link, percent, signed, svg, withChildren, write } from "./dom.js";
 import t from "./en.js";
 import { configuration } from "./live.js";
@@ -39,7 +39,7 @@ async function start() {
   await audio.audioWorklet.addModule("samples-worklet.js");
   const node = new AudioWorkletNode(audio, "samples", { numberOfOutputs: 0, channelCount: 1, channelCountMode: "explicit" });
   const query = new URLSearchParams({ rate: audio.sampleRate, save: $("mic-save").checked });
-  const socket = new WebSocket(`${microphone}?${query}`);
+  const socket = new WebSocket(`${microphone}?${query}`, protocols());
   recording = { rate: audio.sampleRate, packets: [], call: "" };
   scores = [];
   $("mic-words").replaceChildren();
