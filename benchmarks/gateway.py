@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Final
 
@@ -97,6 +98,10 @@ class _Reader(asyncio.Protocol):
         self._rest, self._skip = (b"", at - len(data)) if at >= len(data) else (data[at:], 0)
 
 
+def _itself(one: _Reader) -> _Reader:
+    return one
+
+
 async def _listen(port: int, count: int, query: str, deflate: bool, stalled: bool, pipe: Connection) -> None:
     loop = asyncio.get_running_loop()
     arrivals: list[tuple[int, float]] = []
@@ -104,7 +109,7 @@ async def _listen(port: int, count: int, query: str, deflate: bool, stalled: boo
     readers = []
     for first in range(0, count, 50):
         made = [_Reader(number, path, host, deflate, arrivals) for number in range(first, min(first + 50, count))]
-        await asyncio.gather(*(loop.create_connection(lambda one=one: one, "127.0.0.1", port) for one in made))
+        await asyncio.gather(*(loop.create_connection(partial(_itself, one), "127.0.0.1", port) for one in made))
         await asyncio.gather(*(one.opened for one in made))
         readers += made
     if stalled:
@@ -228,7 +233,7 @@ def main() -> None:
             clients = arguments.idle if "idle" in more else arguments.clients
             runs.append(measure(settings, clients, arguments.seconds, **more))
             console.print(json.dumps(runs[-1]), highlight=False)
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             f"{run['clients']:,}" + (", idle" if run["idle"] else "") + (", one stalled" if run["stalled"] else ""),
             "yes" if run["compression"] else "no",

@@ -80,6 +80,11 @@ def in_python(schema: Schema) -> str:
     return {"integer": "int", "number": "float", "string": "str", "boolean": "bool", "null": "None"}[schema["type"]]
 
 
+def _fields(name: str, schema: Schema) -> dict[str, Schema]:
+    """Of a subscription without the key: clients send that by themselves."""
+    return {field: of for field, of in schema["properties"].items() if (name, field) != ("Subscription", "key")}
+
+
 def _said(schema: Schema) -> str:
     return " ".join(schema.get("description", "").split())
 
@@ -93,7 +98,7 @@ def typescript(document: Schema) -> str:
         if said := _said(schema):
             lines.append(f"/** {said} */")
         lines.append(f"export interface {name} {{")
-        for field, of in schema["properties"].items():
+        for field, of in _fields(name, schema).items():
             if said := _said(of):
                 lines.append(f"  /** {said} */")
             optional = "" if field in schema.get("required", ()) else "?"
@@ -117,7 +122,7 @@ def python(document: Schema) -> str:
         required = schema.get("required", ())
         fields = {
             field: in_python(of) if field in required else f"NotRequired[{in_python(of)}]"
-            for field, of in schema["properties"].items()
+            for field, of in _fields(name, schema).items()
         }
         if name == "Subscription":
             # One of its fields is a word of Python's.

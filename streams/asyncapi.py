@@ -25,7 +25,7 @@ VERSION: Final = "3.0.0"
 WRITTEN: Final = Path(__file__).parents[1] / "clients" / "asyncapi.json"
 
 Cursor = Annotated[str, Field(description="where to go on: send it back as `from`, as it was received")]
-Kind = Literal[KINDS]
+Kind = Literal[KINDS]  # type: ignore[valid-type]
 Kafka = Literal["ok", "unreachable"]
 PushedAt = Annotated[UtcTime, Field(description="when the gateway sent it")]
 
@@ -132,13 +132,13 @@ def _event_message(kind: str) -> Any:
     made = TypedDict(  # type: ignore[misc]  # noqa: UP013
         f"{EVENTS[kind].__name__}Message",
         {
-            "type": Literal[kind],  # type: ignore[valid-type]
+            "type": Literal[kind],
             "cursor": NotRequired[Cursor],
             "replay": NotRequired[Annotated[str, Field(description="of which replay, in place of a cursor")]],
             "pushed_at": PushedAt,
             "history": NotRequired[Annotated[Literal[True], Field(description="read back, not live")]],
             "skipped": NotRequired[Annotated[int, Field(description="events before it that were left out: too slow")]],
-            "event": EVENTS[kind],  # type: ignore[valid-type]
+            "event": EVENTS[kind],
         },
     )
     made.__doc__ = EVENTS[kind].__doc__

@@ -15,6 +15,7 @@ import pytest
 from jsonschema import Draft202012Validator
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+from websockets.typing import Origin
 
 from schemas.events import CallEvent, Progress
 from streams import gateway as module
@@ -231,7 +232,7 @@ def test_without_keys_only_programs_and_pages_of_this_machine_read(
 
     async def work() -> None:
         with serving(settings_for(kafka_bootstrap), topic) as own:
-            async with connect(f"{own.address}?kinds=score", origin="http://localhost:8000") as client:
+            async with connect(f"{own.address}?kinds=score", origin=Origin("http://localhost:8000")) as client:
                 assert (await receive(client))["you"] == {"tenant": None, "role": "admin", "name": "local"}
             proxied = {"X-Forwarded-For": "203.0.113.7"}
             assert await refusal(f"{own.address}?kinds=score", additional_headers=proxied) == (4401, "unauthorized")

@@ -667,7 +667,6 @@ Subscription = TypedDict(
         "from": NotRequired[str | list[str]],
         "history": NotRequired[Literal["live"] | list[Literal["live"]]],
         "replay": NotRequired[str | list[str]],
-        "key": NotRequired[str],
     },
 )
 """Which events are wanted; call, queue, agent, tenant: any of the values, all of the fields."""

@@ -129,7 +129,7 @@ class Stream:
                     continue
                 if message["type"] == "subscribed":
                     self._wanted = {**self._changes.popleft(), "replay": self._wanted.get("replay", [])}
-                self.cursor = message.get("cursor", self.cursor)
+                self.cursor = cast("str | None", message.get("cursor", self.cursor))
                 yield message
         except ConnectionClosed as closed:
             code = closed.rcvd.code if closed.rcvd else 1006

@@ -816,8 +816,6 @@ export interface Subscription {
   history?: "live" | "live"[];
   /** a replay, or * (at the beginning alone) */
   replay?: string | string[];
-  /** an API key or a token, for who could not send it in a header */
-  key?: string;
 }
 
 /** Whatever the gateway sends, told apart by `type`. */

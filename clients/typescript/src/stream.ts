@@ -34,7 +34,6 @@ const PAUSE_MS = [250, 5000] as const; // first and longest pause before connect
 const SILENCE_MS = 40000; // the gateway speaks every 15 s: after so long without a word the connection is dead
 const NAME = /^[\w!#$%&'*+.^`|~-]+$/; // what a subprotocol may be: a key of `calltide key` and any token are so
 
-type Fields = Omit<Subscription, "key">;
 interface Closed {
   closed: true;
   code: number;
@@ -51,13 +50,13 @@ export class Stream implements AsyncIterable<Message | Disconnected> {
   cursor: string | null = null;
   #url: string;
   #key: Key | undefined;
-  #wanted: Fields;
-  #changes: Fields[] = []; // of which the gateway has not told yet that they hold
+  #wanted: Subscription;
+  #changes: Subscription[] = []; // of which the gateway has not told yet that they hold
   #socket: WebSocket | null = null;
   #isOver = false;
   #wake: () => void = () => {};
 
-  constructor(url: string, options: Fields & { key?: Key } = {}) {
+  constructor(url: string, options: Subscription & { key?: Key } = {}) {
     const { key, ...wanted } = options;
     this.#url = url;
     this.#key = key;
@@ -66,7 +65,7 @@ export class Stream implements AsyncIterable<Message | Disconnected> {
 
   /** Another subscription in place of the one there is, without connecting anew. The message `subscribed` says from where
    * on it holds. What a lost connection did not take is sent again by the next one. */
-  subscribe(fields: Fields): void {
+  subscribe(fields: Subscription): void {
     this.#changes.push(fields);
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(asSent(fields)));
   }
@@ -189,7 +188,7 @@ export class Stream implements AsyncIterable<Message | Disconnected> {
 }
 
 // An empty subscription would be none: the gateway would wait for another.
-function asSent(fields: Fields): Record<string, string | string[]> {
+function asSent(fields: Subscription): Record<string, string | string[]> {
   const kinds = ["score", "correction", "call_started", "call_ended"];
   return { kinds, ...(fields as Record<string, string | string[]>) };
 }
