@@ -116,7 +116,9 @@ class History:
 
 @pytest.fixture
 def settings(kafka_bootstrap: str, tmp_path: Path) -> Settings:
-    Topics(kafka_bootstrap).create([topic for topic in TOPICS if topic.name in (FRAMES, BATCH_FRAMES, SCORES)])
+    Topics(kafka_bootstrap).create(
+        [topic for topic in TOPICS if topic.name in (FRAMES, BATCH_FRAMES, SCORES, DEAD_LETTERS)]
+    )
     base = Settings(home=tmp_path / "home")
     own = {"bootstrap_servers": kafka_bootstrap, "group_prefix": f"test-{uuid.uuid4().hex[:8]}"}
     return base.model_copy(update={"kafka": base.kafka.model_copy(update=own)})
