@@ -32,15 +32,15 @@ demo: install ## real calls through the whole chain, live; CALLS=path takes your
 up: install ## broker, stages, gateway, sink and page, until Ctrl-C
 	@exec $(BIN)/calltide up
 
-# First what only computes, two tests at a time; then the whole chain, which needs the machine for itself (and fetches
-# Kafka's jars for all that comes); then files that wait for one part of it more than they compute, two at a time.
+# First what only computes, two tests at a time; then what starts brokers and processes and waits for them more than it
+# computes: the whole chain one test after the other, since it needs most of the machine, and beside it all else.
 COMPUTING := tests/unit tests/topology
 CHAIN := tests/chain tests/chaos
+OTHERS := $(filter-out $(COMPUTING) $(CHAIN),$(patsubst %/,%,$(wildcard tests/*/)))
 
 test: lint ## linters, types and all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(COMPUTING)
-	$(BIN)/python -m pytest $(CHAIN)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(patsubst %,--ignore=%,$(COMPUTING) $(CHAIN))
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(CHAIN) $(OTHERS)
 
 lint: install-dev ## linters and types
 	$(BIN)/ruff check .

@@ -18,16 +18,17 @@ from streams.settings import load
 hypothesis.settings.register_profile("calltide", deadline=None)
 hypothesis.settings.load_profile("calltide")
 
-SHARED = ("analytics", "browser")
-"""Directories whose tests share what is costly to make: they stay together where several workers run."""
+SHARED = {"analytics": "analytics", "browser": "browser", "chain": "chain", "chaos": "chain"}
+"""Directory → group: tests that share what is costly to make, or that start every process there is, stay together where
+several workers run."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With `--dist loadgroup`, the tests of a file, or of a directory of SHARED, run in one worker, in their order."""
+    """With `--dist loadgroup`, the tests of a file, or of a group of SHARED, run in one worker, in their order."""
     tests = Path(__file__).parent
     for item in items:
         place = item.path.relative_to(tests)
-        item.add_marker(pytest.mark.xdist_group(place.parts[0] if place.parts[0] in SHARED else str(place)))
+        item.add_marker(pytest.mark.xdist_group(SHARED.get(place.parts[0], str(place))))
 
 
 JARS = load().directory / "kafka" / "jars"

@@ -500,7 +500,9 @@ def _source(
         first = history.offsets_at(admin, topic, [number], from_ms)[number]
         behind = history.offsets_at(admin, topic, [number], to_ms)[number]
         if first is not None:
-            source[number] = Source(max(first, low), high if behind is None else max(behind, low), high)
+            # Records of later times may lie before them: of bulk work, or where a clock was wrong.
+            rises = behind is not None and behind > first
+            source[number] = Source(max(first, low), max(behind or 0, low) if rises else high, high)
     return source
 
 

@@ -128,6 +128,7 @@ def test_rows_of_before_stay_valid_and_are_corrected(client: Client, tmp_path: P
         **dict.fromkeys(("spectral_centroid_hz", "zero_crossing_rate", "jitter", "shimmer", "hnr_db")),
         "mfcc": [],
         "formants_hz": [],
+        "redacted": {},
     }
     # The same utterance delivered again by a sink of now, and what became known since.
     insert(client, said[1], Correction(call=call("a"), speaker="speaker-2", same_as="speaker-1"), first=1)
