@@ -501,8 +501,8 @@ def _source(
         behind = history.offsets_at(admin, topic, [number], to_ms)[number]
         if first is not None:
             # Records of later times may lie before them: of bulk work, or where a clock was wrong.
-            rises = behind is not None and behind > first
-            source[number] = Source(max(first, low), max(behind or 0, low) if rises else high, high)
+            likely = behind if behind is not None and behind > first else high
+            source[number] = Source(max(first, low), max(likely, low), high)
     return source
 
 
