@@ -630,6 +630,10 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except Exception as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            # A lock that was just taken when the signal came: CPython reports a result together with an exception.
+            sys.stderr.write("calltide: stopped\n")
+            sys.exit(INTERRUPTED)
         if debug:
             raise
         expected = isinstance(error, CalltideError)

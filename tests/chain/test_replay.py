@@ -1,6 +1,7 @@
 """Old calls again, beside live work: the same to the last digit, each once, and nothing else touched."""
 
 import base64
+import contextlib
 import json
 import os
 import signal
@@ -177,14 +178,19 @@ def test_killed_and_resumed_it_hears_what_was_heard_live(stack: Stack, calls: li
 
 def until_all_work(replay: int) -> list[psutil.Process]:
     """The workers of a replay that was just started, when there are all five of them."""
-    found: list[psutil.Process] = []
+    found: dict[tuple[str, str], psutil.Process] = {}
 
     def all_there() -> bool:
-        found[:] = [child for child in psutil.Process(replay).children() if "stage" in child.cmdline()]
-        return len({child.cmdline()[child.cmdline().index("stage") + 1] for child in found}) == len(STAGES)
+        for child in psutil.Process(replay).children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                # A child that is still being started, or has ended, has another command line or none.
+                match child.cmdline():
+                    case [*_, "stage", name, "--slot", slot, "--replay"]:
+                        found[name, slot] = child
+        return {name for name, _ in found} == {one.name for one in STAGES}
 
     until(all_there, "the workers of the replay", 60)
-    return found
+    return [*found.values()]
 
 
 def with_patience(worker: psutil.Process) -> None:
