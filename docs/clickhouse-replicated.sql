@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS calltide.utterances_heard ON CLUSTER '{cluster}'
     `overlap_ms` UInt32 COMMENT 'how much of it another speaker of the same mixed channel speaks, too' CODEC(ZSTD(1)),
     `cut` LowCardinality(String),
     `text` String CODEC(ZSTD(1)),
+    `redacted` Map(LowCardinality(String), UInt32) COMMENT 'what was taken out of text, words and audio: kind of personal data, how often' CODEC(ZSTD(1)),
     `words.text` Array(String) CODEC(ZSTD(1)),
     `words.start_ms` Array(UInt32) CODEC(Delta(4), ZSTD(1)),
     `words.end_ms` Array(UInt32) CODEC(Delta(4), ZSTD(1)),
@@ -232,6 +233,8 @@ CREATE TABLE IF NOT EXISTS calltide.call_progress ON CLUSTER '{cluster}'
         start_ms UInt32,
         end_ms UInt32)) COMMENT 'the longest gaps, in order of time',
     `hold_ms` Nullable(UInt32) COMMENT 'on hold; NULL: nobody marked it, or the call goes on' CODEC(ZSTD(1)),
+    `outlook` Nullable(Float32) COMMENT 'of the whole call: chance that the customer\'s last quarter is -1 or less; NULL: no model, too early, or ended' CODEC(ZSTD(1)),
+    `outlook_model` LowCardinality(String) COMMENT 'empty: none',
     `topic` LowCardinality(String),
     `partition` UInt32,
     `offset` UInt64 CODEC(Delta(8), ZSTD(1)),
@@ -327,6 +330,37 @@ CREATE TABLE IF NOT EXISTS calltide.dead_letters ON CLUSTER '{cluster}'
 )
 ENGINE = ReplicatedAggregatingMergeTree
 ORDER BY (dlq_topic, dlq_partition, dlq_offset);
+
+CREATE TABLE IF NOT EXISTS calltide.evaluations ON CLUSTER '{cluster}'
+(
+    `tenant` LowCardinality(String),
+    `pipeline_version` LowCardinality(String),
+    `started_at` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    `call_id` String CODEC(ZSTD(1)),
+    `queue` LowCardinality(String),
+    `agent` LowCardinality(String),
+    `ended_at` DateTime64(3, 'UTC') CODEC(Delta(8), ZSTD(1)),
+    `duration_ms` UInt32 CODEC(ZSTD(1)),
+    `language` LowCardinality(String),
+    `form` LowCardinality(String),
+    `form_version` LowCardinality(String) COMMENT 'a hash of what the form means',
+    `state` LowCardinality(String) COMMENT 'ok; why there is no score, otherwise',
+    `why` String COMMENT 'the state in words' CODEC(ZSTD(1)),
+    `score` Nullable(Float32) COMMENT '0 to 100; NULL: there is none' CODEC(ZSTD(1)),
+    `judged` Float32 COMMENT 'part of the form, by weight, that could be judged' CODEC(ZSTD(1)),
+    `sections.name` Array(LowCardinality(String)),
+    `sections.weight` Array(Float32),
+    `sections.score` Array(Nullable(Float32)),
+    `items` String COMMENT 'JSON: {"sections": [{name, weight, score, items: [{name, points, earned, why, evidence}]}]}' CODEC(ZSTD(1)),
+    `topic` LowCardinality(String),
+    `partition` UInt32,
+    `offset` UInt64 CODEC(Delta(8), ZSTD(1)),
+    `written_at` DateTime64(3, 'UTC') DEFAULT now64(3) COMMENT 'the latest counts: offsets of a replay begin anew' CODEC(Delta(8), ZSTD(1))
+)
+ENGINE = ReplicatedReplacingMergeTree(written_at)
+PARTITION BY toYYYYMM(started_at)
+ORDER BY (tenant, pipeline_version, started_at, call_id, form)
+SETTINGS replicated_deduplication_window = 1000;
 
 CREATE TABLE IF NOT EXISTS calltide.insights ON CLUSTER '{cluster}'
 (
@@ -461,7 +495,8 @@ CREATE TABLE IF NOT EXISTS calltide.utterance_hours ON CLUSTER '{cluster}'
     `latency_n` SimpleAggregateFunction(sum, UInt64) COMMENT 'scores that came within ten minutes of the voice: the others are of no live call' CODEC(ZSTD(1)),
     `latency_sum_ms` SimpleAggregateFunction(sum, UInt64) CODEC(ZSTD(1)),
     `latency_bins` SimpleAggregateFunction(sumMap, Map(UInt16, UInt64)) COMMENT 'by latency, at most so many tenths of a second' CODEC(ZSTD(1)),
-    `degraded` SimpleAggregateFunction(sum, UInt64) COMMENT 'heard with less effort, because the stage was behind' CODEC(ZSTD(1))
+    `degraded` SimpleAggregateFunction(sum, UInt64) COMMENT 'heard with less effort, because the stage was behind' CODEC(ZSTD(1)),
+    `redacted` SimpleAggregateFunction(sumMap, Map(String, UInt64)) COMMENT 'what was taken out of texts and audio, by kind of personal data' CODEC(ZSTD(1))
 )
 ENGINE = ReplicatedAggregatingMergeTree
 PARTITION BY toYYYYMM(hour)
@@ -560,6 +595,145 @@ WHERE (tenant, pipeline_version, started_at, call_id, engine) IN (
         call_id
 );
 
+CREATE VIEW IF NOT EXISTS calltide.call_progress_now ON CLUSTER '{cluster}'
+(
+    `tenant` LowCardinality(String),
+    `pipeline_version` LowCardinality(String),
+    `started_at` DateTime64(3, 'UTC'),
+    `call_id` String,
+    `role` LowCardinality(String),
+    `speaker` LowCardinality(String),
+    `queue` LowCardinality(String),
+    `agent` LowCardinality(String),
+    `at_ms` UInt32,
+    `final` Bool,
+    `partial` Bool,
+    `utterances` UInt32,
+    `words` UInt32,
+    `talk_ms` UInt32,
+    `talk_share` Float32,
+    `words_per_minute` Nullable(Float32),
+    `score` Nullable(Float32),
+    `negative` UInt32,
+    `neutral` UInt32,
+    `positive` UInt32,
+    `quarters` Array(Nullable(Float32)),
+    `change` Nullable(Float32),
+    `emotion_ms` Map(LowCardinality(String), UInt32),
+    `longest_monologue_ms` UInt32,
+    `turns` UInt32,
+    `responses` UInt32,
+    `response_ms` Nullable(UInt32),
+    `interruptions` Nullable(UInt32),
+    `interrupted` Nullable(UInt32),
+    `overtalk_ms` Nullable(UInt32),
+    `loudness_lufs` Nullable(Float32),
+    `loudness_trend` Nullable(Float32),
+    `call_score` Nullable(Float32),
+    `silences` UInt32,
+    `silence_ms` UInt32,
+    `longest_silence_ms` UInt32,
+    `silence_now_ms` UInt32,
+    `dead_air` Array(Tuple(
+        start_ms UInt32,
+        end_ms UInt32)),
+    `hold_ms` Nullable(UInt32),
+    `outlook` Nullable(Float32),
+    `outlook_model` LowCardinality(String),
+    `topic` LowCardinality(String),
+    `partition` UInt32,
+    `offset` UInt64,
+    `written_at` DateTime64(3, 'UTC')
+)
+AS SELECT * EXCEPT latest
+FROM
+(
+    SELECT
+        *,
+        argMax((topic, partition, offset), (written_at, offset)) OVER (PARTITION BY tenant, pipeline_version, started_at, call_id) AS latest
+    FROM calltide.call_progress
+    FINAL
+)
+WHERE (topic, partition, offset) = latest;
+
+CREATE VIEW IF NOT EXISTS calltide.evaluation_trends ON CLUSTER '{cluster}'
+(
+    `tenant` LowCardinality(String),
+    `pipeline_version` LowCardinality(String),
+    `form` LowCardinality(String),
+    `form_version` LowCardinality(String),
+    `week` Date,
+    `level` String,
+    `name` LowCardinality(String),
+    `section` String,
+    `calls` UInt64,
+    `mean` Nullable(Float64),
+    `low` Nullable(Float64),
+    `high` Nullable(Float64)
+)
+AS WITH
+    scored AS
+    (
+        SELECT
+            tenant,
+            pipeline_version,
+            form,
+            form_version,
+            toStartOfWeek(started_at, 1) AS week,
+            arrayJoin([('agent', toString(agent)), ('queue', toString(queue))]) AS whose,
+            arrayJoin(arrayConcat([('', score)], arrayMap((name, score) -> (toString(name), score), sections.name, sections.score))) AS part
+        FROM calltide.evaluations
+        FINAL
+        WHERE state = 'ok'
+    ),
+    counted AS
+    (
+        SELECT
+            tenant,
+            pipeline_version,
+            form,
+            form_version,
+            week,
+            whose.1 AS level,
+            whose.2 AS name,
+            part.1 AS section,
+            toUInt64(count(part.2)) AS calls,
+            avg(part.2) AS average,
+            stddevSamp(part.2) / sqrt(calls) AS standard_error,
+            greatest(calls, 2) - 1 AS freedom
+        FROM scored
+        WHERE (whose.2) != ''
+        GROUP BY
+            tenant,
+            pipeline_version,
+            form,
+            form_version,
+            week,
+            level,
+            name,
+            section
+    )
+SELECT
+    tenant,
+    pipeline_version,
+    form,
+    form_version,
+    week,
+    level,
+    name,
+    section,
+    calls,
+    if(calls >= 10, average, NULL) AS mean,
+    if(calls >= 10, greatest(average - (t * standard_error), 0), NULL) AS low,
+    if(calls >= 10, least(average + (t * standard_error), 100), NULL) AS high
+FROM
+(
+    SELECT
+        *,
+        (1.96 + (2.3724 / freedom)) + (2.8224 / (freedom * freedom)) AS t
+    FROM counted
+);
+
 CREATE VIEW IF NOT EXISTS calltide.utterances ON CLUSTER '{cluster}'
 (
     `tenant` LowCardinality(String),
@@ -581,6 +755,7 @@ CREATE VIEW IF NOT EXISTS calltide.utterances ON CLUSTER '{cluster}'
     `overlap_ms` UInt32,
     `cut` LowCardinality(String),
     `text` String,
+    `redacted` Map(LowCardinality(String), UInt32),
     `words.text` Array(String),
     `words.start_ms` Array(UInt32),
     `words.end_ms` Array(UInt32),
@@ -735,14 +910,14 @@ AS WITH
                 emotion,
                 disagree
             FROM calltide.utterances
-            WHERE (tenant, pipeline_version, call_started_at, call_id) IN (
+            WHERE ((tenant, pipeline_version, call_started_at, call_id) IN (
                 SELECT
                     tenant,
                     pipeline_version,
                     started_at,
                     call_id
                 FROM ended
-            )
+            )) AND (NOT has(flags, 'cross_talk'))
         ) AS utterance USING (tenant, pipeline_version, started_at, call_id)
     ),
     in_order AS
@@ -958,7 +1133,8 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS calltide.utterance_hours_feed ON CLUSTER 
     `latency_n` UInt64,
     `latency_sum_ms` UInt64,
     `latency_bins` Map(UInt16, UInt64),
-    `degraded` UInt64
+    `degraded` UInt64,
+    `redacted` Map(String, UInt64)
 )
 AS SELECT
     tenant,
@@ -991,7 +1167,8 @@ AS SELECT
     countIf((latency_ms >= 0) AND (latency_ms <= 600000)) AS latency_n,
     sumIf(toUInt64(ifNull(latency_ms, 0)), (latency_ms >= 0) AND (latency_ms <= 600000)) AS latency_sum_ms,
     sumMapIf(map(toUInt16(-roundDown(-intDiv(ifNull(latency_ms, 0) + 99, 100), [-65535, -6000, -3000, -1200, -600, -300, -200, -150, -100, -75, -60, -50, -40, -35, -30, -25, -20, -18, -16, -14, -12, -10, -9, -8, -7, -6, -5, -4, -3, -2, -1, 0])), toUInt64(1)), (latency_ms >= 0) AND (latency_ms <= 600000)) AS latency_bins,
-    countIf(has(flags, 'reduced_beam')) AS degraded
+    countIf(has(flags, 'reduced_beam')) AS degraded,
+    sumMap(CAST(redacted, 'Map(String, UInt64)')) AS redacted
 FROM calltide.utterances_heard
 GROUP BY
     tenant,
@@ -1087,5 +1264,9 @@ INSERT INTO calltide.schema_migrations (number, name, sha256) VALUES
     (11, '0011_categories.sql', '5d1d7020bd4d91b3f118822b0c3f5ecde9a4e0312ffce0aaedebe86a6ffb4c63'),
     (12, '0012_insights.sql', '2ca1db9277b997aceaf86ad9e9041b8151f77d213a848aa7729559dc51ee704a'),
     (13, '0013_call_progress.sql', '5b0409fbab4a1a28230c4465cd8c7837185179aa8e048fb659cd4890fa7c27ae'),
-    (17, '0017_tasks.sql', '0c0ad224ae0ed98ae0dca0f6571999ca0b6c3f71ad7e3379a7d6fac3717a59cb'),
+    (14, '0014_evaluations.sql', '5aef91cd6a6dac2160690191344dccdc1a242b9d12744f80a267d028d6ee7bef'),
+    (15, '0015_outlook.sql', '4e57d457c23422872e2bcba054a3b337acf1cb58e81da300530d0927e3f587bb'),
+    (16, '0016_redacted.sql', '5560d9364fc7336bb8997a317b47275a839195c82044ebd005294815d411a489'),
+    (17, '0017_cross_talk.sql', 'bcfe422af898eefa6b24c0dbf83125530e15204d84dcc635e26f181b4f0334fc'),
+    (18, '0018_tasks.sql', '0c0ad224ae0ed98ae0dca0f6571999ca0b6c3f71ad7e3379a7d6fac3717a59cb'),
     (19, '0019_audit.sql', '03e3fefd092d40b4b00ecb30a78ad436e55294c0cec230b7d041508716e39d70');

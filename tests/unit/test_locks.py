@@ -67,6 +67,7 @@ def test_the_lock_has_what_the_project_asks_for(lock: str, wanted: list[str]) ->
 
 DISTRIBUTIONS = {
     "dotenv": "python-dotenv",
+    "jwt": "PyJWT",
     "parselmouth": "praat-parselmouth",
     "re2": "google-re2",
     "stdnum": "python-stdnum",

@@ -1,7 +1,6 @@
 """deploy/nginx/calltide.conf, as nginx itself takes it, and gone through: what comes in reaches the right process as it
 came."""
 
-import http.client
 import os
 import shutil
 import socket
@@ -12,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from email.message import Message
+from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from queue import Queue
@@ -39,7 +40,7 @@ class Behind:
     """What the web app's process is asked."""
 
     port: int = 0
-    asked: list[tuple[str, str, http.client.HTTPMessage]] = field(default_factory=list)
+    asked: list[tuple[str, str, Message]] = field(default_factory=list)
     pieces: Queue[bytes] = field(default_factory=Queue)
 
 
@@ -126,12 +127,12 @@ class Front:
     def socket(self) -> ssl.SSLSocket:
         return self.trust.wrap_socket(socket.create_connection(("127.0.0.1", self.https), 10), server_hostname=NAME)
 
-    def request(self, method: str, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+    def request(self, method: str, path: str, headers: dict[str, str]) -> HTTPResponse:
         """The answer to a request of which nothing but the head is sent."""
         head = "".join(f"{name}: {value}\r\n" for name, value in ({"Host": NAME} | headers).items())
         with self.socket() as connection:
             connection.sendall(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode())
-            answer = http.client.HTTPResponse(connection, method=method)
+            answer = HTTPResponse(connection, method=method)
             answer.begin()
             return answer
 
@@ -184,7 +185,7 @@ def test_addresses_and_who_asks_go_on_as_they_came(front: Front, web: Behind) ->
 
 
 def test_who_comes_without_tls_is_sent_to_where_it_is(front: Front) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", front.http, timeout=10)
+    connection = HTTPConnection("127.0.0.1", front.http, timeout=10)
     connection.request("GET", "/api/v1/calls", headers={"Host": NAME})
     answer = connection.getresponse()
     assert (answer.status, answer.headers["Location"]) == (301, f"https://{NAME}/api/v1/calls")
