@@ -40,7 +40,7 @@ OTHERS := $(filter-out $(COMPUTING) $(CHAIN),$(patsubst %/,%,$(wildcard tests/*/
 
 test: lint ## linters, types and all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(COMPUTING)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(CHAIN) $(OTHERS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(CHAIN) $(OTHERS)
 
 lint: install-dev ## linters and types
 	$(BIN)/ruff check .
