@@ -330,7 +330,9 @@ def test_the_floor_shows_all_calls_and_who_needs_help_comes_first(
         )
     )
     names = page.locator("#floor .title")
-    with serving(settings, topic, findings=dict.fromkeys(("metrics", "alert", "category", "insights"), made)):
+    with serving(
+        settings, topic, findings=dict.fromkeys(("metrics", "alert", "category", "insights", "evaluation"), made)
+    ):
         page.goto(address.replace("#/call", ""))
         expect(page.locator("#floor-none")).to_contain_text("No calls are running now.")
         for events in (calm, sad, loud):
