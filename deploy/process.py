@@ -26,6 +26,8 @@ from pathlib import Path
 
 import psutil
 
+PORTS = range(20_000, 32_768)
+"""Those that `free_port` gives."""
 _given: set[int] = set()
 
 # Runs in the child and becomes the program: prctl(PR_SET_PDEATHSIG, SIGTERM) survives exec. Not a preexec_fn, which
@@ -133,7 +135,7 @@ def free_port(row: int = 1) -> int:
     own: it would be connected to itself, and the broker could not start.
     """
     while True:
-        first = 20_000 + secrets.randbelow(12_768 - row + 1)
+        first = PORTS.start + secrets.randbelow(len(PORTS) - row + 1)
         ports = range(first, first + row)
         if _given.isdisjoint(ports) and all(map(_is_free, ports)):
             _given.update(ports)

@@ -4,6 +4,7 @@ Both servers run once a session, on free ports and in fresh homes; tests tell th
 names. The broker's jars are kept in the user's home between runs.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from deploy import process
 from deploy.broker import Broker
 from deploy.clickhouse import ClickHouse
 from streams.settings import load
@@ -22,6 +24,15 @@ hypothesis.settings.load_profile("calltide")
 SHARED = {"analytics": "analytics", "browser": "browser", "chain": "chain", "chaos": "chain", "grafana": "analytics"}
 """Directory → group: tests that share what is costly to make, or that start every process there is, stay together where
 several workers run."""
+
+
+def pytest_configure() -> None:
+    """Each worker's free ports are of a range of its own: one that waits for what is to listen on it would be given to
+    a test of another worker, too."""
+    worker, workers = os.environ.get("PYTEST_XDIST_WORKER"), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if worker:
+        share, at = len(process.PORTS) // workers, int(worker.removeprefix("gw"))
+        process.PORTS = process.PORTS[at * share :][:share]
 
 
 @pytest.hookimpl(optionalhook=True)

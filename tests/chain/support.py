@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ class Stack:
         """Ctrl-C; returns when it has ended in the right way."""
         self.process.send_signal(signal.SIGINT)
         try:
-            assert self.process.wait(30) == 130
+            assert self.process.wait(90) == 130
         finally:
             self.process.kill()
 
@@ -110,7 +111,7 @@ class Listener:
         self.thread = threading.Thread(target=self._run, daemon=True)
 
     def _run(self) -> None:
-        with connect(self.url, max_size=None) as socket:
+        with connect(self.url, max_size=None, open_timeout=60) as socket:
             while not self.stopping:
                 try:
                     message = json.loads(socket.recv(timeout=0.2))
@@ -121,7 +122,7 @@ class Listener:
 
     def __enter__(self) -> "Listener":
         self.thread.start()
-        assert self.hello.wait(10), "no hello from the gateway"
+        assert self.hello.wait(60), "no hello from the gateway"
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -139,10 +140,20 @@ def until(condition: Callable[[], object], what: str, seconds: float = 120) -> N
     waiting.until(condition, what, seconds)
 
 
+def still_there(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Those that have not ended. One may be gone between any two questions about it."""
+    found = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
 def get(port: int, path: str) -> tuple[int, Any]:
     """Status and body, as JSON where it is."""
     try:
-        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
             status, body = answer.status, answer.read().decode()
     except HTTPError as answer:
         status, body = answer.code, answer.read().decode()

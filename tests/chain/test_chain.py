@@ -155,7 +155,7 @@ def assert_the_same_everywhere(
     assert pushed == expected
     assert in_scores(stack, call_id) == expected
     sql = f"SELECT count() AS n FROM calls FINAL WHERE call_id = '{call_id}' AND ended_at IS NOT NULL"
-    until(lambda: stack.rows(sql) == [{"n": 1}], f"row of {call_id} in ClickHouse", 30)
+    until(lambda: stack.rows(sql) == [{"n": 1}], f"row of {call_id} in ClickHouse")
     assert in_clickhouse(stack, call_id) == expected
 
 

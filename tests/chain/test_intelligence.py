@@ -37,7 +37,7 @@ def test_a_call_is_counted_while_it_goes_on_and_a_rule_written_meanwhile_raises_
         ingest = stack.begin("ingest", samples.two_channel(tmp_path), "--call-id", CALL, "--speed", "2")
         until(lambda: listener.events("score", CALL), "the first score")
         rules.write_text(RULE)
-        assert ingest.wait(60) == 0
+        assert ingest.wait(180) == 0
         until(lambda: listener.events("insights", CALL), "the insights")
         until(lambda: listener.events("evaluation", CALL), "the score card")
         until(lambda: any(one["final"] for one in listener.events("metrics", CALL)), "the last figures")

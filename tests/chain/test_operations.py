@@ -106,7 +106,7 @@ def prometheus(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         running = subprocess.Popen([executable, *options, f"--web.listen-address=127.0.0.1:{port}"], stderr=log)
         try:
             api = Prometheus(port)
-            until(lambda: api.answers() or running.poll() is not None, "Prometheus answers", 30)
+            until(lambda: api.answers() or running.poll() is not None, "Prometheus answers")
             assert running.poll() is None, (home / "log").read_text()
             yield api
         finally:
@@ -125,7 +125,7 @@ def test_every_panel_shows_something_of_a_running_chain(stack: Stack, prometheus
         for protocol, more in (("twilio", ()), ("listen", ("--interim",)))
     ]
     for call in calls:
-        assert call.wait(60) == 0, call.communicate()[1]
+        assert call.wait(180) == 0, call.communicate()[1]
     board = files.committed()["operations"]
     targets = [(panel["title"], target) for panel in files.panels(board) for target in panel["targets"]]
     left = targets
@@ -136,7 +136,7 @@ def test_every_panel_shows_something_of_a_running_chain(stack: Stack, prometheus
         return not left
 
     try:
-        until(answered, "every query has an answer", 30)
+        until(answered, "every query has an answer", 50)
     except AssertionError:
         raise AssertionError(f"no answer: {[(title, target['expr']) for title, target in left]}") from None
     for title, target in targets:
@@ -151,6 +151,6 @@ def test_the_rules_run_and_nothing_is_wrong_with_a_chain_that_works(prometheus: 
     def rules() -> list[dict[str, Any]]:
         return [rule for group in prometheus.get("rules")["groups"] for rule in group["rules"]]
 
-    until(lambda: all(rule["health"] == "ok" for rule in rules()), f"all rules are evaluated: {rules()}", 20)
+    until(lambda: all(rule["health"] == "ok" for rule in rules()), f"all rules are evaluated: {rules()}")
     assert [rule["name"] for rule in rules() if rule.get("state") == "firing"] == []
     assert prometheus.series({"expr": "calltide:end_to_end_seconds:p95_5m"})

@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from streams import samples
-from tests.chain.support import METRICS, Stack, get, start, until, wait_until_up
+from streams.supervisor import BROKER_STOP_S, STOP_S
+from tests.chain.support import METRICS, Stack, get, start, still_there, until, wait_until_up
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 
@@ -20,7 +21,7 @@ def test_ctrl_c_in_an_ingest_ends_the_call(stack: Stack) -> None:
         lambda: stack.rows("SELECT count() AS n FROM calls WHERE call_id = 'stopped'") == [{"n": 1}], "the call began"
     )
     ingest.send_signal(signal.SIGINT)
-    output, errors = ingest.communicate(timeout=30)
+    output, errors = ingest.communicate(timeout=90)
     assert ingest.returncode == 130
     assert "ended early" in output
     assert errors.strip().splitlines()[-1] == "calltide: stopped"
@@ -37,8 +38,8 @@ def test_ctrl_c_while_everything_starts_leaves_nothing_behind(seconds: float, tm
     time.sleep(seconds)  # the moment is the point of the test: any will do
     children = psutil.Process(running.process.pid).children(recursive=True)
     running.process.send_signal(signal.SIGINT)
-    assert running.process.wait(30) == 130
-    assert [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
+    assert running.process.wait(90) == 130
+    assert still_there(children) == []
 
 
 @pytest.mark.models
@@ -61,8 +62,9 @@ def test_ctrl_c_in_the_middle_of_work_ends_everything_and_the_next_start_goes_on
     children = psutil.Process(stack.process.pid).children(recursive=True)
     began = time.monotonic()
     stack.stop()
-    assert time.monotonic() - began < 15
-    assert [child for child in children if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
+    # What does not end is killed by then; the rest is for a machine that is busy with other things.
+    assert time.monotonic() - began < STOP_S + BROKER_STOP_S + 7
+    assert still_there(children) == []
     stack.start_again()
     wait_until_up(stack)
     of_it = "FINAL WHERE call_id = 'stopped-in-the-middle'"

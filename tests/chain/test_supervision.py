@@ -24,7 +24,7 @@ from schemas.errors import CalltideError
 from streams import supervisor
 from streams.settings import Settings
 from streams.supervisor import Supervisor
-from tests.chain.support import ROOT, get, until
+from tests.chain.support import ROOT, get, still_there, until
 from tests.conftest import JARS
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
@@ -112,8 +112,7 @@ def nothing_is_left() -> Iterator[None]:
     """No process outlives its test."""
     before = {child.pid for child in psutil.Process().children(recursive=True)}
     yield
-    left = [child for child in psutil.Process().children(recursive=True) if child.pid not in before]
-    assert [child for child in left if child.status() != psutil.STATUS_ZOMBIE] == []
+    assert [child for child in still_there(psutil.Process().children(recursive=True)) if child.pid not in before] == []
 
 
 def kill(standing: Supervisor, name: str) -> None:
@@ -245,5 +244,5 @@ def test_a_broker_that_dies_comes_back_and_one_that_keeps_dying_ends_everything(
         began = time.monotonic()
     took = time.monotonic() - began
     assert supervisor.STOP_S <= took < supervisor.STOP_S + 7, "the stubborn one was given its time, and no more"
-    assert not stubborn.is_running()
+    assert still_there([stubborn]) == []
     assert [path.name for path in (tmp_path / "run").iterdir() if path.suffix in (".pid", ".ready")] == []

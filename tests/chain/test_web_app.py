@@ -29,7 +29,7 @@ def test_a_recording_is_brought_heard_found_played_explained_and_taken_away(
     page.on("pageerror", lambda error: faults.append(str(error)))
     root = f"http://127.0.0.1:{stack.ports['CALLTIDE_WEB__PORT']}/"
     page.goto(f"{root}#/library")
-    expect(page.locator("#library-state")).to_contain_text("No calls have been stored yet", timeout=20_000)
+    expect(page.locator("#library-state")).to_contain_text("No calls have been stored yet", timeout=60_000)
 
     page.locator("#upload-queue").fill("support")
     page.locator("#upload-agent").fill("Diane")
@@ -38,8 +38,8 @@ def test_a_recording_is_brought_heard_found_played_explained_and_taken_away(
     expect(job.locator(".bar-of").first).to_be_visible(timeout=60_000)
     take(page, "web-upload")
     expect(job.locator(".task")).to_have_attribute("data-state", "completed", timeout=180_000)
-    expect(page.locator("#library-rows tr")).to_have_count(1, timeout=30_000)
-    expect(page.locator(".days canvas")).to_be_visible(timeout=30_000)
+    expect(page.locator("#library-rows tr")).to_have_count(1, timeout=60_000)
+    expect(page.locator(".days canvas")).to_be_visible(timeout=60_000)
     take(page, "web-library")
 
     call_id = str(page.locator("#library-rows .title").text_content())
@@ -47,17 +47,17 @@ def test_a_recording_is_brought_heard_found_played_explained_and_taken_away(
     said = max((word["text"].strip(".,?!") for one in answer["items"] for word in one["words"]), key=len)
     page.get_by_label("Words that were said").fill(said)
     hits = page.locator("#library-rows .found")
-    expect(hits.first).to_be_visible(timeout=20_000)
+    expect(hits.first).to_be_visible(timeout=60_000)
     hits.first.click()
     turns = page.locator(".turn")
-    expect(turns.nth(5)).to_be_attached(timeout=20_000)
+    expect(turns.nth(5)).to_be_attached(timeout=60_000)
     expect(page.locator(".plot")).to_have_count(3)
     expect(page.locator(".turn .feel").first).to_be_attached()
 
     word = page.locator(".turn .word").nth(8)
     began = int(str(word.get_attribute("data-from"))) / 1_000
     word.click()
-    page.wait_for_function(f"() => document.getElementById('audio').currentTime > {began} + 0.3", timeout=20_000)
+    page.wait_for_function(f"() => document.getElementById('audio').currentTime > {began} + 0.3", timeout=60_000)
     expect(page.locator(".word.playing")).not_to_have_count(0)
     page.evaluate("document.getElementById('audio').pause()")
     take(page, "web-call")
@@ -78,7 +78,7 @@ def test_a_recording_is_brought_heard_found_played_explained_and_taken_away(
     )
     page.get_by_role("button", name="Try on calls").click()
     expect(page.locator("#rules-found")).to_contain_text("Somebody has said something", timeout=60_000)
-    expect(page.locator("#status-facts")).to_contain_text("works", timeout=30_000)
+    expect(page.locator("#status-facts")).to_contain_text("works", timeout=60_000)
     take(page, "web-rules")
     assert not faults
     page.close()

@@ -39,7 +39,7 @@ from tests.chaos.telephone import PATIENCE_S, Telephone
 RECORDINGS: Final = 40
 """So many different ones at most: longer runs send them again."""
 ROUND_S: Final = 100.0
-"""A longer run has a round of kills for so many seconds: 35 kills, one in three seconds."""
+"""A run has a round of kills for so many seconds, 50 kills, one in two seconds; a shorter one its part of them."""
 SETTLE_S: Final = 60.0
 """Judgement: the last rows and tombstones are there so soon after the last call has ended, or never."""
 RUNS: Final = 3
@@ -78,8 +78,10 @@ class Run:
         self.twice_until_merged = 0
         supervisor = Undaunted if options.real_models else WithSmallModels
         self.supervisor = supervisor(settings, logging.getLogger("supervisor").info)
-        rounds = max(1, int(options.minutes * 60 // ROUND_S))
-        kills = EVERYTHING_ONCE if options.real_models else {part: rounds * n for part, n in ONE_ROUND.items()}
+        rounds = options.minutes * 60 / ROUND_S
+        rounds = int(rounds) if rounds >= 1 else rounds
+        many = {part: max(1, round(rounds * times)) for part, times in ONE_ROUND.items()}
+        kills = EVERYTHING_ONCE if options.real_models else many
         self.to_kill = sum(kills.values())
         pause_s = options.minutes * 60 / self.to_kill
         self.killer = Killer(self.supervisor, plan(kills, pause_s, options.seed))
@@ -105,7 +107,7 @@ class Run:
             )
             for observer in observers:
                 observer.start()
-            self.client.connected.wait(10)
+            self.client.connected.wait(60)
             self.say(f"everything runs, {self.to_kill} kills to come (seed {options.seed}); {settings.directory}")
             self._disturb()
             self._compare()

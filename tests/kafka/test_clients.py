@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from typing import IO, Any, cast
 import pytest
 from calltide_client import Disconnected, Message, Refused, Stream
 
+from deploy.process import free_port
 from streams.asyncapi import WRITTEN, document
 from streams.gateway import Gateway
 from streams.settings import Settings
@@ -27,11 +27,6 @@ pytestmark = pytest.mark.kafka
 ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "clients"
 __all__ = ["issuer"]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture
