@@ -149,6 +149,11 @@ class Uploads(_Section):
     longest_hours: float = Field(24.0, gt=0, le=1_000, description="longest recording")
     chunk_s: int = Field(60, ge=30, le=60, description="how much of a recording goes into Kafka at one time")
     keep_hours: int = Field(24, ge=1, description="an upload that is not finished is removed after so long")
+    store: str = Field(
+        "",
+        pattern=r"^(s3://[^/\s]+(/\S*)?)?$",
+        description="s3://bucket/prefix where recordings may be brought by presigned addresses; empty: nowhere",
+    )
 
 
 class Archive(_Section):
