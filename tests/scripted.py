@@ -218,13 +218,13 @@ def serving(
     thread = threading.Thread(target=run, name="gateway")
     thread.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(90)
         if failures:
             raise failures[0]
         yield gateway
     finally:
         gateway.stop.set()
-        thread.join(10)
+        thread.join(60)
     assert not thread.is_alive()
     if failures:
         raise failures[0]

@@ -51,7 +51,7 @@ def create_topics(bootstrap: str, row: Stage, partitions: int = PARTITIONS) -> N
         future.result(30)
 
 
-def settings_for(bootstrap: str, name: str, session_ms: int = 30_000) -> Settings:
+def settings_for(bootstrap: str, name: str, session_ms: int = 90_000) -> Settings:
     """Settings with a group prefix of the test's own. The long session makes a wait for it fail the test."""
     base = Settings()
     own = {"bootstrap_servers": bootstrap, "group_prefix": name, "session_timeout_ms": session_ms}
@@ -203,7 +203,7 @@ class Reader:
             elif error.code() == KafkaError._PARTITION_EOF:
                 self.at_end.add(partition)
 
-    def until(self, enough: Callable[[], object], what: str, seconds: float = 60) -> None:
+    def until(self, enough: Callable[[], object], what: str, seconds: float = 120) -> None:
         """Read until the condition holds; fail with words when it does not come."""
         deadline = time.monotonic() + seconds
         while not enough():

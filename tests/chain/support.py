@@ -6,8 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -138,16 +137,6 @@ class Listener:
 def until(condition: Callable[[], object], what: str, seconds: float = 120) -> None:
     """`waiting.until` with the patience that a whole chain on a busy machine needs."""
     waiting.until(condition, what, seconds)
-
-
-def still_there(processes: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """Those that have not ended. One may be gone between any two questions about it."""
-    found = []
-    for process in processes:
-        with suppress(psutil.NoSuchProcess):
-            if process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
 
 
 def get(port: int, path: str) -> tuple[int, Any]:

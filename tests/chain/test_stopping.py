@@ -10,7 +10,8 @@ import pytest
 
 from streams import samples
 from streams.supervisor import BROKER_STOP_S, STOP_S
-from tests.chain.support import METRICS, Stack, get, start, still_there, until, wait_until_up
+from tests.chain.support import METRICS, Stack, get, start, until, wait_until_up
+from tests.waiting import still_there
 
 pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 

@@ -99,7 +99,7 @@ def sinking(running: Sink) -> Iterator[threading.Thread]:
         yield thread
     finally:
         stop.set()
-        thread.join(30)
+        thread.join(90)
     assert not thread.is_alive()
     if failures:
         raise failures[0]
@@ -542,7 +542,7 @@ def test_a_sink_that_waits_keeps_its_partitions_and_says_so(
     try:
         server.start()
         with sinking(waiting):
-            assert waiting.health.serving.wait(30)
+            assert waiting.health.serving.wait(90)
             assert waiting.health.readiness() == (True, {"ready": True, "partitions": [0, 1, 2]})
             server.stop()
             writer.write(*(score(call(f"c{at % 5}"), start_ms=at) for at in range(40)))
@@ -564,7 +564,7 @@ def test_a_sink_that_waits_keeps_its_partitions_and_says_so(
             until(lambda: waiting.assignments == 3, "the sink has them all again")
             server.start()
             until(lambda: count(settings, "utterances") == 40, "what came while ClickHouse was away")
-            assert waiting.health.serving.wait(10)
+            assert waiting.health.serving.wait(90)
             assert waiting.health.readiness() == (True, {"ready": True, "partitions": [0, 1, 2]})
             until(lambda: sink.LAG_SECONDS._value.get() == 0, "nothing waits for its insert")
         assert count(settings, "utterances", final=False) == 40

@@ -149,7 +149,7 @@ def test_a_poisoned_record_is_listed_redriven_and_comes_again_when_the_stage_is_
         letters.close()
     finally:
         worker.terminate()
-        assert worker.wait(30) == 0
+        assert worker.wait(90) == 0
     before, again = (record for record in everything(bench.bootstrap, row.reads).found if record.value == b"poison")
     assert again.headers == before.headers | {REDRIVEN: shown["id"].encode()}
     assert (again.key, again.partition, again.timestamp_ms) == (call, before.partition, NOW_MS)
@@ -352,7 +352,7 @@ def test_of_runs_at_once_each_letter_is_redriven_by_one(bench: Bench) -> None:
     overtaken: list[str] = []
 
     def run(desk: DeadLetters) -> None:
-        together.wait(30)
+        together.wait(90)
         try:
             assert desk.settle("redriven", Filter(call=bench.name), lambda letter: told.append(letter.id)) == []
         except CalltideError as error:

@@ -138,7 +138,7 @@ def test_a_stop_ends_what_was_begun_and_the_next_run_sends_it_whole(settings: Se
 def test_a_drop_folder_gives_each_file_once_it_is_written(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SETTLED_S", 0.3)
+    monkeypatch.setattr(module, "SETTLED_S", 1.5)  # many times what lies between two writes here
     monkeypatch.setattr(module, "LOOK_S", 0.05)
     folder = tmp_path / "drop"
     folder.mkdir()
@@ -163,10 +163,10 @@ def test_a_drop_folder_gives_each_file_once_it_is_written(
                 time.sleep(0.1)  # a copy that takes its time is the point
         (folder / "empty.opus").touch()
         (folder / "notes.txt").touch()
-        assert done.wait(30)
+        assert done.wait(90)
     finally:
         run.stop.set()
-        thread.join(30)
+        thread.join(90)
     (results,) = found
     assert states(results) == {"there.wav": "sent", "slow.wav": "sent", "empty.opus": "failed"}
     slow = next(outcome for outcome in results.outcomes if outcome.path.endswith("slow.wav"))

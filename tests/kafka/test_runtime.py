@@ -63,7 +63,7 @@ MURMUR2 = {
 class Bench:
     """Topics, a writer and a reader of a test's own on a broker."""
 
-    def __init__(self, bootstrap: str, session_ms: int = 30_000, topics: bool = True) -> None:
+    def __init__(self, bootstrap: str, session_ms: int = 90_000, topics: bool = True) -> None:
         self.bootstrap = bootstrap
         self.name = f"t{uuid.uuid4().hex[:8]}"
         self.row: OwnStage = stage_for(self.name)
@@ -209,7 +209,7 @@ def test_kill_9_loses_and_doubles_nothing_and_the_next_start_is_quick(bench: Ben
         before = len(bench.outputs.found)
         worker = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
         bench.outputs.until(outputs_reach(before + 1), "the first output after a start")
-        assert time.monotonic() - started < 20, "a static member need not wait for its ghost's session of 30 s"
+        assert time.monotonic() - started < 60, "a static member need not wait for its ghost's session of 90 s"
         bench.outputs.until(outputs_reach(goal), f"{goal} outputs")
         time.sleep(dice.uniform(0, 0.1))  # any moment of the loop: in process(), in a transaction, between them
         worker.kill()
@@ -219,7 +219,7 @@ def test_kill_9_loses_and_doubles_nothing_and_the_next_start_is_quick(bench: Ben
     bench.wait_for_an_empty_changelog()
     assert bench.changes > 0
     worker.terminate()
-    assert worker.wait(30) == 0
+    assert worker.wait(90) == 0
     bench.assert_exactly_once(sent)
 
 
@@ -241,7 +241,7 @@ def assigned(bench: Bench) -> dict[str, set[int]]:
     }
 
 
-def eventually(condition: Callable[[], object], what: str, seconds: float = 30) -> None:
+def eventually(condition: Callable[[], object], what: str, seconds: float = 90) -> None:
     """The group's coordinator tells nobody of a change: ask until it is there."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -345,7 +345,7 @@ def test_what_a_ghost_left_open_is_never_seen_and_holds_nobody_up(bench: Bench) 
     started = time.monotonic()
     sent = calls_of(5, 10)
     with working(bench):
-        assert time.monotonic() - started < 20, (
+        assert time.monotonic() - started < 50, (
             "the ghost's transaction is ended at once, not after its timeout of 60 s"
         )
         with pytest.raises(KafkaException) as fenced:
@@ -408,7 +408,7 @@ def test_a_worker_that_slept_through_its_session_commits_nothing_and_comes_back(
         eventually(lambda: all(assigned(bench).get(slot) for slot in "01"), "partitions for both again")
         bench.outputs.until(lambda: bench.ended() == 12, "the ends of 12 calls")
     sleeper.terminate()
-    assert sleeper.wait(30) == 0
+    assert sleeper.wait(90) == 0
     bench.assert_exactly_once(sent)
     bench.close()
 
@@ -441,13 +441,13 @@ def test_workers_come_go_and_die_under_load(kafka_bootstrap: str) -> None:
         else:
             gone = running.pop(dice.choice(sorted(running)))
             gone.kill() if action == "kill" else gone.terminate()
-            gone.wait(30)
+            gone.wait(90)
         outputs_grow(60)
     bench.write(left)
     bench.outputs.until(lambda: bench.ended() == 15, "the ends of 15 calls")
     for worker in running.values():
         worker.terminate()
-        assert worker.wait(30) == 0
+        assert worker.wait(90) == 0
     bench.assert_exactly_once(sent)
     bench.close()
 
@@ -469,7 +469,7 @@ def test_a_record_that_kills_its_process_is_a_dead_letter_on_the_third_start(ben
         deaths += 1
     assert deaths == 2
     worker.terminate()
-    assert worker.wait(30) == 0
+    assert worker.wait(90) == 0
     bench.assert_exactly_once([*good, *ends])
     letters = Reader(bench.bootstrap, DEAD_LETTERS, 8)
     letters.until(lambda: len(letters.at_end) == 8, "the end of dead.letters")
@@ -557,7 +557,7 @@ def test_a_restore_waits_for_what_another_worker_left_open_in_the_changelog(benc
     running = Thread(bench, Sums())
     assert not running.health.serving.wait(2), "the changelog has no end yet"
     other.commit_transaction(30)
-    assert running.health.serving.wait(30)
+    assert running.health.serving.wait(90)
     bench.write([("call-0", "audio", b"2"), ("call-0", "audio", b"3")])
     bench.outputs.until(lambda: bench.outputs.found, "an output")
     running.stop()
@@ -576,7 +576,7 @@ def test_partitions_that_cannot_be_taken_over_yet_are_tried_again(
     running = Thread(bench, Sums())
     eventually(lambda: "Timed out" in str(running.health.readiness()[1].get("waiting")), "a failure that is told")
     other.abort_transaction(30)
-    assert running.health.serving.wait(30)
+    assert running.health.serving.wait(90)
     running.stop()
     assert running.failure is None
 
@@ -607,7 +607,7 @@ def test_a_worker_that_comes_back_after_another_took_its_slot_writes_nothing_and
         bench.write(sent[20:])
         bench.outputs.until(lambda: bench.ended() == 5, "the ends of 5 calls")
         hanging.go_on.set()
-        ghost.thread.join(30)
+        ghost.thread.join(90)
         assert not ghost.thread.is_alive(), "two that fence each other in turn would do so for ever"
         with pytest.raises(CalltideError, match=r"another worker .* slot 0\b.*--slot"):
             raise ghost.failure or AssertionError("no failure")
@@ -632,7 +632,7 @@ def test_a_rebalance_while_a_worker_is_busy_leaves_no_partition_without_an_owner
     with working(bench, hanging, slot=0):
         sent = [("call-0", "audio", b"1"), ("call-0", "audio", b"2"), ("call-0", "call_ended", b"")]
         bench.write(sent)
-        assert hanging.hangs.wait(30)
+        assert hanging.hangs.wait(90)
         second = Thread(bench, Sums(), slot=1)
         eventually(lambda: "1" in assigned(bench), "the second worker in the group")
         hanging.go_on.set()

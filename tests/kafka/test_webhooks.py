@@ -86,7 +86,7 @@ def running(
         thread = threading.Thread(target=webhooks.run, args=(settings, stop, health))
         thread.start()
         threads.append(thread)
-        assert health.serving.wait(30)
+        assert health.serving.wait(90)
         return settings
 
     yield begin
@@ -114,7 +114,7 @@ def produce(settings: Settings, *events: CallEvent, value: bytes | None = None) 
 
 def letters(settings: Settings, call_id: str) -> list[Any]:
     reader = Reader(settings.bootstrap_servers, DEAD_LETTERS, settings.kafka.partitions)
-    reader.until(lambda: any(one.key == call_id for one in reader.found), f"the dead letter of {call_id}", 30)
+    reader.until(lambda: any(one.key == call_id for one in reader.found), f"the dead letter of {call_id}")
     reader.close()
     return [one for one in reader.found if one.key == call_id]
 
@@ -188,7 +188,7 @@ def test_what_comes_while_the_process_is_away_is_sent_when_it_is_back(kafka_boot
         stop, health = threading.Event(), Health()
         thread = threading.Thread(target=webhooks.run, args=(settings, stop, health))
         thread.start()
-        assert health.serving.wait(30)
+        assert health.serving.wait(90)
         if call_id:
             until(lambda: len(receiver.taken) == 1, "what came meanwhile")
         stop.set()
