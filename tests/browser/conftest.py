@@ -12,10 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from streams.settings import Settings
 from streams.web import serve_until
+
+expect.set_options(timeout=30_000)
+"""Instead of 5 s: a browser on a busy machine has to wait for its turn, too."""
 
 AXE = Path(__file__).with_name("vendor") / "axe.min.js"
 
@@ -89,9 +92,9 @@ def serving_page(settings: Settings) -> Iterator[str]:
     thread = threading.Thread(target=serve_until, args=(settings, stop, ready.set), name="web")
     thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(90)
         yield f"http://{settings.web.host}:{settings.web.port}/"
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(60)
     assert not thread.is_alive()

@@ -177,7 +177,7 @@ def test_killed_and_resumed_it_hears_what_was_heard_live(stack: Stack, calls: li
 
 
 def until_all_work(replay: int) -> list[psutil.Process]:
-    """The workers of a replay that was just started, when there are all five of them."""
+    """The workers of a replay that was just started, when there are those of all stages."""
     found: dict[tuple[str, str], psutil.Process] = {}
 
     def all_there() -> bool:
@@ -185,11 +185,11 @@ def until_all_work(replay: int) -> list[psutil.Process]:
             with contextlib.suppress(psutil.NoSuchProcess):
                 # A child that is still being started, or has ended, has another command line or none.
                 match child.cmdline():
-                    case [*_, "stage", name, "--slot", slot, "--replay"]:
+                    case [*_, "stage", name, "--slot", slot, "--nice", _, "--replay", _]:
                         found[name, slot] = child
         return {name for name, _ in found} == {one.name for one in STAGES}
 
-    until(all_there, "the workers of the replay", 60)
+    until(all_there, "the workers of the replay")
     return [*found.values()]
 
 
