@@ -175,5 +175,6 @@ def test_two_on_one_home(stack: Stack) -> None:
     assert f"already runs in {stack.home} (process {stack.process.pid})" in line
 
 
-def test_a_wrong_statement(stack: Stack) -> None:
+def test_a_statement_and_a_wrong_one(stack: Stack) -> None:
+    assert stack.calltide("query", "SELECT 1 AS n", "--format", "JSONEachRow").stdout == '{"n":1}\n'
     assert "ClickHouse refuses" in said(stack.calltide("query", "SELEC 1", check=False))
