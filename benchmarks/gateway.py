@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import Connection
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import psutil
 import uvloop
@@ -59,8 +59,8 @@ class _Reader(asyncio.Protocol):
         """Bytes of the frame whose beginning was read."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        # uvloop's transports are no asyncio.Transport by name.
+        self.transport = cast(asyncio.Transport, transport)
         transport.write(self._hello)
 
     def connection_lost(self, exc: Exception | None) -> None:

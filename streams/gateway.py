@@ -3,8 +3,9 @@ asks for it also gets interim results as they come; those cannot be had again, s
 made of the scores (figures, alerts, insights): who comes back is told what there is of the running calls. Who asks for
 a replay gets that and nothing of the live calls.
 
-One thread reads Kafka and hands each batch to the event loop, waiting until it is dispatched. One task a client sends
-from its bounded backlog, so a stalled client delays nobody. A client with a cursor is first served by a reader of its
+One thread reads Kafka and hands each batch to the event loop, waiting until it is dispatched. It goes at once to all
+clients that have taken in what was sent before (`_Client.at_rest`); to the others, one task a client sends from its
+bounded backlog, so a stalled client delays nobody. A client with a cursor is first served by a reader of its
 own, up to the live position. Who asks is known by the keys, tokens and sessions of the API (streams/api/access.py).
 
 A changer must know: `_dispatch` runs in the event loop, and a client joins there with no await between reading the live
@@ -42,7 +43,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from prometheus_client import Counter, Gauge, Histogram
 from starlette.requests import Request as Asking
-from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
@@ -97,6 +98,9 @@ MESSAGE_BYTES: Final = 2**18
 
 IDLE_SECONDS: Final = 15.0
 """A client to which nothing was pushed for so long is told the position: a page sees no pings, a cursor stays young."""
+
+UNSENT_BYTES: Final = 2**15
+"""With so much that the network has not taken a client is behind. The library's own mark of when a writer waits."""
 
 STALL_SECONDS: Final = 60.0
 """A client that takes no byte for so long is cut off. Judgement: longer than a phone's change of network."""
@@ -331,6 +335,10 @@ class _Client:
         self.live = asyncio.Event()
         """Set when all that was to be read back for it has been sent."""
         self.filled = asyncio.Event()
+        self.waits = False
+        """All that was put was sent, and its task waits for more."""
+        self.pushed = time.monotonic()
+        """When it was last sent something."""
         # Where its cursor was ahead of this gateway, having come from another one: what lies below was pushed there.
         self.ahead: Positions = {}
         self.gone = threading.Event()
@@ -348,8 +356,14 @@ class _Client:
         """How long its key is good for; None: as long as the gateway runs. Clocks may differ, as of requests."""
         return None if self.known.until is None else max(0.0, self.known.until + LEEWAY_S - time.time())
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether nothing is before a new message: it can be sent past the backlog."""
+        return self.waits and self.connection.transport.get_write_buffer_size() < UNSENT_BYTES
+
     def put(self, text: str, key: tuple[str, ...] | None = None) -> bool:
         """Let it wait its turn. False: too much waits already."""
+        self.waits = False
         self.filled.set()
         return self.backlog.put(text, key)
 
@@ -634,6 +648,8 @@ class Gateway:
     def _offer(self, record: Record, whole: str, now: datetime) -> None:
         event = record.event
         texts: dict[str, str] = {}
+        # By text: it is made into bytes once for all of them, and no task is woken for it.
+        at_once: dict[str, list[_Client]] = {}
         slow = []
         for client in self._clients:
             if not client.wanted.wants(event) or record.offset < client.ahead.get(record.partition, 0):
@@ -645,8 +661,15 @@ class Gateway:
             if cursor not in texts:
                 texts[cursor] = event_message(record, cursor, now)
             PUSHED.inc()
-            if not client.put(texts[cursor], subject(event)):
+            if client.at_rest:
+                at_once.setdefault(texts[cursor], []).append(client)
+            elif not client.put(texts[cursor], subject(event)):
                 slow.append(client)
+        for text, clients in at_once.items():
+            broadcast((client.connection for client in clients), text)
+            pushed = time.monotonic()
+            for client in clients:
+                client.pushed = pushed
         self._end_slow(slow)
 
     def _offer_interim(self, records: Sequence[Record]) -> None:
@@ -992,12 +1015,16 @@ class Gateway:
                 await client.send(text)
                 if client.change and text is client.change.text:
                     await self._push_change(client, client.change)
-            try:
-                async with asyncio.timeout(IDLE_SECONDS):
-                    await client.filled.wait()
-            except TimeoutError:
-                if not len(client.backlog):
-                    await client.send(notice("position", self._place(client)))
+            client.pushed = time.monotonic()
+            while not client.filled.is_set():
+                client.waits = client.backlog.told
+                try:
+                    async with asyncio.timeout(client.pushed + IDLE_SECONDS - time.monotonic()):
+                        await client.filled.wait()
+                except TimeoutError:
+                    if time.monotonic() >= client.pushed + IDLE_SECONDS and not client.filled.is_set():
+                        client.pushed, client.waits = time.monotonic(), False
+                        await client.send(notice("position", self._place(client)))
 
     async def _push_change(self, client: _Client, change: _Change) -> None:
         """What there is already for a new subscription."""

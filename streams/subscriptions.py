@@ -342,6 +342,11 @@ class Backlog:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def told(self) -> bool:
+        """Whether nothing waits, not even to be said of what was skipped."""
+        return not self._waiting and not self._skipped
+
     def put(self, text: str, key: tuple[str, ...] | None = None) -> bool:
         """Add a message; `key` (`subject`) is what it may be conflated by. False: no room."""
         if len(self._waiting) >= self._limit and self._conflate and not self._conflating:
