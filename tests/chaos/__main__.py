@@ -40,7 +40,7 @@ RECORDINGS: Final = 40
 """So many different ones at most: longer runs send them again."""
 ROUND_S: Final = 100.0
 """A run has a round of kills for so many seconds, 50 kills, one in two seconds; a shorter one its part of them."""
-SETTLE_S: Final = 60.0
+SETTLE_S: Final = 120.0
 """Judgement: the last rows and tombstones are there so soon after the last call has ended, or never."""
 RUNS: Final = 3
 INSIDE: Final = "CHAOS_INSIDE"
