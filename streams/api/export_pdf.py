@@ -193,7 +193,7 @@ def _charts(whole: Whole) -> Iterator[Flowable]:
     if any(said["score"] is not None for said in whole.utterances):
         yield KeepTogether([
             Paragraph("Sentiment by party", _HEADING),
-            _chart(lambda axes: _sentiment(axes, whole), 7.0, 2.3),
+            _chart(lambda axes: draw_sentiment(axes, whole), 7.0, 2.3),
             Paragraph("Each point an utterance, the line the mean of five; −1 to 1. Dashed: alerts.", _DIM),
         ])  # fmt: skip
     parties = whole.figures["parties"]
@@ -230,7 +230,8 @@ def _parties_of(whole: Whole) -> dict[tuple[str, str], str]:
     return found
 
 
-def _sentiment(axes: Axes, whole: Whole) -> None:
+def draw_sentiment(axes: Axes, whole: Whole) -> None:
+    """Sentiment by party, and the alerts, over seconds or, of a long call, minutes."""
     length_ms = whole.call["duration_ms"] or max((said["end_ms"] for said in whole.utterances), default=0)
     unit, name = (60_000, "minutes") if length_ms > LONG_MS else (1_000, "seconds")
     for (role, speaker), colour in _parties_of(whole).items():
@@ -249,7 +250,7 @@ def _sentiment(axes: Axes, whole: Whole) -> None:
     for mark in whole.call["marks"]:
         if mark["kind"] == "alert":
             axes.axvline(
-                mark["at_ms"] / 60_000, color=SEVERITIES.get(mark["severity"], GREY), linestyle="--", linewidth=1
+                mark["at_ms"] / unit, color=SEVERITIES.get(mark["severity"], GREY), linestyle="--", linewidth=1
             )
     axes.axhline(0, color="#9AA0A8", linewidth=0.8)
     axes.set_ylim(-1.05, 1.05)

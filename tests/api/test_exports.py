@@ -9,9 +9,10 @@ from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
+from matplotlib.figure import Figure
 
 from streams.api.export_forms import Cue, Whole, as_pca, as_srt, as_vtt, csv_lines, cues
-from streams.api.export_pdf import as_pdf
+from streams.api.export_pdf import as_pdf, draw_sentiment
 from tests.api.conftest import HOSTILE
 
 VIEWER, BOSS = {"X-API-Key": "acme-viewer"}, {"X-API-Key": "acme-boss"}
@@ -153,3 +154,13 @@ def test_a_call_of_which_nothing_is_known_is_a_document_all_the_same() -> None:
     assert as_pca(empty)["SpeechSegments"] == []
     long = Whole(call, [said("every word counts " * 9, n * 1_000) for n in range(200)], figures, None, [])
     assert as_pdf(long).count(b"/Type /Page\n") > 4
+
+
+@pytest.mark.parametrize(("length_ms", "expected"), [(60_000, 11.0), (3_600_000, 11_000 / 60_000)])
+def test_an_alert_stands_in_the_chart_where_it_was(length_ms: int, expected: float) -> None:
+    alert = {"kind": "alert", "at_ms": 11_000, "severity": "critical"}
+    call = {"duration_ms": length_ms, "marks": [alert, alert | {"kind": "category"}]}
+    axes = Figure().add_subplot()
+    draw_sentiment(axes, Whole(call, [said("no", score=-0.5)], {"parties": []}, None, []))
+    dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
+    assert [line.get_xdata()[0] for line in dashed] == [expected]
