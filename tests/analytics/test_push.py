@@ -7,7 +7,6 @@ is asked in tests/grafana/.
 import json
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 from typer.testing import CliRunner
 
+from deploy.process import free_port
 from schemas.errors import CalltideError
 from streams import grafana as pushing
 from streams.cli import app
@@ -274,8 +274,7 @@ def test_a_prometheus_with_a_password(grafana: Grafana) -> None:
 
 
 def test_nobody_there(grafana: Grafana) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     with pytest.raises(CalltideError, match=f"cannot reach Grafana at http://127.0.0.1:{port}; start it"):
         push(grafana, using=settings(grafana, grafana={"url": f"http://127.0.0.1:{port}"}))
 

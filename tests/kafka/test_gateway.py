@@ -22,6 +22,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from deploy.broker import Broker
+from deploy.process import free_port
 from deploy.topics import Topics
 from schemas.errors import CalltideError
 from schemas.events import CallInfo, Correction, Interim, Progress, encode
@@ -687,8 +688,7 @@ def test_records_that_are_no_events_are_passed_over(gateway: Gateway, writer: Wr
 
 def test_subscribe_goes_on_over_a_restart_of_the_gateway(kafka_bootstrap: str, topic: str, writer: Writer) -> None:
     info = call("c1")
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     settings = settings_for(kafka_bootstrap, port=port)
     told: list[dict[str, Any]] = []
 
@@ -801,8 +801,7 @@ def test_sigterm_closes_with_1001_at_once_even_with_a_stalled_client(kafka_boots
 
     Topics(kafka_bootstrap).create([row for row in load().topics if row.name == SCORES])
     writer = Writer(kafka_bootstrap, SCORES)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     environment = {
         "CALLTIDE_KAFKA__BOOTSTRAP_SERVERS": kafka_bootstrap,
         "CALLTIDE_GATEWAY__PORT": str(port),
