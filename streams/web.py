@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from schemas.errors import CalltideError
 from streams.api import app as api
+from streams.api.uploads import MB
 from streams.gateway import PATH
 from streams.settings import Settings
 
@@ -59,9 +60,10 @@ def create_app(settings: Settings) -> FastAPI:
         return gateway_address(settings, host), microphone_address(settings, host)
 
     @app.get("/config.json", include_in_schema=False)
-    async def config(request: Request) -> dict[str, str]:
+    async def config(request: Request) -> dict[str, str | int]:
         gateway, microphone = sockets_for(request)
-        return {"gateway": gateway, "microphone": microphone, "pipeline": settings.pipeline_version}
+        largest = settings.uploads.max_mb * MB
+        return {"gateway": gateway, "microphone": microphone, "pipeline": settings.pipeline_version, "largest": largest}
 
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> dict[str, str]:

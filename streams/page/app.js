@@ -6,7 +6,7 @@
 import { askKey, session } from "./api.js";
 import { $, translate } from "./dom.js";
 import t from "./en.js";
-import { calls, connect, connection, look, notice, on, REPLAY } from "./live.js";
+import { calls, connect, connection, isLive, look, notice, on, REPLAY } from "./live.js";
 
 const PAGES = {
   floor: () => import("./floor.js"),
@@ -39,15 +39,16 @@ async function route() {
   }
   const isOther = current && current[0] !== name;
   current = [name, module];
-  const at = new URLSearchParams(query).get("at");
-  module.open(rest.length ? decodeURIComponent(rest.join("/")) : null, at === null ? null : Number(at));
+  const fields = new URLSearchParams(query);
+  const at = fields.get("at");
+  module.open(rest.length ? decodeURIComponent(rest.join("/")) : null, at === null ? null : Number(at), fields.get("version") ?? "");
   // Who hears the page is told where he is.
   if (isOther) $(`page-${name}`).focus({ preventScroll: true });
   titled();
 }
 
 function titled() {
-  const live = [...calls.values()].reduce((sum, call) => sum + !call.ended, 0);
+  const live = [...calls.values()].filter(isLive).length;
   const title = live ? `(${live}) Calltide` : "Calltide";
   if (document.title !== title) document.title = title;
 }

@@ -9,7 +9,7 @@ import { compare } from "./compare.js";
 import { $, button, callAddress, capital, clock, element, feeling, inNextFrame, percent, place, rowOf, signed, stateOf, svg, whenOf, withChildren } from "./dom.js";
 import t from "./en.js";
 import { explain } from "./explain.js";
-import { calls, callOf, customerOf, factsOf, find, hear, inOrder, known, lengthOf, on, partyOf, REPLAY, shown, worstOf } from "./live.js";
+import { calls, callOf, customerOf, factsOf, find, hear, inOrder, known, lengthOf, lowestOf, on, partyOf, REPLAY, shown, worstOf } from "./live.js";
 import { drawMenu } from "./menu.js";
 import { currentMs, openSound, playFrom } from "./player.js";
 import { drawTimeline } from "./timeline.js";
@@ -50,7 +50,7 @@ function drawEntry(call) {
   const customer = customerOf(call);
   name.textContent = call.info.call_id;
   time.textContent = clock(lengthOf(call));
-  facts.textContent = factsOf(call.info) || call.info.source || "";
+  facts.textContent = [!call.ended && call.recorded && t.call.recording, factsOf(call.info) || call.info.source].filter(Boolean).join(" · ");
   mood.className = `mood ${customer ? feeling(customer.running.party_score) : "neutral"}`;
   mood.textContent = customer ? signed(customer.running.party_score) : "";
   mood.title = t.call.mood;
@@ -102,7 +102,7 @@ function select(id) {
 }
 
 // Opens a call by name, or, without one, the call that a person looks at or the first live one.
-export function open(id, at = null) {
+export function open(id, at = null, version = "") {
   visible = true;
   atMs = at;
   $("layout").classList.toggle("open", Boolean(id));
@@ -111,10 +111,11 @@ export function open(id, at = null) {
   if (id) {
     chosen = true;
     wanted = null;
-    if (calls.has(id)) return select(id);
-    select(null);
+    const isShown = calls.has(id) && (!version || calls.get(id).stored?.pipeline_version === version);
+    if (isShown) return select(id);
+    if (!calls.has(id)) select(null);
     selected = id;
-    return load(id);
+    return load(id, version);
   }
   chosen = chosen && calls.has(selected);
   if (calls.has(selected)) return select(selected);
@@ -172,6 +173,11 @@ async function load(id, version = "", tries = 0) {
       if (call?.ended && error.status === 404 && tries < STORED_AFTER_MS.length) {
         setTimeout(() => selected === id && visible && load(id, version, tries + 1), STORED_AFTER_MS[tries]);
       }
+      return;
+    }
+    if (version && error.status === 404 && tries < STORED_AFTER_MS.length) {
+      // It was heard anew just now.
+      setTimeout(() => selected === id && visible && load(id, version, tries + 1), STORED_AFTER_MS[tries]);
       return;
     }
     $("call").hidden = !calls.has(id);
@@ -406,8 +412,9 @@ function drawCall() {
   $("silence").textContent = call.ended ? t.call.nothingSaid : t.call.listening;
   $("parties").replaceChildren(...parties.slice(0, 2).map(({ name, look }) => element("span", look, name)));
   drawClock(call);
+  drawLowest(call);
   $("scores").replaceChildren(
-    scoreOf(t.call.soFar, "", call.last?.running.score),
+    scoreOf(call.ended ? t.call.wholeCall : t.call.soFar, "", call.last?.running.score),
     ...parties.slice(0, 2).map(({ name, look, events }) => scoreOf(name, look, events.at(-1)?.running.party_score)),
     ...(call.metrics?.outlook ? [outlookOf(call.metrics.outlook)] : []),
   );
@@ -448,7 +455,23 @@ function scoreOf(name, look, score) {
 }
 
 function drawClock(call) {
-  $("call-clock").textContent = call.ended ? t.call.endedAfter(clock(call.duration)) : clock(lengthOf(call));
+  const length = clock(lengthOf(call));
+  $("call-clock").textContent = call.ended ? t.call.endedAfter(length) : call.recorded ? t.call.heardUpTo(length) : length;
+}
+
+// Leads to the moment that most people look for first.
+function drawLowest(call) {
+  const lowest = lowestOf(call);
+  const made = $("lowest");
+  made.hidden = !lowest;
+  if (!lowest) return;
+  const [at, score] = [clock(lowest.start_ms), signed(lowest.sentiment.score)];
+  made.textContent = lowest.role === "customer" ? t.call.lowest(at, score) : t.call.lowestOf(lowest.speaker, at, score);
+  made.title = call.stored ? t.call.lowestPlays : "";
+  made.onclick = () => {
+    showAt(`${lowest.channel}/${lowest.start_ms}`);
+    playFrom(lowest.start_ms);
+  };
 }
 
 function drawEmotions(said) {

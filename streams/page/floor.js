@@ -4,9 +4,9 @@
 // (python -m benchmarks.floor). So only rows that have changed are written, once a frame, each row is a world of its own
 // for layout (`contain` in style.css), and the order is looked at once a second.
 
-import { $, callAddress, clock, element, feeling, inNextFrame, link, place, signed, svg, write } from "./dom.js";
+import { $, callAddress, clock, element, feeling, inNextFrame, link, percent, place, signed, svg, write } from "./dom.js";
 import t from "./en.js";
-import { calls, connection, customerOf, factsOf, lengthOf, on, worstOf } from "./live.js";
+import { calls, connection, customerOf, factsOf, isLive, lengthOf, on, worstOf } from "./live.js";
 
 const ORDER_MS = 1000;
 const HELD_MS = 1500; // after the pointer was moved over the list, nothing jumps away under it
@@ -29,7 +29,6 @@ export function need(call) {
   return Math.min(sum, 8) + Math.max(0, -(call.mood ?? 0)) * 3 + Math.max(0, -trendOf(call)) + Math.min(silenceOf(call) / 20000, 1);
 }
 
-
 // How the last three utterances of the customer differ from all before: negative when it gets worse.
 export function trendOf({ moods }) {
   if (moods.length < 2) return 0;
@@ -43,7 +42,7 @@ function rowFor(call) {
   const row = element("div", "floor-row");
   row.setAttribute("role", "row");
   const cells = {};
-  for (const name of ["name", "mood", "trend", "silence", "raised", "time", "last"]) {
+  for (const name of ["name", "mood", "trend", "outlook", "silence", "raised", "time", "last"]) {
     cells[name] = element("div", `cell ${name}`);
     cells[name].setAttribute("role", "cell");
     row.append(cells[name]);
@@ -55,6 +54,7 @@ function rowFor(call) {
   const line = svg("svg", { viewBox: `0 0 ${TREND.width} ${TREND.height}`, "aria-hidden": "true" });
   line.append(svg("line", { x1: 0, x2: TREND.width, y1: TREND.height / 2, y2: TREND.height / 2 }), svg("path", { d: "" }));
   cells.trend.append(line, element("span", "arrow"));
+  cells.outlook.append(element("span", "label", t.call.outlook), element("span", "value"));
   const made = { row, cells, path: line.lastChild, title, shown: {} };
   rows.set(call, made);
   return made;
@@ -90,6 +90,14 @@ function fill(call) {
       write(cells.trend.lastChild, t.floor.trends[arrow]);
     }
   }
+  const outlook = call.metrics?.outlook;
+  if (was.outlook !== outlook) {
+    was.outlook = outlook;
+    cells.outlook.title = outlook ? t.call.outlookOf(outlook.model) : "";
+    cells.outlook.lastChild.className = `value ${outlook?.negative >= 0.5 ? "negative" : "quiet"}`;
+    write(cells.outlook.lastChild, outlook ? percent(outlook.negative) : "–");
+    if (outlook) $("floor-table").classList.add("foretold");
+  }
   const now = silenceOf(call);
   const longest = Math.max(call.metrics?.longest_silence_ms ?? 0, now);
   write(cells.silence, now ? t.floor.silent(clock(now)) : longest ? clock(longest) : "–");
@@ -112,7 +120,7 @@ const wantedCalls = () => {
   const [queue, agent, words] = [$("floor-queue").value, $("floor-agent").value, $("floor-words").value.trim().toLowerCase()];
   return [...calls.values()].filter(
     (call) =>
-      !call.ended &&
+      isLive(call) &&
       (!queue || call.info.queue === queue) &&
       (!agent || call.info.agent === agent) &&
       (!words || `${call.info.call_id} ${call.info.queue} ${call.info.agent} ${call.last?.text ?? ""}`.toLowerCase().includes(words)),
@@ -121,14 +129,14 @@ const wantedCalls = () => {
 
 function draw() {
   if (!shown) return;
-  for (const call of dirty) if (!call.ended && calls.has(call.info.call_id)) fill(call);
+  for (const call of dirty) if (isLive(call) && calls.has(call.info.call_id)) fill(call);
   dirty.clear();
 }
 
 // Who is there, and in which order.
 function order() {
   if (!shown) return;
-  const live = [...calls.values()].filter((call) => !call.ended);
+  const live = [...calls.values()].filter(isLive);
   const wanted = wantedCalls();
   for (const call of wanted) if (!rows.has(call)) fill(call);
   const held = Date.now() - pointed < HELD_MS;
@@ -140,7 +148,7 @@ function order() {
     ? wanted.sort((a, b) => at(a) - at(b) || 0)
     : wanted.sort((a, b) => needs.get(b) - needs.get(a) || a.info.call_id.localeCompare(b.info.call_id));
   place($("floor"), sorted.map((call) => rows.get(call).row));
-  for (const call of rows.keys()) if (call.ended || calls.get(call.info.call_id) !== call) rows.delete(call);
+  for (const call of rows.keys()) if (!isLive(call) || calls.get(call.info.call_id) !== call) rows.delete(call);
   write($("floor-count"), wanted.length === live.length ? t.floor.count(live.length) : t.floor.countOf(wanted.length, live.length));
   const none = $("floor-none");
   none.hidden = wanted.length > 0;
@@ -184,7 +192,7 @@ on("changed", (call) => {
   dirty.add(call);
   if (!shown) return;
   drawSoon();
-  if (isNew || call.ended) orderSoon();
+  if (isNew || !isLive(call)) orderSoon();
 });
 on("forgot", () => {
   for (const call of dirty) if (calls.get(call.info.call_id) !== call) dirty.delete(call);

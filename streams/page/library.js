@@ -6,15 +6,17 @@
 import { address, callPath, get, headers, Problem, request, send } from "./api.js";
 import { $, button, callAddress, clock, element, feeling, link, percent, signed, stateOf, whenOf, withChildren, write } from "./dom.js";
 import t from "./en.js";
+import { configuration } from "./live.js";
 import { axisLook, color, plotting } from "./plots.js";
 import { follow } from "./tasks.js";
 
 const PAGE = 50;
-const WHOLE = 50 * 2 ** 20;
+const WHOLE = 50 * 2 ** 20; // and no more than the server takes in one request
 const PIECE = 8 * 2 ** 20;
 const CARDS = 3; // forms whose mean score is among the figures
 const AT_ONCE = 2; // files that are sent at one time
 const TRIES = 5; // of a piece
+const PASSING = [409, 423, 429]; // another place, still written to by the broken request, too many requests
 const SUFFIXES = /\.(wav|mp3|flac|m4a|mp4|ogg|oga|opus|webm)$/i;
 
 let asked = null; // the question that is being answered
@@ -151,12 +153,13 @@ async function sendNext() {
   try {
     if (job.stop.signal.aborted) throw new DOMException("", "AbortError");
     const meta = { queue: $("upload-queue").value.trim(), agent: $("upload-agent").value.trim() };
-    const progress = (sent) => {
+    const progress = (sent, isBroken = false) => {
+      const share = percent(sent / job.file.size);
       job.bar.value = sent / job.file.size;
-      write(job.state, t.library.sent(percent(sent / job.file.size)));
+      write(job.state, isBroken ? t.library.broken(share) : t.library.sent(share));
     };
     progress(0);
-    const task = await (job.file.size > WHOLE ? inPieces : whole)(job.file, meta, progress, job.stop.signal);
+    const task = await (job.file.size > (await largest()) ? inPieces : whole)(job.file, meta, progress, job.stop.signal);
     job.box.replaceWith(followedBy(task));
   } catch (error) {
     fail(job, error.name === "AbortError" ? t.library.stopped : error.message);
@@ -171,6 +174,8 @@ async function sendNext() {
     sendNext();
   }
 }
+
+const largest = async () => Math.min(WHOLE, (await configuration().catch(() => ({}))).largest ?? WHOLE);
 
 // In one request. fetch does not tell how much was sent, XMLHttpRequest does.
 function whole(file, meta, progress, signal) {
@@ -212,23 +217,27 @@ async function inPieces(file, meta, progress, signal) {
   const place = new URL(made.headers.get("Location"), made.url).pathname.replace(/^.*\/api\/v1/, "");
   let [offset, tries, last] = [0, 0, made];
   signal.addEventListener("abort", () => request(place, { method: "DELETE", headers: tus }).catch(() => {}));
+  const piece = Math.min(PIECE, await largest());
   while (offset < file.size) {
     try {
       last = await request(place, {
         method: "PATCH",
         headers: { ...tus, "Upload-Offset": offset, "Content-Type": "application/offset+octet-stream" },
-        body: file.slice(offset, offset + PIECE),
+        body: file.slice(offset, offset + piece),
         signal,
       });
       offset = Number(last.headers.get("Upload-Offset"));
       tries = 0;
+      progress(offset);
     } catch (error) {
-      if (error.name === "AbortError" || (error.status >= 400 && error.status < 500 && error.status !== 409) || ++tries >= TRIES) throw error;
+      if (error.name === "AbortError" || (error.status >= 400 && error.status < 500 && !PASSING.includes(error.status)) || ++tries >= TRIES) throw error;
+      progress(offset, true);
       await new Promise((resolve) => setTimeout(resolve, 500 * 2 ** tries));
       const found = await request(place, { method: "HEAD", headers: tus, signal }).catch(() => null);
-      if (found) offset = Number(found.headers.get("Upload-Offset"));
+      if (!found) continue;
+      offset = Number(found.headers.get("Upload-Offset"));
+      last = found; // of one that is whole it names the task
     }
-    progress(offset);
   }
   const task_id = last.headers.get("Calltide-Task") ?? place.split("/").pop();
   return { task_id, state: "pending", calls: [], progress: {}, chunks: [], error: null };

@@ -20,6 +20,7 @@ const UTTERANCES_KEPT = 1000; // of a call
 const ALL_UTTERANCES_KEPT = 50000; // of all calls together: a tab stays open for a week beside hundreds of calls
 const FEWEST_KEPT = 50;
 const MOODS_KEPT = 30;
+const FORGET_MS = 60000; // how often it is looked for calls that have lost their ends
 const LOST_MS = 3600000; // a call of which nothing came for so long has lost its end, as the gateway sees it, too
 export const SEVERITIES = ["info", "warning", "critical"];
 export const REPLAY = new URLSearchParams(location.search).get("replay");
@@ -198,12 +199,21 @@ export function callOf(info) {
       categories: new Map(), // category → the event that told it first
       cards: new Map(), // form → how it is filled
       ...{ metrics: null, insights: null, last: undefined },
+      touched: Date.now(), // when something of it came last
+      recorded: undefined, // whether it is a recording that is heard faster than it was spoken
       moods: [], // of who is not the agent: [media time, score so far, score of the utterance], the last of them
     };
     calls.set(info.call_id, call);
   }
   return call;
 }
+
+// Whether speech was captured while it was spoken. What is streamed faster (uploads, `calltide ingest --bulk`) bears the
+// time at which its call began on all of its audio (streams/ingest.py): how long ago that is says nothing to anybody.
+const inTime = ({ call, captured_at, end_ms }) => Date.parse(captured_at) - Date.parse(call.started_at) > end_ms / 2;
+
+// Whether somebody speaks in it now. Of what comes from a file nobody knows that before its first words.
+export const isLive = (call) => !call.ended && !(call.recorded ?? Boolean(call.info.metadata?.sha256));
 
 export function hear(call, event, message = {}) {
   const key = `${event.channel}/${event.start_ms}`;
@@ -223,7 +233,8 @@ export function hear(call, event, message = {}) {
     call.trimmed = true;
     emit("trimmed", call, first);
   }
-  if (message.pushed_at && !message.history && !REPLAY) {
+  if (event.captured_at) call.recorded = !inTime(event);
+  if (message.pushed_at && !message.history && !REPLAY && !call.recorded) {
     delays.push((Date.parse(message.pushed_at) - Date.parse(event.captured_at)) / 1000);
     if (delays.length > 20) delays.shift();
     const middle = [...delays].sort((a, b) => a - b)[Math.floor(delays.length / 2)];
@@ -274,6 +285,12 @@ export const speakersOf = (call) => [...new Set([...call.said.keys()].map((name)
 export const inOrder = (call) =>
   [...call.utterances.values()].map((event) => known(call, event)).sort((a, b) => a.start_ms - b.start_ms || a.channel - b.channel);
 
+// The moment at which the customer felt worst: null where nothing of what he said is negative.
+export const lowestOf = (call) =>
+  inOrder(call)
+    .filter(({ role, sentiment }) => role !== "agent" && sentiment?.label === "negative")
+    .reduce((worst, event) => (event.sentiment.score < (worst?.sentiment.score ?? 0) ? event : worst), null);
+
 // What one who is not the agent said last.
 export const customerOf = (call) =>
   [...call.said.values()]
@@ -287,14 +304,27 @@ function end(call, event) {
   forgetOld();
 }
 
-export function forgetOld() {
-  const over = [...calls.values()].filter((one) => one.ended && one !== shown.call);
-  const gone = over.slice(0, Math.max(0, over.length - ENDED_KEPT));
+function forgetOld() {
+  const all = [...calls.values()];
+  const over = all.filter((one) => one.ended && one !== shown.call);
+  // The oldest: beyond so many calls, or so many utterances, for a call that was opened by name is there as a whole.
+  let utterances = over.reduce((sum, one) => sum + one.utterances.size, 0);
+  const gone = over.filter((one, at) => {
+    const isTooMany = over.length - at > ENDED_KEPT || utterances > ALL_UTTERANCES_KEPT;
+    if (isTooMany) utterances -= one.utterances.size;
+    return isTooMany;
+  });
   const since = Date.now() - LOST_MS;
-  gone.push(...[...calls.values()].filter((one) => !one.ended && one !== shown.call && one.touched < since));
+  gone.push(...all.filter((one) => !one.ended && one !== shown.call && one.touched < since));
   for (const old of gone) calls.delete(old.info.call_id);
   if (gone.length) emit("forgot");
+  if (connection.delay && !REPLAY && !all.some(isLive)) {
+    delays = [];
+    connection.delay = "";
+    emit("delay");
+  }
 }
+setInterval(forgetOld, FORGET_MS);
 
 // Who speaks, as is known by now, and as what it is drawn: parties by their role, else speakers in the order in which they
 // were first heard.
@@ -305,7 +335,7 @@ export function partyOf(call, { role, speaker }) {
 
 // The wall clock tells how long a call lasts, unless it is streamed faster or was spoken long ago.
 export function lengthOf(call) {
-  if (call.ended || REPLAY) return call.duration;
+  if (call.ended || call.recorded || REPLAY) return call.duration;
   const wall = Date.now() - Date.parse(call.info.started_at);
   return wall - call.duration < 600000 ? Math.max(wall, call.duration, 0) : call.duration;
 }

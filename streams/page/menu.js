@@ -41,7 +41,12 @@ export function drawMenu(call, { reload, compare }) {
       made.disabled = true;
       try {
         const task = await send("POST", callPath(id, `/${verb}`));
-        told.replaceChildren(follow(task, { done: () => reload("") }));
+        const done = ({ state, version }) => {
+          if (state !== "completed") return;
+          told.append(element("p", "quiet", t.menu.heardAnew(version)));
+          reload(version);
+        };
+        told.replaceChildren(follow(task, { done }));
       } catch (error) {
         told.replaceChildren(element("p", "negative", error.message));
       } finally {

@@ -122,7 +122,7 @@ function draw() {
   const score = $("mic-score");
   write(score, last ? signed(last.running.score) : "–");
   score.className = `score ${last ? feeling(last.running.score) : "neutral"}`;
-  const [width, height] = [600, 120];
+  const [width, height] = [$("mic-chart").clientWidth || 600, 120];
   const drawn = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": t.microphone.chart(scores.length, last ? signed(last.running.score) : "") });
   drawn.append(svg("line", { class: "zero", x1: 0, x2: width, y1: height / 2, y2: height / 2 }));
   const scored = scores.filter(({ sentiment }) => sentiment);

@@ -14,7 +14,7 @@ let told = () => {};
 export function openSound(call, onTime = () => {}) {
   told = onTime;
   const id = call?.info.call_id ?? null;
-  $("sound").hidden = !call;
+  audio.hidden = !call;
   if (id === opened) return;
   audio.pause();
   opened = id;

@@ -137,7 +137,7 @@ async function status() {
       [t.status.state, judged(away ? t.status.away : silent.length ? t.status.silent(silent.join(", ")) : t.status.ok, !away && !silent.length)],
       ["Kafka", judged(t.status.states[found.kafka], found.kafka === "ok")],
       ["ClickHouse", judged(t.status.states[found.clickhouse], found.clickhouse === "ok")],
-      [t.status.behind, String(behind)],
+      [t.status.behind, t.status.records(behind)],
       [t.status.pipeline, found.pipeline_version],
       ["Calltide", found.calltide],
       [t.status.you, t.status.who(found.you)],

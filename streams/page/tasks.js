@@ -7,6 +7,9 @@ import t from "./en.js";
 const ASK_MS = 700;
 const LONGEST_MS = 5000; // between two questions when the server does not answer
 
+// What was heard anew is a version of its own.
+const addressOf = (id, { kind, version }) => callAddress(id) + (kind === "upload" || !version ? "" : `?version=${encodeURIComponent(version)}`);
+
 // An element that follows the task until it ends; `done` is told its last state.
 export function follow(task, { done = () => {} } = {}) {
   const box = element("div", "task");
@@ -25,7 +28,9 @@ export function follow(task, { done = () => {} } = {}) {
   const draw = (now) => {
     box.dataset.state = now.state;
     const state = t.tasks.states[now.state] ?? now.state;
-    write(said, now.error ? t.tasks.failed(now.error) : now.duplicate ? t.tasks.duplicate(state) : state);
+    // Only the answer that made the task says that it was there.
+    const before = task.duplicate && (task.kind === "upload" ? t.tasks.duplicate(state) : t.tasks.asked(state));
+    write(said, now.error ? t.tasks.failed(now.error) : before || state);
     for (const [stage, share] of Object.entries(now.progress)) {
       let bar = [...bars.children].find(({ dataset }) => dataset.stage === stage);
       if (!bar) {
@@ -43,7 +48,7 @@ export function follow(task, { done = () => {} } = {}) {
     const over = cut.filter(({ state }) => state === "completed").length;
     const running = cut.find(({ state }) => state === "processing");
     write(chunks, cut.length > 1 ? t.tasks.chunks(over, cut.length, running ? clock(running.start_ms) : "") : "");
-    if (links.childElementCount !== now.calls.length) links.replaceChildren(...now.calls.map((id) => link("", t.tasks.open(id), callAddress(id))));
+    if (links.childElementCount !== now.calls.length) links.replaceChildren(...now.calls.map((id) => link("", t.tasks.open(id), addressOf(id, now))));
     cancel.hidden = ["completed", "failed", "cancelled"].includes(now.state);
   };
 

@@ -6,7 +6,7 @@
 import { callPath, get } from "./api.js";
 import { $, clock, element } from "./dom.js";
 import t from "./en.js";
-import { inOrder, known, lengthOf, partyOf } from "./live.js";
+import { inOrder, known, lengthOf, lowestOf, partyOf } from "./live.js";
 import { currentMs } from "./player.js";
 import { axisLook as axis, color, plotting } from "./plots.js";
 
@@ -157,7 +157,7 @@ function make(call, parties, heard, channels) {
 function keys(parties, heard) {
   const list = $("timeline-keys");
   list.replaceChildren(...parties.map(({ name, look }) => element("span", look, name)));
-  list.append(element("span", "other", t.timeline.dots), element("span", "other", t.timeline.disagree));
+  list.append(...[...t.timeline.marks, t.timeline.dots, t.timeline.disagree].map((text) => element("span", "other", text)));
   if (!heard.length) return list.append(element("span", "other", t.timeline.noEmotion));
   const choice = element("select");
   choice.setAttribute("aria-label", t.timeline.whose);
@@ -229,7 +229,8 @@ function drawSilences(plot, { metrics }) {
   ctx.restore();
 }
 
-function drawMarks(plot, { alerts, categories, metrics }) {
+function drawMarks(plot, call) {
+  const { alerts, categories, metrics } = call;
   const { ctx, bbox } = plot;
   const mark = (ms, tint, width, dash, sign) => {
     const x = Math.round(plot.valToPos(ms / 1000, "x", true)) + 0.5;
@@ -246,6 +247,8 @@ function drawMarks(plot, { alerts, categories, metrics }) {
   ctx.save();
   for (const { start_ms } of metrics?.interruptions ?? []) mark(start_ms, color("quiet"), 1, [1, 3], "⤫");
   for (const { at_ms } of categories.values()) mark(at_ms, color("accent"), 1, [3, 3], "◆");
+  const lowest = lowestOf(call);
+  if (lowest) mark(lowest.start_ms, color("customer"), 1, [], "▼");
   for (const { at_ms, severity } of alerts.values()) mark(at_ms, color({ critical: "negative", warning: "warn", info: "accent" }[severity]), 2, [], "▲");
   ctx.restore();
 }

@@ -8,7 +8,9 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 from playwright.sync_api import Browser, Page, Route, expect
 
 from deploy.process import free_port
@@ -21,7 +23,24 @@ from tests.browser.conftest import serious, serving_page
 pytestmark = pytest.mark.browser
 
 Take = Callable[[Page, str], None]
-PAGES = ("floor", "call/billing-4711", "library", "microphone", "rules")
+READY = {
+    "floor": "#floor-none",
+    "call/billing-4711": ".plot >> nth=2",
+    "library": ".days canvas",
+    "microphone": "#mic-button",
+    "rules": "#status-rows tr >> nth=1",
+}
+"""What is there when a page is."""
+PAGES = tuple(READY)
+WATCH = """() => {
+  window.shifts = window.blocked = 0;
+  const watch = (type, see) =>
+    new PerformanceObserver((list) => list.getEntries().forEach(see)).observe({type, buffered: true});
+  watch('layout-shift', ({value, hadRecentInput}) => { shifts += hadRecentInput ? 0 : value; });
+  watch('longtask', ({duration}) => { blocked += duration - 50; });
+}"""
+"""How far things have moved that nobody moved, and for how long, in milliseconds, the page could not have answered:
+what web.dev names cumulative layout shift and total blocking time."""
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +76,9 @@ def open_call(page: Page, root: str) -> None:
 def test_axe_finds_nothing_serious_on_any_page(root: str, page: Page, api: Api, scheme: str, picture: Take) -> None:
     page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
     rules = () if scheme == "light" else ("color-contrast",)
-    ready = {"floor": "#floor-none", "call/billing-4711": ".plot >> nth=2", "library": ".days canvas",
-             "microphone": "#mic-button", "rules": "#status-rows tr >> nth=1"}  # fmt: skip
     for name in PAGES:
         page.goto(f"{root}#/{name}")
-        expect(page.locator(ready[name])).to_be_visible()
+        expect(page.locator(READY[name])).to_be_visible()
         # The rest does not depend on colours.
         assert serious(page, *rules) == [], name
         picture(page, f"page-{name.partition('/')[0]}-{scheme}")
@@ -105,6 +122,17 @@ def test_the_first_view_is_there_within_a_second_and_script_is_below_300_kb(root
     assert usable < 1_000
     loaded = page.evaluate("performance.getEntriesByType('resource').map(({name}) => name)")
     assert not any("uPlot.iife" in name for name in loaded), "plots are fetched when there is something to plot"
+
+
+def test_no_page_jumps_or_blocks_while_it_comes(root: str, page: Page, api: Api) -> None:
+    page.add_init_script(f"({WATCH})()")
+    for name in PAGES:
+        page.goto("about:blank")
+        page.goto(f"{root}#/{name}")
+        expect(page.locator(READY[name])).to_be_visible()
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate("shifts") < 0.1, name
+        assert page.evaluate("blocked") < 300, name
 
 
 def test_pages_are_reached_by_keyboard_and_by_their_address(root: str, page: Page, api: Api) -> None:
@@ -179,9 +207,56 @@ def test_a_stored_call_is_shown_with_words_to_hear_and_reasons_to_read(root: str
 
     page.get_by_role("button", name="Why was the utterance at 0:22 scored so?").click()
     expect(page.locator("#why")).to_contain_text("The words: negative −0.82")
-    expect(page.locator("#why")).to_contain_text("pitch: 231 Hz, usually 180 (4.2 spreads higher)")
+    expect(page.locator("#why")).to_contain_text("pitch: 231 Hz, usually 180: much higher")
     page.get_by_role("button", name="Close").click()
     expect(page.locator("#why-dialog")).to_be_hidden()
+
+
+def test_the_moment_at_which_the_customer_felt_worst_is_one_click_away(root: str, page: Page, api: Api) -> None:
+    open_call(page, root)
+    lowest = page.get_by_role("button", name="Customer's lowest moment: 0:22 (−0.82)")
+    lowest.click()
+    expect(page.locator(".turn.shown")).to_contain_text("I am really angry")
+    page.wait_for_function("() => document.getElementById('audio').currentTime > 22")
+    page.evaluate("document.getElementById('audio').pause()")
+    page.locator(".turn.shown, .turn:has-text('really angry')").get_by_role("button", name="Why").click()
+    expect(page.locator("#why-title")).to_have_text("Why the customer sounds negative at 0:22")
+    expect(page.locator("#why")).to_contain_text(
+        "Scored −0.82 from −1 (as bad as can be) to +1: words −0.82, voice −0.82."
+    )
+    expect(page.locator("#why .mostly").first).to_have_text("Mostly because of “really”, “I”, “about”.")
+    page.keyboard.press("Escape")
+
+    good = [one for one in canned.utterances() if one["sentiment"] != "negative" or one["role"] == "agent"]
+    api.answers[r"GET /calls/[^/]+/utterances"] = {"items": good, "next": None}
+    page.reload()
+    expect(page.locator(".turn")).to_have_count(len(good))
+    expect(lowest).to_be_hidden()
+
+
+def test_who_asks_for_what_somebody_else_has_asked_for_is_told_so_and_sees_the_result(
+    root: str, page: Page, api: Api
+) -> None:
+    again = canned.task("processing", kind="analyze", version="words", progress={"replay": 0.4}, chunks=[])
+    api.answers[r"POST /calls/[^/]+/(transcribe|analyze)"] = again | {"duplicate": True}
+    api.answers[r"GET /tasks/.+"] = again
+    open_call(page, root)
+    page.get_by_role("button", name="Analyze").click()
+    told = page.locator("#call-told")
+    with page.expect_response(re.compile("/tasks/")):
+        expect(told).to_contain_text("Somebody has asked for this already; it is done once for both of you. Working…")
+    expect(told).to_contain_text("Hearing it again")
+    expect(told).to_contain_text("for both of you", timeout=2_000)
+    api.answers[r"GET /tasks/.+"] = again | {"state": "completed"}
+    expect(told).to_contain_text("What was heard anew is version words")
+    expect(page.locator(".turn .feel").first).to_have_text("positive +0.62")
+    expect(page.get_by_label("Version", exact=True)).to_have_value("words")
+
+    api.answers[r"POST /calls/[^/]+/(transcribe|analyze)"] = Refused(
+        409, "live", "call 'billing-4711' goes on; it can be heard again when it has ended"
+    )
+    page.get_by_role("button", name="Transcribe").click()
+    expect(told).to_have_text("call 'billing-4711' goes on; it can be heard again when it has ended")
 
 
 def test_a_score_card_says_what_was_earned_and_shows_the_words(root: str, page: Page, api: Api) -> None:
@@ -297,7 +372,7 @@ def test_a_library_without_calls_or_without_an_answer_says_what_to_do(root: str,
     api.answers["GET /calls"] = {"items": [], "next": None}
     api.answers["GET /statistics"] = canned.STATISTICS | {"all": canned.counts(0, 0)}
     page.goto(f"{root}#/library")
-    expect(page.locator("#library-state")).to_contain_text("Drop a recording here")
+    expect(page.locator("#library-state")).to_contain_text("Upload a recording, or make a call")
     expect(page.locator("#statistics-state")).to_contain_text("no figures yet")
     api.answers["GET /calls"] = Refused(503, "unavailable", "no ClickHouse; start it with `calltide up`")
     page.get_by_role("button", name="Clear").click()
@@ -357,6 +432,58 @@ def test_a_recording_that_is_refused_says_why_and_can_be_cancelled_or_brought_ag
     api.answers[r"GET /tasks/.+"] = canned.task("cancelled")
     expect(job).to_contain_text("Cancelled.")
     assert any(asked.startswith("DELETE /tasks/") for asked, _ in api.asked)
+
+
+def test_what_is_too_large_for_one_request_goes_in_pieces_and_goes_on_where_it_was_broken_off(
+    page: Page, tmp_path: Path
+) -> None:
+    base = Settings()
+    settings = base.model_copy(
+        update={
+            "home": tmp_path,
+            "web": base.web.model_copy(update={"port": free_port()}),
+            "uploads": base.uploads.model_copy(update={"max_mb": 1}),
+        }
+    )
+    recording = tmp_path / "long call.wav"
+    saw = np.arange(1_800_000) % 30_011 / 32_768
+    soundfile.write(recording, saw.reshape(-1, 2), 8_000, "PCM_16")
+    content = recording.read_bytes()
+    api = Api(page)
+    offsets: list[int] = []
+    kept: list[bytes] = []
+
+    def between(route: Route) -> None:
+        """The server's own uploads, over a line that breaks."""
+        if route.request.method != "PATCH":
+            return route.continue_()
+        offsets.append(int(route.request.headers["upload-offset"]))
+        if len(offsets) == 1:
+            return route.abort("connectionreset")
+        if offsets[-1] < 3_000_000:
+            # Every piece comes, and the answer to the second is lost.
+            answer = route.fetch()
+            return route.abort("connectionreset") if len(offsets) == 3 else route.fulfill(response=answer)
+        # Without a ClickHouse nobody makes a task of it, and so it stays.
+        assert route.fetch().status == 503
+        (upload,) = (path for path in (tmp_path / "uploads" / "tus").iterdir() if not path.suffix)
+        kept.append(upload.read_bytes())
+        done = {"Tus-Resumable": "1.0.0", "Upload-Offset": str(len(content)), "Calltide-Task": canned.task()["task_id"]}
+        return route.fulfill(status=204, headers=done)
+
+    page.route(re.compile(r".*/api/v1/uploads.*"), between)
+    with serving_page(settings) as address:
+        page.goto(f"{address}#/library")
+        expect(page.locator("#library-rows tr")).to_have_count(2)
+        page.locator("#upload-queue").fill("billing")
+        page.locator("#upload-files").set_input_files(recording)
+        job = page.locator("#uploads > li")
+        expect(job).to_contain_text("the connection broke, going on in a moment")
+        expect(job).to_contain_text("Hearing words", timeout=20_000)
+        expect(job.get_by_role("link", name="Open billing-4711")).to_be_visible()
+    assert offsets == [0, 0, 1_000_000, 2_000_000, 3_000_000], "what the server has is not sent again"
+    assert kept == [content]
+    assert not any(asked == "POST /calls" for asked, _ in api.asked)
 
 
 def test_who_comes_back_sees_what_is_still_being_heard(root: str, page: Page, api: Api) -> None:
@@ -430,7 +557,7 @@ def test_rules_that_cannot_be_had_say_why(root: str, page: Page, api: Api) -> No
 
 def test_without_a_gateway_the_floor_says_what_it_waits_for(root: str, page: Page, api: Api) -> None:
     page.goto(root)
-    expect(page.locator("#floor-none")).to_contain_text("No gateway yet, trying again…")
+    expect(page.locator("#floor-none")).to_contain_text("Not connected yet, trying again…")
     expect(page.locator("#connection")).to_have_attribute("data-state", "lost")
 
 
