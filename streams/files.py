@@ -4,10 +4,10 @@ What comes out is what the chain takes: one or two channels at 8 or 16 kHz. Tele
 kHz, and mu-law or A-law where the file has it); everything else becomes 16 kHz, 16 bit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import av
 import numpy as np
@@ -40,6 +40,8 @@ class AudioFile:
     mix: bool
     container: str | None = None
     """FFmpeg's name of the format that it is read as; None: whatever FFmpeg takes it for."""
+    opener: Callable[[], BinaryIO] | None = None
+    """Opens it where it is no file of this machine; `path` is only its name then."""
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Samples in [−1, 1], shape (n, channels), n as the decoder gives them.
@@ -53,7 +55,7 @@ class AudioFile:
         )
         read = 0
         try:
-            with av.open(str(self.path), format=self.container) as container:
+            with av.open(self.opener() if self.opener else str(self.path), format=self.container) as container:
                 stream = container.streams.audio[0]
                 for frame in container.decode(stream):
                     samples = _samples(frame)
@@ -93,20 +95,24 @@ def _samples(frame: AudioFrame) -> NDArray[np.float32]:
     return (array.astype(np.float64) / float(2 ** (8 * array.dtype.itemsize - 1))).astype(np.float32)
 
 
-def open_audio(path: Path, mix: bool = False, container: str | None = None) -> AudioFile:
+def open_audio(
+    path: Path, mix: bool = False, container: str | None = None, opener: Callable[[], BinaryIO] | None = None
+) -> AudioFile:
     """Look at a file and decide how it will travel. `mix` adds all channels up to one; `container` is the only format
-    that it may have, for files of strangers: FFmpeg knows some that name other files and addresses to read.
+    that it may have, for files of strangers: FFmpeg knows some that name other files and addresses to read. `opener`
+    opens what lies elsewhere; what it and its reads raise is raised as it is.
 
     Raises CalltideError for what is no file, no audio, too short, or has more channels than a call.
     """
-    if path.is_dir():
-        raise CalltideError(f"{path} is a directory; name the files in it")
-    if not path.exists():
-        raise CalltideError(f"no file {path}; check the name")
-    if path.stat().st_size == 0:
-        raise CalltideError(f"{path} is empty (0 bytes); record or copy it again")
+    if opener is None:
+        if path.is_dir():
+            raise CalltideError(f"{path} is a directory; name the files in it")
+        if not path.exists():
+            raise CalltideError(f"no file {path}; check the name")
+        if path.stat().st_size == 0:
+            raise CalltideError(f"{path} is empty (0 bytes); record or copy it again")
     try:
-        with av.open(str(path), format=container) as file:
+        with av.open(opener() if opener else str(path), format=container) as file:
             if not file.streams.audio:
                 raise CalltideError(f"{path} has no audio track; name a recording")
             stream = file.streams.audio[0]
@@ -140,4 +146,5 @@ def open_audio(path: Path, mix: bool = False, container: str | None = None) -> A
         source_rate=rate,
         mix=mix,
         container=container,
+        opener=opener,
     )

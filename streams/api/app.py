@@ -27,6 +27,7 @@ from streams.api import (
     audio,
     calls,
     exports,
+    presigned,
     problems,
     rules,
     search,
@@ -183,6 +184,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(status.router, prefix=PREFIX)
     app.include_router(tasks.router, prefix=PREFIX)
     app.include_router(uploads.router, prefix=PREFIX)
+    app.include_router(presigned.router, prefix=PREFIX)  # before tus, which takes any /uploads/NAME for an upload's
     app.include_router(tus.router, prefix=PREFIX)
     app.include_router(exports.router, prefix=PREFIX)
     app.include_router(again.router, prefix=PREFIX)

@@ -24,6 +24,7 @@ from schemas.errors import CalltideError
 from schemas.events import CallEnded, CallMetrics, CallStarted, Progress, Stretch, decode
 from schemas.topics import CHAIN, SCORES, STAGES, lanes
 from streams import history, kafka
+from streams.api.stored import Away, Stored, remove
 from streams.api.tasks import Chunk, Kind, Order, Queue, State, Store
 from streams.files import open_audio
 from streams.health import Health
@@ -83,6 +84,8 @@ class _Job:
     """When its scores were all written, monotonic seconds; 0: they are not."""
     forgotten: bool = False
     """Whether the VAD stage has ended the call before all of it was sent."""
+    again_at: float = 0.0
+    """When what its recording lies in is asked again after it was away, monotonic seconds."""
 
     @property
     def progress(self) -> dict[str, float]:
@@ -251,8 +254,12 @@ class Feeder:
             self._watcher.catch_up()
         for order in uploads:
             job = self.jobs.setdefault(order.call_id, _Job(order))
-            if not job.fed and not self.stop.is_set():
-                self._feed(job)
+            if not job.fed and not self.stop.is_set() and time.monotonic() >= job.again_at:
+                try:
+                    self._feed(job)
+                except Away as error:  # the others need not wait for it
+                    log.warning("trying again: %s", error, extra={"call": order.call_id})
+                    job.again_at = time.monotonic() + AGAIN_S
         replays = [order for order in orders if order.kind != "upload"]
         if replays and (self._replaying is None or not self._replaying.is_alive()):
             self._replaying = threading.Thread(target=self._replay, args=(replays[0],), name="replay")
@@ -280,8 +287,9 @@ class Feeder:
             order, first = job.order, 0
         job.forgotten = False
         assert order.info is not None
+        opener = Stored(order.stored, order.etag, order.bytes).open if order.stored else None
         try:
-            audio = open_audio(path, container=order.container)
+            audio = open_audio(path, container=order.container, opener=opener)
         except CalltideError as error:
             self._done(job, "failed", str(error).replace(str(path), order.source))
             return
@@ -330,6 +338,11 @@ class Feeder:
         """Nothing more is to be done; None: somebody else has written how it ended."""
         if state is not None:
             self.store.put(job.order, state, job.progress, error)
+        if job.order.stored:
+            try:
+                remove(job.order.stored)
+            except Away as away:  # it goes when its upload expires
+                log.warning("%s", away, extra={"call": job.order.call_id})
         self.queue.remove(job.order.task_id)
         self.jobs.pop(job.order.call_id, None)
 

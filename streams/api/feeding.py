@@ -16,6 +16,8 @@ import anyio
 from fastapi import FastAPI, Request
 
 from deploy.process import spawn, stop
+from schemas.errors import CalltideError
+from streams.api.stored import Uploads
 from streams.api.tasks import Queue
 from streams.settings import Settings
 
@@ -127,6 +129,10 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         while True:
             for path in await anyio.to_thread.run_sync(tidy, settings):
                 log.info("an upload that nobody finished is removed", extra={"path": str(path)})
+            try:
+                await anyio.to_thread.run_sync(Uploads(settings).tidy)
+            except (OSError, CalltideError) as error:  # the store is away, or its package
+                log.warning("expired uploads in the store are left there for now: %s", error)
             await anyio.sleep(TIDY_EVERY_S)
 
     async with anyio.create_task_group() as group:

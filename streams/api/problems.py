@@ -39,6 +39,7 @@ NAMES: Final = {
     415: "unsupported_media_type",
     416: "range_not_satisfiable",
     422: "invalid",
+    423: "locked",
     429: "too_many_requests",
     500: "internal",
     503: "unavailable",

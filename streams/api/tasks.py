@@ -57,6 +57,8 @@ class Order(BaseModel):
     duration_ms: int | None = None
     info: CallInfo | None = Field(default=None, description="of an upload: the call that it is")
     container: str = Field(default="", description="of an upload: what its recording is read as")
+    stored: str = Field(default="", description="of an upload: the object that is its recording; empty: it lies here")
+    etag: str = Field(default="", description="of that object, as it was when it was taken")
 
     @property
     def key(self) -> tuple[str, str]:

@@ -30,6 +30,7 @@ from schemas.events import CallInfo, UtcTime
 from streams.api.access import Caller
 from streams.api.feeding import feeding_of, lifespan
 from streams.api.problems import Fault, documented
+from streams.api.stored import Stored
 from streams.api.tasks import Feeder, Order, Queue, Task, Tasks, store_of, upload_id
 from streams.files import open_audio
 from streams.ingestion.files_run import SHA256, Source, call_id_of
@@ -117,12 +118,18 @@ class Details(BaseModel):
 
 @dataclass(slots=True)
 class Brought:
-    """A recording on the disk, in `Queue.incoming`."""
+    """A recording on the disk, in `Queue.incoming`, or `stored` in an object store."""
 
     path: Path
     name: str
     bytes: int = 0
     sha256: str = ""
+    """Of what is stored it is asked for once it is known to be a recording."""
+    stored: Stored | None = None
+
+    def open(self) -> BinaryIO:
+        """Its bytes."""
+        return self.stored.open() if self.stored else self.path.open("rb")
 
 
 def plain_name(name: str) -> str:
@@ -131,9 +138,9 @@ def plain_name(name: str) -> str:
     return "".join(letter for letter in last if letter.isprintable()).strip(" .")[:200] or "recording"
 
 
-def sniff(path: Path) -> str:
+def sniff(brought: Brought) -> str:
     """FFmpeg's name of a recording's format, by its first bytes. Raises CalltideError for one that is not taken."""
-    with path.open("rb") as file:
+    with brought.open() as file:
         head = file.read(16)
         if head[:3] == b"ID3":
             # A tag before the audio; its length is in four times seven bits.
@@ -197,7 +204,7 @@ def take(request: Request, who: Caller, brought: Brought, details: Details) -> t
         if _heard_before(store.calls(order.call_id), order) and known is None:
             return store.put(order, "completed", {"ingest": 1.0}).model_copy(update={"duplicate": True}), True
         with disk():
-            queue.add(order, brought.path)
+            queue.add(order, None if brought.stored else brought.path)
         task = store.put(order, "pending")
     feeding_of(request).wake()
     return task, False
@@ -217,11 +224,12 @@ def _order(settings: Settings, who: Caller, tenant: str, brought: Brought, detai
     if not brought.bytes:
         raise Fault(422, f"{name} is empty (0 bytes); record or copy it again", "empty")
     try:
-        container = sniff(brought.path)
+        container = sniff(brought)
     except CalltideError as error:
         raise Fault(415, f"{name} {error}", details={"file": name}) from None
     try:
-        audio = open_audio(brought.path, container=container)
+        opener = brought.stored.open if brought.stored else None
+        audio = open_audio(brought.path, container=container, opener=opener)
         roles = roles_for(audio, roles_of(details.roles))
     except CalltideError as error:
         text = str(error).replace(str(brought.path), name).replace("--roles names", "roles names")
@@ -233,6 +241,9 @@ def _order(settings: Settings, who: Caller, tenant: str, brought: Brought, detai
     hours = settings.uploads.longest_hours
     if (audio.duration_ms or 0) > hours * 3_600_000:
         raise Fault(422, f"{name} is longer than {hours:g} h; cut it in parts", "too_long", {"hours": hours})
+    if not brought.sha256:
+        with brought.open() as file:
+            brought.sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     # Ids are known to Kafka without their tenants: two may bring the same file.
     mark = brought.sha256
     if tenant != DEFAULT_TENANT:
@@ -263,6 +274,8 @@ def _order(settings: Settings, who: Caller, tenant: str, brought: Brought, detai
         duration_ms=audio.duration_ms,
         info=info,
         container=container,
+        stored=brought.stored.url if brought.stored else "",
+        etag=brought.stored.etag if brought.stored else "",
     )
 
 
