@@ -26,6 +26,7 @@ from streams.api import (
     aliases,
     audio,
     calls,
+    docs_page,
     exports,
     presigned,
     problems,
@@ -176,6 +177,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.explaining = calls.Explaining(settings)
     app.state.watch = status.Watch(settings)
     problems.install(app)
+    app.include_router(docs_page.router, prefix=PREFIX)
     app.include_router(access.router, prefix=PREFIX)
     app.include_router(calls.router, prefix=PREFIX)
     app.include_router(waveform.router, prefix=PREFIX)

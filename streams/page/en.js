@@ -328,6 +328,7 @@ export default {
   },
   status: {
     title: "Status",
+    api: "The API, to read and to try",
     state: "System",
     ok: "works",
     away: "something is away",
