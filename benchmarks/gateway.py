@@ -61,7 +61,7 @@ class _Reader(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no asyncio.Transport by name.
         self.transport = cast(asyncio.Transport, transport)
-        transport.write(self._hello)
+        self.transport.write(self._hello)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.opened.done():

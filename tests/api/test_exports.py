@@ -7,6 +7,7 @@ import json
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from matplotlib.figure import Figure
@@ -163,4 +164,4 @@ def test_an_alert_stands_in_the_chart_where_it_was(length_ms: int, expected: flo
     axes = Figure().add_subplot()
     draw_sentiment(axes, Whole(call, [said("no", score=-0.5)], {"parties": []}, None, []))
     dashed = [line for line in axes.lines if line.get_linestyle() == "--"]
-    assert [line.get_xdata()[0] for line in dashed] == [expected]
+    assert [float(np.asarray(line.get_xdata())[0]) for line in dashed] == [expected]
