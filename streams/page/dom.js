@@ -53,7 +53,7 @@ export const clock = (ms) => {
   const rest = String(seconds % 60).padStart(2, "0");
   return minutes < 60 ? `${minutes}:${rest}` : `${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, "0")}:${rest}`;
 };
-export const signed = (score) => (score < 0 ? "−" : "+") + Math.abs(score).toFixed(2);
+export const signed = (score) => (Number(score.toFixed(2)) < 0 ? "−" : "+") + Math.abs(score).toFixed(2);
 export const percent = (share) => `${Math.round(share * 100)}\u00a0%`;
 export const feeling = (score) => (score > 0.1 ? "positive" : score < -0.1 ? "negative" : "neutral");
 export const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);

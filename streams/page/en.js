@@ -227,6 +227,7 @@ export default {
     asked: (state) => `Somebody has asked for this already; it is done once for both of you. ${state}`,
     chunks: (over, all, at) => `${over} of ${all} chunks are done${at ? `, now at ${at}` : ""}`,
     open: (id) => `Open ${id}`,
+    watch: (id) => `Watch ${id} being heard`,
   },
   library: {
     title: "Library",
@@ -250,6 +251,8 @@ export default {
     upload: "Upload recordings",
     drop: "Drop recordings here, or",
     choose: "Choose files",
+    ofQueue: "Queue (optional)",
+    ofAgent: "Agent (optional)",
     formats: "WAV, MP3, FLAC, M4A, OGG, WebM. Two channels: the agent on the left, the customer on the right.",
     uploads: "Recordings and tasks",
     uploadOf: (name) => `Upload of ${name}`,

@@ -48,8 +48,10 @@ export function follow(task, { done = () => {} } = {}) {
     const over = cut.filter(({ state }) => state === "completed").length;
     const running = cut.find(({ state }) => state === "processing");
     write(chunks, cut.length > 1 ? t.tasks.chunks(over, cut.length, running ? clock(running.start_ms) : "") : "");
-    if (links.childElementCount !== now.calls.length) links.replaceChildren(...now.calls.map((id) => link("", t.tasks.open(id), addressOf(id, now))));
-    cancel.hidden = ["completed", "failed", "cancelled"].includes(now.state);
+    if (links.childElementCount !== now.calls.length) links.replaceChildren(...now.calls.map((id) => link("", "", addressOf(id, now))));
+    const isOver = ["completed", "failed", "cancelled"].includes(now.state);
+    [...links.children].forEach((made, at) => write(made, now.kind === "upload" && !isOver ? t.tasks.watch(now.calls[at]) : t.tasks.open(now.calls[at])));
+    cancel.hidden = isOver;
   };
 
   const ask = async () => {

@@ -480,7 +480,7 @@ def test_what_is_too_large_for_one_request_goes_in_pieces_and_goes_on_where_it_w
         job = page.locator("#uploads > li")
         expect(job).to_contain_text("the connection broke, going on in a moment")
         expect(job).to_contain_text("Hearing words", timeout=20_000)
-        expect(job.get_by_role("link", name="Open billing-4711")).to_be_visible()
+        expect(job.get_by_role("link", name="Watch billing-4711 being heard")).to_be_visible()
     assert offsets == [0, 0, 1_000_000, 2_000_000, 3_000_000], "what the server has is not sent again"
     assert kept == [content]
     assert not any(asked == "POST /calls" for asked, _ in api.asked)
