@@ -4,10 +4,11 @@ What comes out is what the chain takes: one or two channels at 8 or 16 kHz. Tele
 kHz, and mu-law or A-law where the file has it); everything else becomes 16 kHz, 16 bit.
 """
 
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import av
 import numpy as np
@@ -40,7 +41,7 @@ class AudioFile:
     mix: bool
     container: str | None = None
     """FFmpeg's name of the format that it is read as; None: whatever FFmpeg takes it for."""
-    opener: Callable[[], BinaryIO] | None = None
+    opener: Callable[[], io.RawIOBase | io.BufferedReader] | None = None
     """Opens it where it is no file of this machine; `path` is only its name then."""
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
@@ -55,7 +56,7 @@ class AudioFile:
         )
         read = 0
         try:
-            with av.open(self.opener() if self.opener else str(self.path), format=self.container) as container:
+            with av.open(self.opener() if self.opener else str(self.path), "r", format=self.container) as container:
                 stream = container.streams.audio[0]
                 for frame in container.decode(stream):
                     samples = _samples(frame)
@@ -96,7 +97,10 @@ def _samples(frame: AudioFrame) -> NDArray[np.float32]:
 
 
 def open_audio(
-    path: Path, mix: bool = False, container: str | None = None, opener: Callable[[], BinaryIO] | None = None
+    path: Path,
+    mix: bool = False,
+    container: str | None = None,
+    opener: Callable[[], io.RawIOBase | io.BufferedReader] | None = None,
 ) -> AudioFile:
     """Look at a file and decide how it will travel. `mix` adds all channels up to one; `container` is the only format
     that it may have, for files of strangers: FFmpeg knows some that name other files and addresses to read. `opener`
@@ -112,7 +116,7 @@ def open_audio(
         if path.stat().st_size == 0:
             raise CalltideError(f"{path} is empty (0 bytes); record or copy it again")
     try:
-        with av.open(opener() if opener else str(path), format=container) as file:
+        with av.open(opener() if opener else str(path), "r", format=container) as file:
             if not file.streams.audio:
                 raise CalltideError(f"{path} has no audio track; name a recording")
             stream = file.streams.audio[0]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, Final
 
 import fsspec
 from pydantic import BaseModel, ConfigDict
@@ -82,7 +82,7 @@ class Stored:
     etag: str
     bytes: int
 
-    def open(self) -> BinaryIO:
+    def open(self) -> io.RawIOBase:
         """Its bytes, as they are asked for. Raises CalltideError when it is gone or another by now; this and every
         read raise Away."""
         with _asking(self.url):
@@ -94,7 +94,7 @@ class Stored:
         if file.details["ETag"] != self.etag:
             file.close()
             raise CalltideError("the recording in the store is another than the one that was taken; bring it again")
-        return cast(BinaryIO, _Object(file, self.url))
+        return _Object(file, self.url)
 
 
 class _Object(io.RawIOBase):

@@ -8,6 +8,7 @@ the disk as it comes, and how long it is counts, not how large: a megabyte of FL
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -127,7 +128,7 @@ class Brought:
     """Of what is stored it is asked for once it is known to be a recording."""
     stored: Stored | None = None
 
-    def open(self) -> BinaryIO:
+    def open(self) -> io.RawIOBase | io.BufferedReader:
         """Its bytes."""
         return self.stored.open() if self.stored else self.path.open("rb")
 
