@@ -115,7 +115,7 @@ class Served:
         with self.client() as client:
             return dict(client.get(f"/tasks/{task_id}").json())
 
-    def settled(self, task_id: str, *states: str, seconds: float = 40) -> dict[str, Any]:
+    def settled(self, task_id: str, *states: str, seconds: float = 120) -> dict[str, Any]:
         """The task, once it is in one of these states."""
         deadline = time.monotonic() + seconds
         while (task := self.task(task_id))["state"] not in (states or ("completed",)):
@@ -160,12 +160,12 @@ def serving(home: Path, bootstrap: str, clickhouse: str, patch: Any, **more: str
     for thread in served.threads:
         thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(90)
         yield served
     finally:
         stop.set()
         for thread in served.threads:
-            thread.join(20)
+            thread.join(60)
         load.cache_clear()
 
 

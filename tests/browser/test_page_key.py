@@ -37,10 +37,10 @@ def test_the_page_sends_its_key_to_the_gateway_and_its_session_in_another_tab(
         page.goto(f"{address}#/call")
         for key in ("wrong", "ann-key"):
             dialog = page.locator("#key-dialog")
-            expect(dialog).to_be_visible(timeout=10_000)
+            expect(dialog).to_be_visible(timeout=60_000)
             page.locator("#key").fill(key)
             page.locator("#key-use").click()
-        expect(page.locator("#connection")).to_have_text("Live", timeout=10_000)
+        expect(page.locator("#connection")).to_have_text("Live", timeout=60_000)
         expect(page.get_by_text("good morning").first).to_be_visible()
         assert page.get_by_text("a secret").count() == 0
         assert not any("key" in url for url in sockets)
@@ -50,5 +50,5 @@ def test_the_page_sends_its_key_to_the_gateway_and_its_session_in_another_tab(
         assert cookie["httpOnly"] and cookie["expires"] > time.time()
         second = page.context.new_page()
         second.goto(f"{address}#/call")
-        expect(second.locator("#connection")).to_have_text("Live", timeout=10_000)
+        expect(second.locator("#connection")).to_have_text("Live", timeout=60_000)
         expect(second.get_by_text("good morning").first).to_be_visible()
