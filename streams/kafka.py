@@ -5,6 +5,7 @@ anything else librdkafka knows) can be set from outside.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
@@ -123,6 +124,66 @@ def ranges(admin: AdminClient, topic: str, partitions: Iterable[int], timeout_s:
         for spec in (OffsetSpec.earliest(), OffsetSpec.latest())
     )
     return {place.partition: (first[place].result().offset, last[place].result().offset) for place in places}
+
+
+class Groups:
+    """How far consumer groups have read; it joins none of them, and asks for each by a consumer of its own.
+
+    An AdminClient could ask for all of them, and ends the whole process when a group's coordinator is not ready
+    (librdkafka 2.16.0: rd_kafka_handle_OffsetFetch takes it for a consumer, which it is not). One thread at a time may
+    ask for a group.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._consumers: dict[tuple[str, str], Consumer] = {}
+        self._lock = threading.Lock()
+
+    def _consumer(self, group: str, isolation: str) -> Consumer:
+        options = {
+            "group.id": group,
+            "isolation.level": isolation,
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 10,
+            "queued.max.messages.kbytes": 1_024,
+        }
+        with self._lock:
+            if (group, isolation) not in self._consumers:
+                self._consumers[group, isolation] = Consumer(consumer(self._settings, **options))
+            return self._consumers[group, isolation]
+
+    def committed(self, group: str, places: Iterable[TopicPartition], timeout_s: float) -> list[TopicPartition]:
+        """The places with the offsets that the group has committed, negative where it has none. Raises
+        KafkaException."""
+        # One that reads what is committed only would wait here for a transaction that is open.
+        return self._consumer(group, "read_uncommitted").committed([*places], timeout_s)
+
+    def without_more(
+        self, group: str, places: Iterable[TopicPartition], timeout_s: float
+    ) -> set[tuple[str | None, int]]:
+        """Those of the places, (topic, partition), in which there is no record from the offset on: Kafka's marks of
+        the ends of transactions take offsets, too. What is not known in time is not among them."""
+        asking, found = self._consumer(group, "read_committed"), set()
+        left = {(place.topic, place.partition) for place in places}
+        deadline = time.monotonic() + timeout_s
+        try:
+            asking.assign([*places])
+            while left and (pause_s := deadline - time.monotonic()) > 0:
+                for message in asking.consume(len(left), min(pause_s, 0.1)):
+                    place = message.topic(), partition_of(message)
+                    error = message.error()
+                    if error is not None and error.code() == KafkaError._PARTITION_EOF and place in left:
+                        found.add(place)
+                    left.discard(place)
+        finally:
+            asking.unassign()
+        return found
+
+    def close(self) -> None:
+        """Let go of the connections."""
+        for one in self._consumers.values():
+            one.close()
+        self._consumers.clear()
 
 
 def put(producer: Producer, topic: str, **record: Any) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from clickhouse_connect.driver.exceptions import ClickHouseError
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 from confluent_kafka.admin import AdminClient
 from filelock import FileLock, Timeout
 
@@ -110,13 +110,14 @@ class Watcher:
         """`since_ms`: from records of that time on, Unix milliseconds; None: from now on. Raises KafkaException,
         CalltideError."""
         self._jobs = jobs
-        self._admin = AdminClient(kafka.client(settings))
+        admin = AdminClient(kafka.client(settings))
+        self._groups = kafka.Groups(settings)
         self._sink = f"{settings.kafka.group_prefix}.sink"
         places = []
         for topic in WRITES:
-            numbers = history.partitions(self._admin, topic)
-            ends = kafka.ranges(self._admin, topic, numbers, history.ANSWER_S)
-            found = {} if since_ms is None else history.offsets_at(self._admin, topic, numbers, since_ms)
+            numbers = history.partitions(admin, topic)
+            ends = kafka.ranges(admin, topic, numbers, history.ANSWER_S)
+            found = {} if since_ms is None else history.offsets_at(admin, topic, numbers, since_ms)
             for number in numbers:
                 offset = found.get(number)
                 places.append((topic, number, ends[number][1] if offset is None else offset, ends[number][1]))
@@ -175,16 +176,13 @@ class Watcher:
         if stage not in job.ended:
             return False
         topic, partition, offset = job.ended[stage]
-        asked = self._admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(self._sink, [TopicPartition(topic, partition)])],
-            request_timeout=history.ANSWER_S,
-        )
-        (place,) = asked[self._sink].result().topic_partitions
+        (place,) = self._groups.committed(self._sink, [TopicPartition(topic, partition)], history.ANSWER_S)
         return bool(place.offset > offset)
 
     def close(self) -> None:
         """Leave."""
         self._consumer.close()
+        self._groups.close()
 
 
 class Feeder:

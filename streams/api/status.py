@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Annotated, Any, Final, Literal
 
 from cachetools import TTLCache, cachedmethod
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel, Field
@@ -34,6 +34,10 @@ Admin = Annotated[Caller, Depends(caller("admin"))]
 FRESH_S: Final = 3.0
 ANSWER_S: Final = 2.0
 """Judgement: who looks at how things are does not want to wait for what is away."""
+FEW: Final = 100
+"""Offsets. Judgement: of so many it is looked whether there is any record among them. Where a stage has read all there
+is, some are left in each partition: Kafka's marks of the ends of transactions."""
+LOOK_S: Final = 0.5
 
 
 class Stage(BaseModel):
@@ -42,7 +46,11 @@ class Stage(BaseModel):
     name: str = Field(examples=["asr"])
     lane: Literal["live", "batch"]
     workers: int = Field(description="that work on it now", examples=[2])
-    lag: int | None = Field(description="records that wait for it; null: nothing is known of it yet", examples=[0])
+    lag: int | None = Field(
+        description="records that wait for it, 0 when there is none; where some do, Kafka's marks between them are "
+        "counted, too; null: nothing is known of it yet",
+        examples=[0],
+    )
 
 
 class Model(BaseModel):
@@ -85,32 +93,35 @@ class Watch:
         self._settings = settings
         self._cache: TTLCache[Any, list[dict[str, Any]] | None] = TTLCache(1, FRESH_S)
         self._lock = threading.Lock()
-        self._consumers: dict[str, Consumer] = {}
+        self._groups = kafka.Groups(settings)
 
     def close(self) -> None:
         """Let go of the connections."""
-        for consumer in self._consumers.values():
-            consumer.close()
-        self._consumers.clear()
+        self._groups.close()
 
-    def _consumer(self, group: str) -> Consumer:
-        """One that never joins its group. An AdminClient could ask for the offsets of all groups, and ends the whole
-        process when a group's coordinator is not ready (librdkafka 2.16.0: rd_kafka_handle_OffsetFetch takes it for a
-        consumer, which it is not)."""
-        with self._lock:
-            if group not in self._consumers:
-                self._consumers[group] = Consumer(kafka.consumer(self._settings, **{"group.id": group}))
-            return self._consumers[group]
-
-    def _committed(self, group: str, places: list[TopicPartition]) -> list[TopicPartition]:
+    def _lags(self, group: str, ends: dict[tuple[str, int], tuple[int, int]]) -> dict[tuple[str, int], int]:
+        """Topic and partition → how many records wait for a group, where that is known. `ends`: first and last
+        offset."""
         try:
-            return self._consumer(group).committed(places, ANSWER_S)
+            places = self._groups.committed(group, [TopicPartition(*place) for place in ends], ANSWER_S)
+            read = [place for place in places if place.offset >= 0]
+            found = {}
+            for one in read:
+                low, high = ends[one.topic, one.partition]
+                found[one.topic, one.partition] = max(high - max(one.offset, low), 0)
+            few = [one for one in read if 0 < found[one.topic, one.partition] <= FEW]
+            done = self._groups.without_more(group, few, LOOK_S) if few else set()
         except KafkaException:
-            return []  # whoever keeps its offsets is not ready
+            return {}  # whoever keeps its offsets is not ready
+        return {place: 0 if place in done else lag for place, lag in found.items()}
 
-    @cachedmethod(lambda self: self._cache, lock=lambda self: self._lock)
     def stages(self) -> list[dict[str, Any]] | None:
         """Each stage and reader, its workers and its lag; None: Kafka does not answer."""
+        with self._lock:  # who comes meanwhile gets the same answer
+            return self._asked()
+
+    @cachedmethod(lambda self: self._cache)
+    def _asked(self) -> list[dict[str, Any]] | None:
         prefix = self._settings.kafka.group_prefix
         rows = [(row.name, row.lane, f"{prefix}.{row.id}", row.reads) for first in STAGES for row in lanes(first)]
         rows += [("sink", "live", f"{prefix}.sink", topic) for topic in (SCORES, CALL_METRICS, ALERTS, INSIGHTS)]
@@ -124,31 +135,25 @@ class Watch:
             groups = sorted({row[2] for row in rows})
             members = admin.describe_consumer_groups(groups, request_timeout=ANSWER_S)
             held = {
-                group: [
-                    TopicPartition(topic, number)
+                group: {
+                    (topic, number): found
                     for _, _, of, topic in rows
                     if of == group
-                    for number in ends.get(topic, ())
-                ]
+                    for number, found in ends.get(topic, {}).items()
+                }
                 for group in groups
             }
             with ThreadPoolExecutor(len(groups)) as pool:
-                asked = [*pool.map(lambda group: self._committed(group, held[group]), groups)]
-            offsets = {
-                (group, place.topic, place.partition): place.offset
-                for group, places in zip(groups, asked, strict=True)
-                for place in places
-            }
+                lags = dict(zip(groups, pool.map(lambda group: self._lags(group, held[group]), groups), strict=True))
             workers = {group: len(answer.result().members) for group, answer in members.items()}
         except KafkaException:
             return None
         found: dict[tuple[str, str], dict[str, Any]] = {}
         for name, lane, group, topic in rows:
             one = found.setdefault((name, lane), {"name": name, "lane": lane, "workers": workers[group], "lag": None})
-            known = {number: offset for (of, read, number), offset in offsets.items() if (of, read) == (group, topic)}
-            for number, (low, high) in ends.get(topic, {}).items():
-                if (offset := known.get(number, -1)) >= 0:
-                    one["lag"] = (one["lag"] or 0) + max(high - max(offset, low), 0)
+            known = [lag for (read, _), lag in lags[group].items() if read == topic]
+            if known:
+                one["lag"] = (one["lag"] or 0) + sum(known)
         return list(found.values())
 
 

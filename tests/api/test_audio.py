@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from fastapi.testclient import TestClient
 
 from processors.base import Record
 from schemas.audio import AudioPacket
 from schemas.events import CallEvent, CallInfo, Word, encode
-from schemas.topics import SCORES, frames
+from schemas.topics import CALL_METRICS, SCORES, frames
+from streams import kafka
+from streams.api.status import Watch
 from streams.archive import Archive
 from streams.settings import Settings
 from streams.sink import connect
@@ -293,6 +295,40 @@ def test_status_knows_the_stages(settings: Settings, api: TestClient) -> None:
     stages = {(one["name"], one["lane"]): one for one in status["stages"]}
     assert stages["asr", "live"] == {"name": "asr", "lane": "live", "workers": 0, "lag": None}
     assert ("asr", "batch") in stages and ("sink", "live") in stages
+
+
+def test_the_marks_of_transactions_are_no_lag(settings: Settings) -> None:
+    group = f"g{new()}"
+    own = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"group_prefix": group})})
+    producer = Producer(kafka.producer(own, **{"transactional.id": group}))
+    producer.init_transactions(30)
+    last: list[int] = []
+
+    def write(aborted: bool = False) -> None:
+        producer.begin_transaction()
+        producer.produce(CALL_METRICS, b"x", on_delivery=lambda _error, message: last.append(message.offset() or 0),
+                         partition=3)  # fmt: skip
+        producer.flush(10)
+        if aborted:
+            producer.abort_transaction(30)
+        else:
+            producer.commit_transaction(30)
+
+    def lag() -> int | None:
+        watch = Watch(own)
+        stages = watch.stages() or []
+        watch.close()
+        return next(one["lag"] for one in stages if one["name"] == "sink")
+
+    write()
+    reader = Consumer(kafka.consumer(own, **{"group.id": f"{group}.sink"}))
+    reader.commit(offsets=[TopicPartition(CALL_METRICS, 3, last[-1] + 1)], asynchronous=False)
+    reader.close()
+    assert lag() == 0, "the mark behind the record is no record"
+    write(aborted=True)
+    assert lag() == 0, "nor is what was given up"
+    write()
+    assert (lag() or 0) >= 1
 
 
 def test_an_utterance_is_explained_by_its_words(settings: Settings, api: TestClient) -> None:

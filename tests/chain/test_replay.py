@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 import soundfile
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
@@ -106,14 +106,15 @@ def bootstrap(stack: Stack) -> str:
 
 def live_offsets(stack: Stack) -> dict[tuple[str, int], int]:
     """What the live stages have committed."""
-    admin = AdminClient({"bootstrap.servers": bootstrap(stack)})
+    own = load().kafka.model_copy(update={"bootstrap_servers": bootstrap(stack)})
+    asking = kafka.Groups(load().model_copy(update={"kafka": own}))
     found = {}
     for row in STAGES:
         group = f"{load().kafka.group_prefix}.{row.id}"
         places = [TopicPartition(row.reads, number) for number in range(load().kafka.partitions)]
-        asked = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group, places)])
-        for place in asked[group].result().topic_partitions:
+        for place in asking.committed(group, places, kafka.GROUP_ANSWER_S):
             found[row.name, place.partition] = place.offset
+    asking.close()
     return found
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from deploy.broker import Broker
@@ -39,6 +39,7 @@ from schemas.events import (
     Word,
     encode,
 )
+from schemas.topics import DEFAULT_PARTITIONS
 from streams import kafka, sink
 from streams.settings import Settings
 from streams.sink import Sink, connect, migrate
@@ -125,10 +126,11 @@ def count(settings: Settings, table: str, final: bool = True) -> int:
 
 def committed(settings: Settings, topic: str) -> dict[int, int]:
     """Partition → committed offset of the sink's group."""
-    admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers})
-    asked = ConsumerGroupTopicPartitions(f"{settings.kafka.group_prefix}.sink")
-    (answer,) = admin.list_consumer_group_offsets([asked]).values()
-    return {held.partition: held.offset for held in answer.result(10).topic_partitions or [] if held.topic == topic}
+    groups = kafka.Groups(settings)
+    places = [TopicPartition(topic, number) for number in range(DEFAULT_PARTITIONS)]
+    found = groups.committed(f"{settings.kafka.group_prefix}.sink", places, kafka.GROUP_ANSWER_S)
+    groups.close()
+    return {held.partition: held.offset for held in found if held.offset >= 0}
 
 
 def until_committed(settings: Settings, topic: str, partition: int, offset: int) -> None:
