@@ -36,7 +36,7 @@ up: install ## broker, stages, gateway, sink and page, until Ctrl-C
 # computes: the whole chain one test after the other, since it needs most of the machine, and beside it all else.
 COMPUTING := tests/unit tests/topology
 CHAIN := tests/chain tests/chaos
-OTHERS := $(filter-out $(COMPUTING) $(CHAIN),$(patsubst %/,%,$(wildcard tests/*/)))
+OTHERS := $(filter-out $(COMPUTING) $(CHAIN) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 
 test: lint ## linters, types and all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(COMPUTING)
