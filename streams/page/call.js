@@ -6,7 +6,7 @@
 
 import { callPath, get, Problem } from "./api.js";
 import { compare } from "./compare.js";
-import { $, button, callAddress, capital, clock, element, feeling, inNextFrame, percent, place, rowOf, signed, stateOf, svg, whenOf, withChildren } from "./dom.js";
+import { $, button, callAddress, capital, clock, element, feeling, inNextFrame, percent, place, rowOf, signed, stateOf, svg, whenOf, withChildren, write } from "./dom.js";
 import t from "./en.js";
 import { explain } from "./explain.js";
 import { calls, callOf, customerOf, factsOf, find, hear, inOrder, known, lengthOf, lowestOf, on, partyOf, REPLAY, shown, worstOf } from "./live.js";
@@ -463,8 +463,10 @@ function drawClock(call) {
 function drawLowest(call) {
   const lowest = lowestOf(call);
   const made = $("lowest");
-  made.hidden = !lowest;
-  if (!lowest) return;
+  const isKnown = call.ended && inOrder(call).some(({ role, sentiment }) => role !== "agent" && sentiment);
+  made.hidden = !lowest && !isKnown;
+  made.disabled = !lowest;
+  if (!lowest) return write(made, t.call.neverNegative);
   const [at, score] = [clock(lowest.start_ms), signed(lowest.sentiment.score)];
   made.textContent = lowest.role === "customer" ? t.call.lowest(at, score) : t.call.lowestOf(lowest.speaker, at, score);
   made.title = call.stored ? t.call.lowestPlays : "";

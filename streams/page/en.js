@@ -101,6 +101,7 @@ export default {
     recording: "a recording, being heard",
     lowest: (at, score) => `▶ Customer's lowest moment: ${at} (${score})`,
     lowestOf: (who, at, score) => `▶ Lowest moment of ${who}: ${at} (${score})`,
+    neverNegative: "The customer is never negative here",
     lowestPlays: "Shows what was said then, and plays it",
     wordless: (why) => `no words recognised${why && ` (${why})`}`,
     recognised: (share) => `recognised with ${share} confidence`,
