@@ -163,7 +163,8 @@ class Groups:
     ) -> set[tuple[str | None, int]]:
         """Those of the places, (topic, partition), in which there is no record from the offset on: Kafka's marks of
         the ends of transactions take offsets, too. What is not known in time is not among them."""
-        asking, found = self._consumer(group, "read_committed"), set()
+        asking = self._consumer(group, "read_committed")
+        found: set[tuple[str | None, int]] = set()
         left = {(place.topic, place.partition) for place in places}
         deadline = time.monotonic() + timeout_s
         try:
