@@ -74,7 +74,7 @@ def test_nobody_exports_another_s_calls(api: TestClient) -> None:
         assert said["text"].startswith(f"only {word} knows")
     assert api.get("/api/v1/export", headers=VIEWER).status_code == 403
     lines = api.get("/api/v1/export", headers=beta).text.splitlines()
-    assert [json.loads(line)["call"]["tenant"] for line in lines] == ["beta"]
+    assert {json.loads(line)["call"]["tenant"] for line in lines} == {"beta"}  # tests of audio write more of them
     assert api.get("/api/v1/calls/acme-01/export", params={"format": "exe"}, headers=VIEWER).status_code == 422
 
 
