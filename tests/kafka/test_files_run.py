@@ -121,13 +121,13 @@ def test_an_id_that_is_another_recording_s_is_refused(settings: Settings, tmp_pa
 
 
 def test_a_stop_ends_what_was_begun_and_the_next_run_sends_it_whole(settings: Settings, tmp_path: Path) -> None:
-    paths = [noise(tmp_path / f"{number}.wav", 3.0) for number in range(2)]
+    paths = [noise(tmp_path / f"{number}.wav", 20.0) for number in range(2)]
     sources = gather(paths, None, Source(Path()))
     run = FilesRun(settings, speed=1.0, stagger_s=60)
     run.shown = lambda _done, _all, seconds: run.stop.set() if seconds >= 0.5 else None
     results = run.run(sources)
     assert states(results) == {"0.wav": "interrupted", "1.wav": "not begun"}
-    assert 0.5 <= results.outcomes[0].seconds < 2
+    assert 0.5 <= results.outcomes[0].seconds < 20
     found = arrived(settings)[results.outcomes[0].call_id]
     end = decode(found[-1].headers, found[-1].value or b"")
     assert isinstance(end, CallEnded)
