@@ -18,7 +18,7 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Final, Self
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from filelock import BaseFileLock, FileLock, Timeout
 
@@ -106,7 +106,6 @@ class Replay:
         )
         self.progress = Progress(len(plan.calls), plan.audio_ms)
         self.admin = AdminClient(kafka.client(settings))
-        self.groups = kafka.Groups(settings)
         self.stop = threading.Event()
         self._failure: BaseException | None = None
         self._threads: list[threading.Thread] = []
@@ -151,7 +150,6 @@ class Replay:
             thread.join(STOP_S)
         if self._watch is not None:
             self._watch.close()
-        self.groups.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -290,7 +288,10 @@ class Replay:
     def _committed(self, group: str, topic: str) -> dict[int, int]:
         """Partition → committed offset, 0 where there is none."""
         places = [TopicPartition(topic, number) for number in range(self.plan.partitions)]
-        return {place.partition: max(place.offset, 0) for place in self.groups.committed(group, places, ANSWER_S)}
+        asked = self.admin.list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(group, places)], request_timeout=ANSWER_S
+        )
+        return {place.partition: max(place.offset, 0) for place in asked[group].result().topic_partitions}
 
     def _done(self) -> bool:
         marks = {
