@@ -3,6 +3,7 @@ why, try a rule on it; in a real browser, with everything running. PICTURES=docs
 """
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,9 @@ def test_a_recording_is_brought_heard_found_played_explained_and_taken_away(
     job = page.locator("#uploads > li")
     expect(job.locator(".bar-of").first).to_be_visible(timeout=60_000)
     take(page, "web-upload")
+    job.get_by_role("link", name="being heard").click()
+    expect(page.locator(".turn").first).to_be_visible(timeout=120_000)
+    page.go_back()
     expect(job.locator(".task")).to_have_attribute("data-state", "completed", timeout=180_000)
     expect(page.locator("#library-rows tr")).to_have_count(1, timeout=60_000)
     expect(page.locator(".days canvas")).to_be_visible(timeout=60_000)
@@ -58,6 +62,7 @@ def test_a_recording_is_brought_heard_found_played_explained_and_taken_away(
     expect(turns.nth(5)).to_be_attached(timeout=60_000)
     expect(page.locator(".plot")).to_have_count(3)
     expect(page.locator(".turn .feel").first).to_be_attached()
+    expect(page.locator("#lowest")).to_have_text(re.compile("Customer's lowest moment|never negative"))
 
     word = page.locator(".turn .word").nth(8)
     began = int(str(word.get_attribute("data-from"))) / 1_000
@@ -81,6 +86,9 @@ def test_a_recording_is_brought_heard_found_played_explained_and_taken_away(
         "rules:\n  - name: anything\n    alert: {severity: info, cooldown_s: 0, message: Somebody has said something}\n"
         "    when: {said: {regex: ['.']}}\n"
     )
+    expect(page.get_by_label("Calls to try on")).not_to_have_value(
+        "", timeout=60_000
+    )  # the last ones, asked of the API
     page.get_by_role("button", name="Try on calls").click()
     expect(page.locator("#rules-found")).to_contain_text("Somebody has said something", timeout=60_000)
     expect(page.locator("#status-facts")).to_contain_text("works", timeout=60_000)
