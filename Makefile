@@ -32,15 +32,16 @@ demo: install ## real calls through the whole chain, live; CALLS=path takes your
 up: install ## broker, stages, gateway, sink and page, until Ctrl-C
 	@exec $(BIN)/calltide up
 
-# First what only computes, two tests at a time; then what starts brokers and processes and waits for them more than it
-# computes: the whole chain one test after the other, since it needs most of the machine, and beside it all else.
+# First what only computes, two tests at a time. Then the whole chain, one test after the other, since it needs most of the
+# machine, and beside it first what waits for brokers more than it computes, then all else.
 COMPUTING := tests/unit tests/topology
 CHAIN := tests/chain tests/chaos
-OTHERS := $(filter-out $(COMPUTING) $(CHAIN) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
+WAITING := tests/kafka
+OTHERS := $(filter-out $(COMPUTING) $(CHAIN) $(WAITING) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 
 test: install-dev ## linters, types and all tests
 	@$(MAKE) --no-print-directory -j 2 lint computing
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(CHAIN) $(OTHERS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(CHAIN) $(WAITING) $(OTHERS)
 
 # Beside the linters, which use one core.
 computing: install-dev

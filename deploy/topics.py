@@ -32,6 +32,8 @@ ANSWER_SECONDS = 5.0
 LEADERS_SECONDS = 60.0
 """Judgement: so long may pass until one more partition has a leader. The embedded broker takes half a second for all of
 the table's; more than 20 s until the first was seen on a machine that was very busy."""
+RENEW_SECONDS = 2.0
+"""Judgement: so long without one more leader, and another client asks."""
 LEADERLESS = (
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -84,8 +86,14 @@ class Topics:
     def __init__(self, bootstrap_servers: str, client: Mapping[str, str] | None = None) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._reasons: dict[str, str] = {}
-        conf: dict[str, Any] = {**(client or {}), "bootstrap.servers": bootstrap_servers}
-        self._admin = AdminClient(conf | {"error_cb": self._note, "reconnect.backoff.max.ms": 500, "log_level": 0})
+        self._client: dict[str, Any] = {
+            **(client or {}),
+            "bootstrap.servers": bootstrap_servers,
+            "error_cb": self._note,
+            "reconnect.backoff.max.ms": 500,
+            "log_level": 0,
+        }
+        self._admin = AdminClient(self._client)
 
     def ensure(self, topics: Iterable[Topic]) -> list[str]:
         """Create what is missing, then compare all. Returns the names created.
@@ -162,9 +170,13 @@ class Topics:
     def _lead(self, topics: Sequence[Topic]) -> None:
         """Wait until every partition has a leader. A busy broker takes its time, but always comes on with one more."""
         fewest, deadline = math.inf, time.monotonic() + LEADERS_SECONDS
-        while left := self._leaderless(topics):
+        admin, renewed = self._admin, time.monotonic()
+        while left := self._leaderless(topics, admin):
             if left < fewest:
                 fewest, deadline = left, time.monotonic() + LEADERS_SECONDS
+            elif time.monotonic() > renewed + RENEW_SECONDS:
+                # A client that asked too early may hold on to what it was told for minutes (librdkafka's issue 4620).
+                admin, renewed = AdminClient(self._client), time.monotonic()
             if time.monotonic() > deadline:
                 raise CalltideError(
                     f"the brokers at {self._bootstrap_servers} give {left} partitions of the new topics no leader; "
@@ -172,11 +184,11 @@ class Topics:
                 )
             time.sleep(0.02)
 
-    def _leaderless(self, topics: Iterable[Topic]) -> int:
+    def _leaderless(self, topics: Iterable[Topic], admin: AdminClient) -> int:
         """How many partitions cannot be read and written yet: a leader is announced before it has taken over."""
         end = OffsetSpec.latest()
         places = {TopicPartition(topic.name, number): end for topic in topics for number in range(topic.partitions)}
-        asked = self._admin.list_offsets(places, request_timeout=ANSWER_SECONDS) if places else {}
+        asked = admin.list_offsets(places, request_timeout=ANSWER_SECONDS) if places else {}
         left = 0
         for place, future in asked.items():
             try:
