@@ -414,7 +414,7 @@ function drawCall() {
   drawClock(call);
   drawLowest(call);
   $("scores").replaceChildren(
-    scoreOf(call.ended ? t.call.wholeCall : t.call.soFar, "", call.last?.running.score),
+    scoreOf(call.ended ? t.call.atTheEnd : t.call.soFar, "", call.last?.running.score),
     ...parties.slice(0, 2).map(({ name, look, events }) => scoreOf(name, look, events.at(-1)?.running.party_score)),
     ...(call.metrics?.outlook ? [outlookOf(call.metrics.outlook)] : []),
   );
