@@ -13,7 +13,7 @@ CHECK_PYTHON := $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 
 UV := $(BIN)/uv pip compile --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo up test computing test-torch lint chaos bench lock clean
+.PHONY: help install install-dev demo up test test-torch lint chaos bench lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -39,13 +39,9 @@ CHAIN := tests/chain tests/chaos
 WAITING := tests/kafka
 OTHERS := $(filter-out $(COMPUTING) $(CHAIN) $(WAITING) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 
-test: install-dev ## linters, types and all tests
-	@$(MAKE) --no-print-directory -j 2 lint computing
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(CHAIN) $(WAITING) $(OTHERS)
-
-# Beside the linters, which use one core.
-computing: install-dev
+test: lint ## linters, types and all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(COMPUTING)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(CHAIN) $(WAITING) $(OTHERS)
 
 lint: install-dev ## linters and types
 	$(BIN)/ruff check .

@@ -28,6 +28,7 @@ from tests.llm_endpoint import (
     status,
     write,
 )
+from tests.waiting import until
 
 SAID = (
     ("agent", "Good morning, what can I do for you?"),
@@ -246,7 +247,12 @@ def test_a_call_that_only_the_endpoint_cannot_take_fails(server: LanguageServer,
 @pytest.mark.parametrize("code", [301, 400, 401, 404])
 def test_settings_that_are_wrong_for_all_calls_fail_none(server: LanguageServer, code: int) -> None:
     server.always = status(code, Location="http://127.0.0.1:1/")
-    mended = threading.Timer(0.2, lambda: setattr(server, "always", well_again))
+
+    def mend() -> None:
+        until(lambda: server.probes, "the endpoint is tried")
+        server.always = well_again
+
+    mended = threading.Thread(target=mend)
     mended.start()
     assert asked(server).state == "ok"
     assert server.probes

@@ -215,6 +215,6 @@ def test_one_request_has_a_limit_and_a_resumable_upload_has_none(front: Front, w
     ],
 )
 def test_websockets_reach_their_process(front: Front, path: str, process: str) -> None:
-    raw = socket.create_connection(("127.0.0.1", front.https), 10)
-    with connect(f"wss://{NAME}{path}", sock=raw, ssl=front.trust) as connection:
-        assert connection.recv(10) == f"{process} {path} {NAME}"
+    raw = socket.create_connection(("127.0.0.1", front.https), 60)
+    with connect(f"wss://{NAME}{path}", sock=raw, ssl=front.trust, open_timeout=60) as connection:
+        assert connection.recv(60) == f"{process} {path} {NAME}"
