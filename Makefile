@@ -33,15 +33,14 @@ up: install ## broker, stages, gateway, sink and page, until Ctrl-C
 	@exec $(BIN)/calltide up
 
 # First what only computes, two tests at a time. Then the whole chain, one test after the other, since it needs most of the
-# machine, and beside it first what waits for brokers more than it computes, then all else.
+# machine, and beside it all else.
 COMPUTING := tests/unit tests/topology
 CHAIN := tests/chain tests/chaos
-WAITING := tests/kafka
-OTHERS := $(filter-out $(COMPUTING) $(CHAIN) $(WAITING) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
+OTHERS := $(filter-out $(COMPUTING) $(CHAIN) tests/__pycache__,$(patsubst %/,%,$(wildcard tests/*/)))
 
 test: lint ## linters, types and all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(COMPUTING)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(CHAIN) $(WAITING) $(OTHERS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(CHAIN) $(OTHERS)
 
 lint: install-dev ## linters and types
 	$(BIN)/ruff check .
